@@ -1,0 +1,314 @@
+/* file.c — see file.h. Targets appear by rename only, after fsync, so a crash leaves the old file or the new one. */
+#include "file.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static coe_status io_fail(coe_status s, const char *path) { return coe_fail(s, "%s: %s", path, strerror(errno)); }
+
+static char *copy_text(const char *a, const char *b, const char *c)
+{
+    size_t n = strlen(a) + strlen(b) + strlen(c) + 1;
+    char *out = mem_alloc("paths", n);
+    if (out) snprintf(out, n, "%s%s%s", a, b, c);
+    return out;
+}
+
+char *path_join(const char *dir, const char *name)
+{
+    size_t n = strlen(dir);
+    return copy_text(dir, n && dir[n - 1] == '/' ? "" : "/", name);
+}
+
+const char *path_base(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+coe_status file_map_open(struct file_map *out, const char *path)
+{
+    coe_status s = COE_OK;
+    struct stat st;
+    *out = (struct file_map){ 0 };
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &st)) {
+        s = io_fail(COE_E_INPUT, path);
+        goto out;
+    }
+    if (!S_ISREG(st.st_mode)) {
+        s = coe_fail(COE_E_INPUT, "%s: is not a regular file", path);
+        goto out;
+    }
+    if (st.st_size) {
+        void *at = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (at == MAP_FAILED) {
+            s = coe_fail(COE_E_NOMEM, "%s: cannot map %lld bytes: %s", path, (long long)st.st_size, strerror(errno));
+            goto out;
+        }
+        *out = (struct file_map){ at, (uint64_t)st.st_size };
+    }
+out:
+    if (fd >= 0) close(fd); /* the mapping keeps the file alive */
+    return s;
+}
+
+void file_map_close(struct file_map *m)
+{
+    union {
+        const unsigned char *c;
+        void *v;
+    } at = { m->at }; /* munmap wants a pointer to non-const for a mapping that was never writable */
+    if (m->at) munmap(at.v, m->bytes);
+    *m = (struct file_map){ 0 };
+}
+
+coe_status file_read(struct str *out, const char *path, uint64_t max_bytes)
+{
+    coe_status s = COE_OK;
+    char buffer[1 << 16];
+    uint64_t total = 0;
+    FILE *f = fopen(path, "rbe");
+    if (!f) return io_fail(COE_E_INPUT, path);
+    for (size_t n; (n = fread(buffer, 1, sizeof buffer, f)) > 0;) {
+        total += n;
+        if (total > max_bytes) {
+            s = coe_fail(COE_E_INPUT, "%s: larger than the %llu bytes allowed here", path, (unsigned long long)max_bytes);
+            goto out;
+        }
+        str_add(out, buffer, n);
+    }
+    if (ferror(f)) s = io_fail(COE_E_INPUT, path);
+    else s = str_check(out);
+out:
+    fclose(f);
+    return s;
+}
+
+static char *temp_name(const char *path)
+{
+    char suffix[32];
+    snprintf(suffix, sizeof suffix, ".part~%ld", (long)getpid());
+    size_t n = strlen(path);
+    while (n > 1 && path[n - 1] == '/') n--;
+    char *out = mem_alloc("paths", n + sizeof suffix);
+    if (out) {
+        memcpy(out, path, n);
+        strcpy(out + n, suffix);
+    }
+    return out;
+}
+
+coe_status file_begin(struct file_out *f, const char *path)
+{
+    *f = (struct file_out){ .path = copy_text(path, "", ""), .temp = temp_name(path) };
+    if (!f->path || !f->temp) {
+        file_abort(f);
+        return COE_E_NOMEM;
+    }
+    f->stream = fopen(f->temp, "wbe");
+    if (!f->stream) {
+        coe_status s = io_fail(COE_E_FAILED, path);
+        file_abort(f);
+        return s;
+    }
+    return COE_OK;
+}
+
+coe_status file_put(struct file_out *f, const void *bytes, size_t n)
+{
+    if (n && fwrite(bytes, 1, n, f->stream) != n) return io_fail(COE_E_FAILED, f->path);
+    f->bytes += n;
+    return COE_OK;
+}
+
+static void sync_parent(const char *path)
+{
+    char *dir = copy_text(path, "", "");
+    if (!dir) return;
+    char *slash = strrchr(dir, '/');
+    if (slash) slash[slash == dir] = 0;
+    int fd = open(slash ? dir : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0) {
+        fsync(fd);
+        close(fd);
+    }
+    mem_free(dir);
+}
+
+coe_status file_commit(struct file_out *f)
+{
+    coe_status s = COE_OK;
+    if (fflush(f->stream) || fsync(fileno(f->stream))) s = io_fail(COE_E_FAILED, f->path);
+    if (fclose(f->stream) && !s) s = io_fail(COE_E_FAILED, f->path);
+    f->stream = NULL;
+    if (!s && rename(f->temp, f->path)) s = io_fail(COE_E_FAILED, f->path);
+    if (!s) {
+        sync_parent(f->path);
+        mem_free(f->temp);
+        f->temp = NULL;
+    }
+    file_abort(f);
+    return s;
+}
+
+void file_abort(struct file_out *f)
+{
+    if (f->stream) fclose(f->stream);
+    if (f->temp) unlink(f->temp);
+    mem_free(f->temp);
+    mem_free(f->path);
+    *f = (struct file_out){ 0 };
+}
+
+coe_status file_write(const char *path, const void *bytes, size_t n)
+{
+    struct file_out f;
+    COE_TRY(file_begin(&f, path));
+    coe_status s = file_put(&f, bytes, n);
+    if (s) {
+        file_abort(&f);
+        return s;
+    }
+    return file_commit(&f);
+}
+
+bool file_exists(const char *path)
+{
+    struct stat st;
+    return !stat(path, &st) && S_ISREG(st.st_mode);
+}
+
+bool dir_exists(const char *path)
+{
+    struct stat st;
+    return !stat(path, &st) && S_ISDIR(st.st_mode);
+}
+
+coe_status dir_make(const char *path)
+{
+    char *p = copy_text(path, "", "");
+    if (!p) return COE_E_NOMEM;
+    coe_status s = COE_OK;
+    for (char *c = p + 1;; c++)
+        if (*c == '/' || !*c) {
+            char keep = *c;
+            *c = 0;
+            if (mkdir(p, 0777) && errno != EEXIST) {
+                s = io_fail(COE_E_FAILED, p);
+                break;
+            }
+            if (!keep) break;
+            *c = keep;
+        }
+    if (!s && !dir_exists(path)) s = coe_fail(COE_E_FAILED, "%s: is not a directory", path);
+    mem_free(p);
+    return s;
+}
+
+static int compare_names(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+
+coe_status dir_list(struct file_list *out, const char *path)
+{
+    *out = (struct file_list){ 0 };
+    DIR *d = opendir(path);
+    if (!d) return io_fail(COE_E_INPUT, path);
+    coe_status s = COE_OK;
+    for (struct dirent *e; (e = readdir(d));) {
+        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")) continue;
+        char *name = copy_text(e->d_name, "", "");
+        if (!name || !(out->n < out->cap || vec_grow((void **)&out->name, &out->cap, out->n + 1, sizeof *out->name))) {
+            mem_free(name);
+            s = COE_E_NOMEM;
+            break;
+        }
+        out->name[out->n++] = name;
+    }
+    closedir(d);
+    if (s) file_list_free(out);
+    else if (out->n) qsort(out->name, out->n, sizeof *out->name, compare_names);
+    return s;
+}
+
+void file_list_free(struct file_list *l)
+{
+    for (size_t i = 0; i < l->n; i++) mem_free(l->name[i]);
+    mem_free(l->name);
+    *l = (struct file_list){ 0 };
+}
+
+coe_status dir_remove(const char *path)
+{
+    struct file_list names;
+    coe_status s = dir_list(&names, path);
+    if (s) return s;
+    for (size_t i = 0; i < names.n && !s; i++) {
+        char *p = path_join(path, names.name[i]);
+        struct stat st;
+        if (!p) s = COE_E_NOMEM;
+        else if (!lstat(p, &st) && S_ISDIR(st.st_mode)) s = dir_remove(p);
+        else if (unlink(p)) s = io_fail(COE_E_FAILED, p);
+        mem_free(p);
+    }
+    file_list_free(&names);
+    if (!s && rmdir(path)) s = io_fail(COE_E_FAILED, path);
+    return s;
+}
+
+coe_status dir_begin(struct dir_out *d, const char *path)
+{
+    *d = (struct dir_out){ copy_text(path, "", ""), temp_name(path) };
+    if (!d->path || !d->temp) {
+        dir_abort(d);
+        return COE_E_NOMEM;
+    }
+    if (dir_exists(d->temp)) (void)dir_remove(d->temp);
+    coe_status s = dir_make(d->temp);
+    if (s) dir_abort(d);
+    return s;
+}
+
+coe_status dir_commit(struct dir_out *d)
+{
+    coe_status s = COE_OK;
+    char *old = copy_text(d->temp, ".old", "");
+    if (!old) s = COE_E_NOMEM;
+    bool had = !s && dir_exists(d->path);
+    if (had && rename(d->path, old)) s = io_fail(COE_E_FAILED, d->path);
+    if (!s && rename(d->temp, d->path)) {
+        s = io_fail(COE_E_FAILED, d->path);
+        if (had && rename(old, d->path)) s = io_fail(COE_E_FAILED, old);
+    }
+    if (!s) {
+        sync_parent(d->path);
+        if (had) (void)dir_remove(old); /* the new directory is in place; a leftover is litter, not loss */
+        mem_free(d->temp);
+        d->temp = NULL;
+    }
+    mem_free(old);
+    dir_abort(d);
+    return s;
+}
+
+void dir_abort(struct dir_out *d)
+{
+    if (d->temp && dir_exists(d->temp)) (void)dir_remove(d->temp);
+    mem_free(d->temp);
+    mem_free(d->path);
+    *d = (struct dir_out){ 0 };
+}
+
+coe_status file_copy(const char *from, const char *to)
+{
+    struct file_map m;
+    COE_TRY(file_map_open(&m, from));
+    coe_status s = file_write(to, m.at, (size_t)m.bytes);
+    file_map_close(&m);
+    return s;
+}

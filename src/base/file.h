@@ -1,0 +1,61 @@
+/* file.h — mapped files, whole-file reads, and writes that are never half done. */
+#ifndef COE_FILE_H
+#define COE_FILE_H
+
+#include <stdio.h>
+
+#include "str.h"
+
+struct file_map {
+    const unsigned char *at; /* NULL for an empty file */
+    uint64_t bytes;
+};
+
+/* Read-only mapping. COE_E_INPUT with path and reason. */
+coe_status file_map_open(struct file_map *out, const char *path);
+void file_map_close(struct file_map *m);
+
+/* Appends the whole file to out; refuses more than max_bytes. */
+coe_status file_read(struct str *out, const char *path, uint64_t max_bytes);
+
+/* A file written beside its target: file_begin opens PATH.part~PID, file_commit syncs and renames it, file_abort removes it.
+ *     struct file_out f; COE_TRY(file_begin(&f, path)); s = file_put(&f, p, n); … s ? file_abort(&f) : (s = file_commit(&f)); */
+struct file_out {
+    char *path, *temp;
+    FILE *stream;
+    uint64_t bytes;
+};
+coe_status file_begin(struct file_out *f, const char *path);
+coe_status file_put(struct file_out *f, const void *bytes, size_t n);
+coe_status file_commit(struct file_out *f);
+void file_abort(struct file_out *f);
+/* The three in one. */
+coe_status file_write(const char *path, const void *bytes, size_t n);
+
+/* A directory filled beside its target and renamed over it: dir_begin makes PATH.part~PID, dir_commit swaps it in (an older
+ * PATH is replaced as a whole), dir_abort removes it. */
+struct dir_out {
+    char *path, *temp;
+};
+coe_status dir_begin(struct dir_out *d, const char *path);
+coe_status dir_commit(struct dir_out *d);
+void dir_abort(struct dir_out *d);
+
+bool file_exists(const char *path);
+bool dir_exists(const char *path);
+coe_status dir_make(const char *path); /* with parents */
+coe_status dir_remove(const char *path);
+coe_status file_copy(const char *from, const char *to);
+/* Sorted names in a directory, without . and ..; free with file_list_free. */
+struct file_list {
+    char **name;
+    size_t n, cap;
+};
+coe_status dir_list(struct file_list *out, const char *path);
+void file_list_free(struct file_list *l);
+
+/* dir + "/" + name, mem_free it. */
+char *path_join(const char *dir, const char *name);
+const char *path_base(const char *path);
+
+#endif

@@ -1,0 +1,18 @@
+/* part.c — look-ups in the table that the build collects. */
+#include "part.h"
+
+#include <string.h>
+
+const struct part *part_find(const char *kind, const char *name)
+{
+    for (size_t i = 0; i < coe_n_parts; i++)
+        if (!strcmp(coe_parts[i]->kind, kind) && !strcmp(coe_parts[i]->name, name)) return coe_parts[i];
+    return NULL;
+}
+
+const struct part *part_at(const char *kind, size_t n)
+{
+    for (size_t i = 0; i < coe_n_parts; i++)
+        if (!strcmp(coe_parts[i]->kind, kind) && !n--) return coe_parts[i];
+    return NULL;
+}

@@ -1,0 +1,142 @@
+/* kernels.h — the table of compute kernels, one per device and instruction set.
+ *
+ * Every function is single-threaded and pure: its result depends on its arguments only, never on the level that computed it
+ * (DESIGN §3). The definitions, which all levels match bit for bit:
+ *   dot        sixteen partial sums, element i into sum i mod 16, one fma each from +0, then added as a tree 8+8 4+4 2+2 1+1
+ *   chain      acc = fma(a_k, b_k, acc) in ascending k, from the given start
+ *   exp & co.  our own polynomials (cpu/fmath.h), same operations at every width
+ * `kern` is chosen once: the best level this CPU has, or COE_ISA=portable|avx2|avx512.
+ * Pointers need not be aligned; outputs never alias inputs unless a comment says they may. n may be 0. */
+#ifndef COE_KERNELS_H
+#define COE_KERNELS_H
+
+#include "tensor/tensor.h"
+
+/* Gated: u = a(gate) * b(up). Ungated (up == NULL): u = a(gate). a, by kind; b is the identity except for ACT_SWIGLU_CLAMP. */
+enum activation {
+    ACT_SILU,         /* x sigmoid(x) */
+    ACT_GELU,         /* x Phi(x), exact (erf) */
+    ACT_GELU_TANH,    /* the tanh approximation (gelu_new, gelu_pytorch_tanh) */
+    ACT_RELU,
+    ACT_RELU2,        /* relu(x)^2 */
+    ACT_SWIGLU_CLAMP, /* gpt-oss: a = min(x,7) sigmoid(1.702 min(x,7)), b = clamp(y,-7,7) + 1 */
+    ACT_COUNT
+};
+extern const char *const activation_name[ACT_COUNT]; /* "silu", "gelu", "gelu_tanh", "relu", "relu2", "swiglu_clamp" */
+
+/* C[m,n] (+)= A·B over k as chains. A(i,k) = a[ (mi ? mi[i] : i)*a_m + (ki ? ki[k] : k)*a_k ],
+ * B(k,j) = b[ (bi ? bi[k] : k)*ldb + j ]; C(i,j) = c[i*ldc + j], the chain starts at C when accumulate, else at +0. */
+struct outer_args {
+    float *c;
+    int64_t ldc;
+    const float *a;
+    int64_t a_m, a_k;
+    const int32_t *mi, *ki;
+    const float *b;
+    int64_t ldb;
+    const int32_t *bi;
+    int64_t m, n, k;
+    bool accumulate;
+};
+
+/* Keys lie in blocks of 16 positions, [block][head_dim][16]; values row by row, [position][head_dim]. One query row sees
+ * positions lo ≤ j < hi, in blocks of ATTN_BLOCK at absolute positions, in ascending order:
+ *   s_j = scale * chain_i(q_i k_ji); with cap > 0: s_j = cap tanh(s_j / cap)
+ *   block: m' = max(m, max_j s_j), c = exp(m - m'), p_j = exp(s_j - m'), sum[j mod 16] = sum[j mod 16]*c + p_j … one multiply
+ *          by c per block then one add per key, out_i = out_i*c then fma(p_j, v_ji, out_i) per visible key
+ *   end:   with a sink: m' = max(m, sink), everything scaled by exp(m - m'), total += exp(sink - m'); out_i /= total,
+ *          total the tree of sum[16] (as in dot). The first block has c = 0 and starts from zero. */
+#define KEY_BLOCK 16
+#define ATTN_BLOCK 64
+struct attn_args {
+    float *out;            /* [n_rows] rows of head_dim_v, ld_out apart */
+    int64_t ld_out;
+    const float *q;        /* [n_rows] rows of head_dim, ld_q apart */
+    int64_t ld_q;
+    const float *k;        /* key blocks */
+    const float *v;        /* value rows, head_dim_v apart */
+    const int64_t *lo, *hi; /* [n_rows] */
+    int64_t n_rows;
+    int32_t head_dim, head_dim_v;
+    float scale, cap;      /* cap 0: none */
+    const float *sink;     /* [n_rows] or NULL */
+    float *max, *total;    /* [n_rows] m' and total at the end, for the backward pass; or NULL */
+};
+
+struct adamw_args {
+    float lr, beta1, beta2, eps, weight_decay; /* decoupled: w -= lr*wd*w */
+    float correction1, correction2;            /* 1 - beta^t */
+    float grad_scale;                          /* multiplies g first: clipping and accumulation */
+};
+
+struct kernels {
+    const char *name;
+
+    /* y[i*ldy + j] = dot(x row (xrow ? xrow[i] : i), w row j), i < m, j < n; rows of x are ldx floats apart, rows of w ldw
+     * elements of type t (F32, F16, BF16) apart; k elements each. */
+    void (*dot_tile)(float *y, int64_t ldy, const float *x, int64_t ldx, const int32_t *xrow, int64_t m, const void *w,
+                     enum dtype t, int64_t ldw, int64_t n, int64_t k);
+    void (*outer_tile)(const struct outer_args *args);
+    float (*dot)(const float *x, const float *y, int64_t n);
+
+    void (*widen)(float *dst, const void *src, enum dtype t, int64_t n);
+    void (*narrow)(void *dst, enum dtype t, const float *src, int64_t n);
+
+    void (*add)(float *y, const float *x, int64_t n);                        /* y += x */
+    void (*sum)(float *y, const float *a, const float *b, int64_t n);        /* y = a + b; y may be a or b */
+    void (*scale)(float *y, const float *x, float s, int64_t n);             /* y = x*s; y may be x */
+    void (*mul)(float *y, const float *a, const float *b, int64_t n);        /* y = a*b */
+    void (*fma_row)(float *y, float w, const float *x, int64_t n);           /* y = fma(w, x, y) */
+    void (*exp)(float *y, const float *x, float minus, int64_t n);           /* y = exp(x - minus); y may be x */
+    void (*sigmoid)(float *y, const float *x, int64_t n);
+    void (*act)(enum activation a, float *u, const float *gate, const float *up, int64_t n);
+    /* dgate, dup (dup NULL when up is) overwritten from du; dgate may be gate, dup may be up, u_again (or NULL) receives the
+     * recomputed act(gate, up) */
+    void (*act_back)(enum activation a, float *dgate, float *dup, float *u_again, const float *gate, const float *up,
+                     const float *du, int64_t n);
+
+    /* y = x * r * (w + w_add), r = 1/sqrt(dot(x,x)/n + eps); returns r. w NULL: all ones. */
+    float (*rmsnorm)(float *y, const float *x, const float *w, float w_add, int64_t n, float eps);
+    /* dx += …; dw (or NULL) += …, given r of the forward pass */
+    void (*rmsnorm_back)(float *dx, float *dw, const float *dy, const float *x, const float *w, float w_add, float r,
+                         int64_t n);
+    /* y = (x - mean) * r * w + b; stats[0] = mean, stats[1] = r */
+    void (*layernorm)(float *y, const float *x, const float *w, const float *b, int64_t n, float eps, float stats[2]);
+    void (*layernorm_back)(float *dx, float *dw, float *db, const float *dy, const float *x, const float *w,
+                           const float stats[2], int64_t n);
+
+    /* Rotates the first 2*half elements of x in place. Half-split pairs (j, j+half), or interleaved (2j, 2j+1).
+     * back: the inverse rotation (sin negated). */
+    void (*rope)(float *x, const float *cos, const float *sin, int64_t half, bool interleaved, bool back);
+
+    /* Cross-entropy of one row: returns log(sum exp(x)) - x[target]; *lse receives the logsumexp (max + log of the sum,
+     * sixteen partial sums as in dot). */
+    float (*xent)(const float *x, int64_t n, int64_t target, float *lse);
+    /* dx = scale*(exp(x - lse) - [i == target]) + z_scale*exp(x - lse), overwritten; dx may be x */
+    void (*xent_back)(float *dx, const float *x, int64_t n, int64_t target, float lse, float scale, float z_scale);
+
+    void (*attn)(const struct attn_args *args);
+    /* Stores one key row into its place: k block row j of a block array (see attn_args) */
+    void (*store_key)(float *kblocks, int64_t position, const float *key, int32_t head_dim);
+
+    void (*adamw)(float *w, float *m, float *v, const float *g, int64_t n, const struct adamw_args *args);
+    /* sum of squares in double over blocks of 1024 in ascending order */
+    double (*sumsq)(const float *x, int64_t n);
+};
+
+extern const struct kernels *kern;
+/* Chooses `kern`; called by the first thing that needs it (model open, trainer, tests). COE_E_USAGE when COE_ISA names a
+ * level this CPU lacks or nobody knows. */
+coe_status kernels_init(void);
+/* For tests: all levels compiled in that this CPU can run, NULL-terminated, portable first. */
+const struct kernels *const *kernels_all(void);
+
+/* Scalar versions of the shared polynomials, same bits as the vector ones. */
+float fm_exp(float x);
+float fm_log(float x);
+float fm_tanh(float x);
+float fm_sigmoid(float x);
+void fm_sincos(double x, float *sin, float *cos); /* rope tables: argument reduced in double, any |x| < 2^52 */
+double fm_pow(double x, double y);                /* x > 0; rope frequencies; correctly rounded to float in practice */
+
+#endif

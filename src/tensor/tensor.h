@@ -1,0 +1,56 @@
+/* tensor.h — storage types and views of weights.
+ *
+ * Enters here: types, views, kernels (kernels.h, one table per device) and the threaded drivers over them (gemm.h). Knows
+ * nothing of files, text, layers. Reading order: tensor.h, kernels.h, cpu/lanes.h, cpu/gemm.c, gemm.h. */
+#ifndef COE_TENSOR_H
+#define COE_TENSOR_H
+
+#include "base/mem.h"
+
+enum dtype { DT_F32, DT_F16, DT_BF16, DT_F64, DT_I8, DT_U8, DT_I16, DT_I32, DT_I64, DT_BOOL, DT_F8_E4M3, DT_COUNT };
+
+/* A row of the table of types. Quantised block types add rows with block > 1. */
+struct dtype_info {
+    const char *name;  /* safetensors' spelling: "F32", "BF16", … */
+    int32_t block;     /* elements per block */
+    int32_t bytes;     /* bytes per block */
+    bool is_float;     /* kernels can read it as a weight */
+};
+extern const struct dtype_info dtype_info[DT_COUNT];
+/* DT_COUNT when the name is unknown. */
+enum dtype dtype_by_name(const char *name);
+/* Bytes of n elements; false on overflow. */
+bool dtype_bytes(enum dtype t, uint64_t n, uint64_t *bytes);
+
+#define MAX_DIMS 4
+
+/* A named array as it lies in a file or in memory: row-major, last dimension contiguous. */
+struct tensor {
+    const char *name; /* for messages and for writing */
+    enum dtype type;
+    int32_t n_dims;
+    int64_t dim[MAX_DIMS];
+    const void *data; /* borrowed from a mapping or from whoever made the tensor */
+};
+/* Elements, 1 for a scalar. Shapes were checked against overflow when the tensor was made. */
+int64_t tensor_count(const struct tensor *t);
+/* "[64, 2048]" into text, returns text */
+const char *tensor_shape_text(const struct tensor *t, char text[96]);
+
+/* A parameter matrix or vector of the network, [rows, cols] (a vector: rows = 1). In training `data` is F32, owned by the
+ * trainer and writable through `master`, and `grad` has the same shape; in inference both are NULL. */
+struct weight {
+    const char *name;
+    enum dtype type;
+    int64_t rows, cols;
+    const void *data;
+    float *master, *grad;
+};
+static inline int64_t weight_count(const struct weight *w) { return w->rows * w->cols; }
+
+/* dst[n] float = src[n] of type t (exact); src is unaligned-safe. */
+void widen(float *dst, const void *src, enum dtype t, int64_t n);
+/* dst[n] of type t = src[n] float, round to nearest even; F32, F16, BF16 only. */
+void narrow(void *dst, enum dtype t, const float *src, int64_t n);
+
+#endif

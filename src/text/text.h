@@ -1,0 +1,53 @@
+/* text.h — text into token ids and back: tokenizers, their training, and chat templates.
+ *
+ * Enters here: everything between bytes and ids. Knows nothing of tensors or models. Reading order: text.h, tokenizer.c
+ * (loading), pretok.c (splits), bpe.c, decode.c, bpe_train.c.
+ *
+ * Works on any bytes. Ids are int32. A tokenizer never changes after opening; many threads may use one. */
+#ifndef COE_TEXT_H
+#define COE_TEXT_H
+
+#include "base/json.h"
+
+struct tokenizer;
+struct ids {
+    int32_t *at;
+    size_t n, cap;
+};
+
+/* `path`: a model directory (tokenizer.json, else tokenizer.model), one such file, or a .gguf file. */
+coe_status tokenizer_open(struct tokenizer **out, const char *path);
+void tokenizer_close(struct tokenizer *t);
+int32_t tokenizer_vocab_size(const struct tokenizer *t);
+/* xxh3 of the definition, 16 hex digits */
+void tokenizer_fingerprint(const struct tokenizer *t, char hex[17]);
+/* -1 when the tokenizer has none */
+int32_t tokenizer_bos(const struct tokenizer *t);
+int32_t tokenizer_eos(const struct tokenizer *t);
+/* Id of the token spelled so (added tokens first), or -1. */
+int32_t tokenizer_token_id(const struct tokenizer *t, const char *token);
+
+/* Appends the ids of text[0..n). Special and added tokens written in the text become their ids; add_special also adds what
+ * the post-processor adds (BOS/EOS). */
+coe_status tokenizer_encode(const struct tokenizer *t, struct ids *out, const char *text, size_t n, bool add_special);
+/* Appends the text of the ids; skip_special leaves special tokens out. COE_E_USAGE for an id outside the vocabulary. */
+coe_status tokenizer_decode(const struct tokenizer *t, struct str *out, const int32_t *ids, size_t n, bool skip_special);
+
+/* Decoding one id at a time: only whole characters come out; stream_flush gives what is left. */
+struct decode_stream;
+coe_status decode_stream_open(struct decode_stream **out, const struct tokenizer *t, bool skip_special);
+void decode_stream_close(struct decode_stream *s);
+coe_status decode_stream_push(struct decode_stream *s, struct str *out, int32_t id);
+coe_status decode_stream_flush(struct decode_stream *s, struct str *out);
+
+/* Training. `next` hands over pieces of text until it answers false through *more. Writes a tokenizer.json. */
+typedef coe_status text_next_fn(void *user, const char **text, size_t *n, bool *more);
+struct bpe_train_opts {
+    int32_t vocab_size;              /* with the 256 bytes and the special tokens */
+    const char *const *special;      /* first ids; default: "<|endoftext|>" alone */
+    size_t n_special;
+    int32_t min_count;               /* of a pair; 0: 2 */
+};
+coe_status bpe_train(const char *out_path, text_next_fn *next, void *user, const struct bpe_train_opts *opts);
+
+#endif
