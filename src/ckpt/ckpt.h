@@ -1,7 +1,7 @@
 /* ckpt.h — checkpoints: named tensors in a Hugging Face directory, read by mmap, written back atomically.
  *
  * Enters here: file formats of weights and arrays (safetensors, its sharded index, .npy; GGUF). Knows tensors and files, not
- * what a tensor means. Reading order: ckpt.h, safetensors.c, dir.c, write.c, npy.c.
+ * what a tensor means. Reading order: ckpt.h, reader.h, safetensors.c, dir.c, write.c, npy.c.
  *
  * Opening maps files and reads headers only: no memory beyond the names, whatever the model's size. Every header value is
  * checked (offsets, overlaps, shapes against bytes, duplicates, UTF-8) before it is believed. */
@@ -21,7 +21,8 @@ const char *ckpt_path(const struct ckpt *c);
 /* config.json, borrowed; NULL for a lone .safetensors file. */
 const json_t *ckpt_config(const struct ckpt *c);
 size_t ckpt_count(const struct ckpt *c);
-/* Tensors in ascending order of name; data points into the mapping. */
+/* Tensors in ascending order of name; data points into the mapping, at any address (foreign files need not align): read it
+ * with widen() or memcpy. */
 const struct tensor *ckpt_at(const struct ckpt *c, size_t i);
 /* NULL when there is none. O(log n). */
 const struct tensor *ckpt_find(const struct ckpt *c, const char *name);
@@ -33,16 +34,18 @@ coe_status ckpt_fingerprint(const struct ckpt *c, char hex[17]);
 /* Lets the kernel drop (or fetch) the pages behind a tensor. */
 void ckpt_release_pages(const struct tensor *t);
 
-/* One tensor to be written. `fill` (if set) is called while writing with a buffer of exactly the tensor's bytes (when it is
- * small) or repeatedly for [first, first+count) elements; else tensor.data is written as it is. */
+/* One tensor to be written. `fill` (if set) is called while writing for [first, first+count) elements at a time, in order,
+ * and puts them into `out` (at most 1 MB): whole rows of the last dimension where a row fits, else whole blocks of the type.
+ * Without fill tensor.data is written as it is. */
 typedef coe_status ckpt_fill_fn(void *user, const struct tensor *t, int64_t first, int64_t count, void *out);
 struct ckpt_item {
     struct tensor t;
     ckpt_fill_fn *fill;
     void *user;
 };
-/* One safetensors file: header padded so that data starts page-aligned (4096) and each tensor at 64 bytes; written beside the
- * target and renamed. metadata may be NULL. Order of items is kept. Memory: one 1 MB buffer. */
+/* One safetensors file, written beside the target and renamed. The header is padded so that the data starts page-aligned
+ * (4096). Readers refuse holes between tensors, so items are laid down by falling element size, in the order given among equals:
+ * each tensor is aligned to its own elements. metadata may be NULL. Memory: one 1 MB buffer and the header. */
 coe_status safetensors_write(const char *path, const struct ckpt_item *items, size_t n, const char *const metadata[][2],
                              size_t n_metadata);
 /* A whole directory: config.json, model.safetensors or shards of at most shard_bytes (0: 5 GB) with index; `extra` files
