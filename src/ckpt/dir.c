@@ -1,7 +1,7 @@
 /* dir.c — opens a checkpoint: one file, or a directory with config.json and one file or many shards.
  *
- * A sharded directory is what its index says: every tensor of weight_map must be in the shard named there. Tensors that the
- * shards hold beyond the map are taken too, with a warning, as the reference loader does. */
+ * A sharded directory is what its index says: every tensor of weight_map must be in the shard named there. Tensors that
+ * the shards hold beyond the map are taken too, with a warning, as the reference loader does. */
 #include "ckpt.h"
 
 #include <stdlib.h>
@@ -53,7 +53,10 @@ static coe_status add_file(struct ckpt *c, const char *path, const char *name)
 }
 
 /* A shard's name comes from a foreign file: it must not lead out of the directory. */
-static bool plain_name(const char *name) { return name[0] && !strchr(name, '/') && strcmp(name, ".") && strcmp(name, ".."); }
+static bool plain_name(const char *name)
+{
+    return name[0] && !strchr(name, '/') && strcmp(name, ".") && strcmp(name, "..");
+}
 
 coe_status shard_index_parse(json_t **map, const char *text, size_t n, const char *where)
 {
@@ -127,7 +130,8 @@ static coe_status check_map(const struct ckpt *c, json_t *map, const char *index
     return COE_OK;
 }
 
-/* All tensors into one sorted array. With a map, a tensor that lies in several shards is taken from the one it names. */
+/* All tensors into one sorted array. With a map, a tensor that lies in several shards is taken from the one it names.
+ */
 static coe_status gather(struct ckpt *c, json_t *map)
 {
     size_t extra = 0;
@@ -143,7 +147,9 @@ static coe_status gather(struct ckpt *c, json_t *map)
             c->bytes += tensor_bytes(&f->list.at[k]);
         }
     }
-    if (extra) log_warn("%s: %zu tensors are in the shards but not in the index (the first is %s)", c->path, extra, first_extra);
+    if (extra)
+        log_warn("%s: %zu tensors are in the shards but not in the index (the first is %s)", c->path, extra,
+                 first_extra);
     struct tensor_list all = { c->tensor.at, c->tensor.n, NULL };
     return tensor_list_sort(&all, c->path);
 }
@@ -164,10 +170,12 @@ static coe_status open_index(struct ckpt *c, const char *index)
 
 static coe_status open_dir(struct ckpt *c)
 {
-    char *config = path_join(c->path, "config.json"), *single = path_join(c->path, SINGLE), *index = path_join(c->path, INDEX);
+    char *config = path_join(c->path, "config.json"), *single = path_join(c->path, SINGLE),
+         *index = path_join(c->path, INDEX);
     coe_status s = config && single && index ? json_read_file(&c->config, config) : COE_E_NOMEM;
     if (s) goto out;
-    if (!json_is_object(c->config)) s = coe_fail(COE_E_INPUT, "%s: is %s, expected an object", config, json_kind(c->config));
+    if (!json_is_object(c->config))
+        s = coe_fail(COE_E_INPUT, "%s: is %s, expected an object", config, json_kind(c->config));
     else if (file_exists(single)) {
         s = add_file(c, single, SINGLE);
         if (!s) s = gather(c, NULL);
@@ -232,8 +240,10 @@ const struct tensor *ckpt_find(const struct ckpt *c, const char *name)
 
 void ckpt_release_pages(const struct tensor *t)
 {
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)t->data, end = begin + (uintptr_t)tensor_bytes(t);
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)t->data,
+              end = begin + (uintptr_t)tensor_bytes(t);
     begin = (begin + page - 1) / page * page; /* a page shared with a neighbour stays */
     end = end / page * page;
-    if (begin < end) (void)madvise((void *)begin, end - begin, MADV_DONTNEED); /* advice: nothing to do when it is refused */
+    if (begin < end)
+        (void)madvise((void *)begin, end - begin, MADV_DONTNEED); /* advice: nothing to do when it is refused */
 }

@@ -1,5 +1,5 @@
-/* fingerprint.c — a checkpoint's identity, cheap enough to take at every start: whole small tensors and three samples of each
- * large one, so that a 60 GB model costs some 50 KB a tensor. */
+/* fingerprint.c — a checkpoint's identity, cheap enough to take at every start: whole small tensors and three samples
+ * of each large one, so that a 60 GB model costs some 50 KB a tensor. */
 #include <inttypes.h>
 #include <string.h>
 #include <xxhash.h>

@@ -15,7 +15,7 @@ static const struct {
     const char *descr;
     enum dtype type;
 } descrs[] = {
-    { "<f4", DT_F32 }, { "<f8", DT_F64 }, { "<f2", DT_F16 }, { "<i4", DT_I32 }, { "<i8", DT_I64 },
+    { "<f4", DT_F32 }, { "<f8", DT_F64 }, { "<f2", DT_F16 }, { "<i4", DT_I32 },  { "<i8", DT_I64 },
     { "<i2", DT_I16 }, { "|i1", DT_I8 },  { "|u1", DT_U8 },  { "|b1", DT_BOOL },
 };
 
@@ -103,23 +103,27 @@ static coe_status read_order(bool *fortran, struct literal *p)
 
 static coe_status read_dict(struct npy *a, struct literal *p)
 {
-    enum { DESCR = 1, ORDER = 2, SHAPE = 4 };
+    static const char *const keys[] = { "descr", "fortran_order", "shape" };
     char key[32];
-    int seen = 0, which;
-    bool fortran = false;
+    bool seen[3] = { false }, fortran = false;
     if (!take(p, "{")) return coe_fail(COE_E_INPUT, "%s: header is not a dictionary", p->where);
     while (!take(p, "}")) {
         if (!take_string(p, key, sizeof key) || !take(p, ":"))
-            return coe_fail(COE_E_INPUT, "%s: header: expected 'key': before '%.*s'", p->where, (int)COE_MIN(p->end - p->at, 20), p->at);
-        which = !strcmp(key, "descr") ? DESCR : !strcmp(key, "fortran_order") ? ORDER : !strcmp(key, "shape") ? SHAPE : 0;
-        if (!which || seen & which)
-            return coe_fail(COE_E_INPUT, "%s: header: key '%s' is %s", p->where, key, which ? "there twice" : "unknown");
-        seen |= which;
-        COE_TRY(which == DESCR ? read_descr(a, p) : which == ORDER ? read_order(&fortran, p) : read_shape(a, p));
-        if (!take(p, ",") && !take(p, "}")) return coe_fail(COE_E_INPUT, "%s: header: expected ',' behind '%s'", p->where, key);
+            return coe_fail(COE_E_INPUT, "%s: header: expected 'key': before '%.*s'", p->where,
+                            (int)COE_MIN(p->end - p->at, 20), p->at);
+        size_t which = 0;
+        while (which < 3 && strcmp(key, keys[which])) which++;
+        if (which == 3 || seen[which])
+            return coe_fail(COE_E_INPUT, "%s: header: key '%s' is %s", p->where, key,
+                            which < 3 ? "there twice" : "unknown");
+        seen[which] = true;
+        COE_TRY(which == 0 ? read_descr(a, p) : which == 1 ? read_order(&fortran, p) : read_shape(a, p));
+        if (!take(p, ",") && !take(p, "}"))
+            return coe_fail(COE_E_INPUT, "%s: header: expected ',' behind '%s'", p->where, key);
         if (p->at[-1] == '}') break;
     }
-    if (seen != (DESCR | ORDER | SHAPE)) return coe_fail(COE_E_INPUT, "%s: header lacks descr, fortran_order or shape", p->where);
+    if (!seen[0] || !seen[1] || !seen[2])
+        return coe_fail(COE_E_INPUT, "%s: header lacks descr, fortran_order or shape", p->where);
     if (fortran && a->n_dims > 1)
         return coe_fail(COE_E_INPUT, "%s: is in Fortran order; save numpy.ascontiguousarray of it", p->where);
     return COE_OK;
@@ -131,7 +135,8 @@ static coe_status find_text(uint64_t *begin, uint64_t *end, const unsigned char 
     if (n < 10 || memcmp(bytes, magic, sizeof magic))
         return coe_fail(COE_E_INPUT, "%s: does not begin like a .npy file", where);
     int version = bytes[6];
-    if (version < 1 || version > 3) return coe_fail(COE_E_INPUT, "%s: .npy version %d, expected 1 to 3", where, version);
+    if (version < 1 || version > 3)
+        return coe_fail(COE_E_INPUT, "%s: .npy version %d, expected 1 to 3", where, version);
     *begin = version == 1 ? 10 : 12;
     if (n < *begin) return coe_fail(COE_E_INPUT, "%s: %llu bytes, cut in the header", where, (unsigned long long)n);
     *end = *begin + (version == 1 ? load_u16(bytes + 8) : load_u32(bytes + 8));
@@ -160,8 +165,8 @@ coe_status npy_parse(struct npy *out, const unsigned char *bytes, uint64_t n, co
     COE_TRY(read_dict(&a, &p));
     COE_TRY(data_bytes(&need, a.type, a.n_dims, a.dim, where));
     if (need != n - end)
-        return coe_fail(COE_E_INPUT, "%s: has %llu bytes of data, its shape needs %llu", where, (unsigned long long)(n - end),
-                        (unsigned long long)need);
+        return coe_fail(COE_E_INPUT, "%s: has %llu bytes of data, its shape needs %llu", where,
+                        (unsigned long long)(n - end), (unsigned long long)need);
     a.data = mem_alloc("arrays", (size_t)need);
     if (!a.data) return COE_E_NOMEM;
     memcpy(a.data, bytes + end, (size_t)need);

@@ -6,8 +6,8 @@
 #include "base/file.h"
 #include "ckpt.h"
 
-/* The tensors of one file in ascending order of name. `names` is the one block that holds all names; `data` of each tensor
- * points into the bytes that were parsed. */
+/* The tensors of one file in ascending order of name. `names` is the one block that holds all names; `data` of each
+ * tensor points into the bytes that were parsed. */
 struct tensor_list {
     struct tensor *at;
     size_t n;
@@ -21,12 +21,13 @@ const struct tensor *tensor_find(const struct tensor *sorted, size_t n, const ch
 /* Bytes of a tensor whose shape was checked when it was read. */
 uint64_t tensor_bytes(const struct tensor *t);
 
-/* Everything is checked against n, nothing is read behind it, and no more is allocated than the header's text justifies. */
+/* Everything is checked against n, nothing is read behind it, and no more is allocated than the header's text
+ * justifies. */
 coe_status safetensors_parse(struct tensor_list *out, const unsigned char *bytes, uint64_t n, const char *where);
 /* out->data is a copy. */
 coe_status npy_parse(struct npy *out, const unsigned char *bytes, uint64_t n, const char *where);
-/* The file that `text`, the JSON of an index, names for each tensor: *map is a new reference to {tensor: file}, every file
- * a plain name without a path. */
+/* The file that `text`, the JSON of an index, names for each tensor: *map is a new reference to {tensor: file}, every
+ * file a plain name without a path. */
 coe_status shard_index_parse(json_t **map, const char *text, size_t n, const char *where);
 
 /* Writes one item to f through a 1 MB buffer. */

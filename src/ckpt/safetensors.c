@@ -5,8 +5,8 @@
  *
  *     {"NAME": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}, …, "__metadata__": {"format": "pt"}}
  *
- * Offsets count from the first byte of the data. As in the reference reader the tensors must cover the data completely, without
- * holes and overlaps: otherwise two readers could see different files. */
+ * Offsets count from the first byte of the data. As in the reference reader the tensors must cover the data completely,
+ * without holes and overlaps: otherwise two readers could see different files. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,8 +18,8 @@
 static coe_status read_header(json_t **out, const unsigned char *bytes, uint64_t n, const char *where)
 {
     if (n < LENGTH_BYTES)
-        return coe_fail(COE_E_INPUT, "%s: %llu bytes, too short for a safetensors header (8 bytes hold its length)", where,
-                        (unsigned long long)n);
+        return coe_fail(COE_E_INPUT, "%s: %llu bytes, too short for a safetensors header (8 bytes hold its length)",
+                        where, (unsigned long long)n);
     uint64_t length = load_u64(bytes);
     if (length > MAX_HEADER || length > n - LENGTH_BYTES)
         return coe_fail(COE_E_INPUT, "%s: says its header has %llu bytes, expected at most %llu%s", where,
@@ -31,7 +31,12 @@ static coe_status read_header(json_t **out, const unsigned char *bytes, uint64_t
     json_error_t e;
     *out = json_loadb(text, (size_t)length, JSON_REJECT_DUPLICATES, &e);
     if (*out) return COE_OK;
-    return coe_fail(COE_E_INPUT, "%s: header, byte %d: %s", where, e.position, e.text);
+    if (json_error_code(&e) != json_error_duplicate_key || e.position < 2)
+        return coe_fail(COE_E_INPUT, "%s: header, byte %d: %s", where, e.position, e.text);
+    /* jansson does not say which key; its closing quote is the last byte read */
+    const char *quote = memrchr(text, '"', (size_t)e.position - 1);
+    return coe_fail(COE_E_INPUT, "%s: %.*s is there twice in the header", where,
+                    quote ? (int)COE_MIN(text + e.position - quote, 200) : 0, quote ? quote : "");
 }
 
 static coe_status check_metadata(const json_t *meta, const char *where)
@@ -52,14 +57,16 @@ static coe_status read_shape(struct tensor *t, uint64_t *bytes, const json_t *sh
         return coe_fail(COE_E_INPUT, "%s: tensor %s: shape is %s, expected an array", where, t->name, json_kind(shape));
     size_t n_dims = json_array_size(shape);
     if (n_dims > MAX_DIMS)
-        return coe_fail(COE_E_INPUT, "%s: tensor %s has %zu dimensions, expected at most %d", where, t->name, n_dims, MAX_DIMS);
+        return coe_fail(COE_E_INPUT, "%s: tensor %s has %zu dimensions, expected at most %d", where, t->name, n_dims,
+                        MAX_DIMS);
     t->n_dims = (int32_t)n_dims;
     int64_t count = 1;
     bool fits = true;
     for (size_t i = 0; i < n_dims; i++) {
         const json_t *d = json_array_get(shape, i);
         if (!json_is_integer(d) || json_integer_value(d) < 0)
-            return coe_fail(COE_E_INPUT, "%s: tensor %s: dimension %zu is not a whole number of at least 0", where, t->name, i);
+            return coe_fail(COE_E_INPUT, "%s: tensor %s: dimension %zu is not a whole number of at least 0", where,
+                            t->name, i);
         t->dim[i] = json_integer_value(d);
         fits = fits && !__builtin_mul_overflow(count, t->dim[i], &count);
     }
@@ -71,28 +78,30 @@ static coe_status read_shape(struct tensor *t, uint64_t *bytes, const json_t *sh
 }
 
 /* `bytes` is what type and shape need, data[0..n) what the file has. */
-static coe_status read_offsets(struct tensor *t, uint64_t bytes, const json_t *offsets, const unsigned char *data, uint64_t n,
-                               const char *where)
+static coe_status read_offsets(struct tensor *t, uint64_t bytes, const json_t *offsets, const unsigned char *data,
+                               uint64_t n, const char *where)
 {
     const json_t *b = json_array_get(offsets, 0), *e = json_array_get(offsets, 1);
     if (json_array_size(offsets) != 2 || !json_is_integer(b) || !json_is_integer(e) || json_integer_value(b) < 0)
-        return coe_fail(COE_E_INPUT, "%s: tensor %s: data_offsets is not an array of two whole numbers of at least 0", where,
-                        t->name);
+        return coe_fail(COE_E_INPUT, "%s: tensor %s: data_offsets is not an array of two whole numbers of at least 0",
+                        where, t->name);
     long long begin = json_integer_value(b), end = json_integer_value(e);
     char text[96];
     if (end < begin)
         return coe_fail(COE_E_INPUT, "%s: tensor %s ends (%lld) before it begins (%lld)", where, t->name, end, begin);
     if ((uint64_t)(end - begin) != bytes)
-        return coe_fail(COE_E_INPUT, "%s: tensor %s is %s %s, expected %llu bytes, data_offsets give %lld", where, t->name,
-                        dtype_info[t->type].name, tensor_shape_text(t, text), (unsigned long long)bytes, end - begin);
+        return coe_fail(COE_E_INPUT, "%s: tensor %s is %s %s, expected %llu bytes, data_offsets give %lld", where,
+                        t->name, dtype_info[t->type].name, tensor_shape_text(t, text), (unsigned long long)bytes,
+                        end - begin);
     if ((uint64_t)end > n)
-        return coe_fail(COE_E_INPUT, "%s: tensor %s lies at bytes %lld to %lld, but the file has %llu bytes of data", where,
-                        t->name, begin, end, (unsigned long long)n);
+        return coe_fail(COE_E_INPUT, "%s: tensor %s lies at bytes %lld to %lld, but the file has %llu bytes of data",
+                        where, t->name, begin, end, (unsigned long long)n);
     t->data = data + begin;
     return COE_OK;
 }
 
-static coe_status read_entry(struct tensor *t, const json_t *entry, const unsigned char *data, uint64_t n, const char *where)
+static coe_status read_entry(struct tensor *t, const json_t *entry, const unsigned char *data, uint64_t n,
+                             const char *where)
 {
     if (!json_is_object(entry))
         return coe_fail(COE_E_INPUT, "%s: tensor %s is %s, expected an object", where, t->name, json_kind(entry));
@@ -113,7 +122,8 @@ static int by_place(const void *a, const void *b)
     const struct tensor *x = a, *y = b;
     uintptr_t p = (uintptr_t)x->data, q = (uintptr_t)y->data;
     if (p != q) return p < q ? -1 : 1;
-    uint64_t m = tensor_bytes(x), n = tensor_bytes(y); /* an empty tensor before the one that begins at the same place */
+    uint64_t m = tensor_bytes(x),
+             n = tensor_bytes(y); /* an empty tensor before the one that begins at the same place */
     return (m > n) - (m < n);
 }
 
@@ -125,15 +135,16 @@ static coe_status check_cover(struct tensor_list *l, const unsigned char *data, 
         const struct tensor *t = &l->at[i];
         uint64_t begin = (uint64_t)((const unsigned char *)t->data - data);
         if (begin < at)
-            return coe_fail(COE_E_INPUT, "%s: tensor %s begins at byte %llu and overlaps %s, which ends at %llu", where, t->name,
-                            (unsigned long long)begin, l->at[i - 1].name, (unsigned long long)at);
+            return coe_fail(COE_E_INPUT, "%s: tensor %s begins at byte %llu and overlaps %s, which ends at %llu", where,
+                            t->name, (unsigned long long)begin, l->at[i - 1].name, (unsigned long long)at);
         if (begin > at)
             return coe_fail(COE_E_INPUT, "%s: a hole of %llu bytes in front of tensor %s, expected none", where,
                             (unsigned long long)(begin - at), t->name);
         at += tensor_bytes(t);
     }
     if (at == n) return COE_OK;
-    return coe_fail(COE_E_INPUT, "%s: %llu bytes behind the last tensor, expected none", where, (unsigned long long)(n - at));
+    return coe_fail(COE_E_INPUT, "%s: %llu bytes behind the last tensor, expected none", where,
+                    (unsigned long long)(n - at));
 }
 
 static coe_status allocate(struct tensor_list *l, const json_t *header)

@@ -1,7 +1,8 @@
 /* write.c — writes safetensors files and directories, one tensor at a time through one buffer.
  *
- * The header is padded with spaces so that the data begins at a page. Inside the data there can be no padding (readers refuse
- * holes), so tensors are laid down by falling alignment of their type: each is aligned to its own element size. */
+ * The header is padded with spaces so that the data begins at a page. Inside the data there can be no padding (readers
+ * refuse holes), so tensors are laid down by falling alignment of their type: each is aligned to its own element size.
+ */
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,9 +15,18 @@
 
 /* Files that belong to a model beside its weights and config. */
 static const char *const companions[] = {
-    "tokenizer.json",      "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "vocab.json",          "vocab.txt",             "merges.txt",              "tokenizer.model",
-    "chat_template.jinja", "chat_template.json",    "generation_config.json",  "LICENSE",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+    "LICENSE",
 };
 
 static int alignment(const struct tensor *t) { return dtype_info[t->type].block == 1 ? dtype_info[t->type].bytes : 1; }
@@ -45,8 +55,8 @@ static coe_status add_entry(json_t *header, const struct tensor *t, uint64_t beg
 }
 
 /* The eight bytes of length and the padded JSON. */
-static coe_status header_text(struct str *out, const struct ckpt_item *const *item, size_t n, const char *const metadata[][2],
-                              size_t n_metadata, const char *path)
+static coe_status header_text(struct str *out, const struct ckpt_item *const *item, size_t n,
+                              const char *const metadata[][2], size_t n_metadata, const char *path)
 {
     coe_status s = COE_OK;
     char *text = NULL;
@@ -58,7 +68,8 @@ static coe_status header_text(struct str *out, const struct ckpt_item *const *it
         s = add_entry(header, &item[i]->t, begin, path);
         begin += tensor_bytes(&item[i]->t);
     }
-    if (!s && !(text = json_dumps(header, JSON_COMPACT))) s = coe_fail(COE_E_NOMEM, "%s: no memory for the header", path);
+    if (!s && !(text = json_dumps(header, JSON_COMPACT)))
+        s = coe_fail(COE_E_NOMEM, "%s: no memory for the header", path);
     if (s) goto out;
     str_add(out, "\0\0\0\0\0\0\0\0", 8);
     str_addz(out, text);
@@ -89,7 +100,8 @@ coe_status ckpt_put_tensor(struct file_out *f, const struct ckpt_item *item, voi
         int64_t count = COE_MIN(step, n - i);
         uint64_t bytes = 0;
         COE_TRY(item->fill(item->user, t, i, count, buffer));
-        if (!dtype_bytes(t->type, (uint64_t)count, &bytes)) return coe_fail(COE_E_FAILED, "%s: %s: size", f->path, t->name);
+        if (!dtype_bytes(t->type, (uint64_t)count, &bytes))
+            return coe_fail(COE_E_FAILED, "%s: %s: size", f->path, t->name);
         COE_TRY(file_put(f, buffer, (size_t)bytes));
         if (coe_interrupted()) return coe_fail(COE_E_FAILED, "%s: interrupted; nothing was changed", f->path);
     }
@@ -135,7 +147,8 @@ static size_t shard_end(const struct ckpt_item *items, size_t n, size_t first, u
 
 static const char *const pytorch[][2] = { { "format", "pt" } }; /* transformers refuses files without it */
 
-static coe_status write_shards(const char *dir, const struct ckpt_item *items, size_t n, uint64_t limit, size_t n_shards)
+static coe_status write_shards(const char *dir, const struct ckpt_item *items, size_t n, uint64_t limit,
+                               size_t n_shards)
 {
     json_t *map = json_object();
     uint64_t total = 0;
@@ -156,7 +169,8 @@ static coe_status write_shards(const char *dir, const struct ckpt_item *items, s
     }
     char *path = path_join(dir, "model.safetensors.index.json");
     json_t *index = json_pack("{s:{s:I}, s:O}", "metadata", "total_size", (json_int_t)total, "weight_map", map);
-    if (!s) s = path && index ? json_write_file(index, path) : coe_fail(COE_E_NOMEM, "%s: no memory for the index", dir);
+    if (!s)
+        s = path && index ? json_write_file(index, path) : coe_fail(COE_E_NOMEM, "%s: no memory for the index", dir);
     mem_free(path);
     json_decref(index);
     json_decref(map);
@@ -187,8 +201,8 @@ static coe_status copy_companions(const char *to, const char *from)
     return s;
 }
 
-coe_status ckpt_write_dir(const char *dir, const json_t *config, const struct ckpt_item *items, size_t n, uint64_t shard_bytes,
-                          const char *from_dir)
+coe_status ckpt_write_dir(const char *dir, const json_t *config, const struct ckpt_item *items, size_t n,
+                          uint64_t shard_bytes, const char *from_dir)
 {
     struct dir_out d;
     COE_TRY(dir_begin(&d, dir));
