@@ -58,6 +58,8 @@ void coe_interrupt_clear(void);
 /* Compute threads of this process: the number given, else OMP_NUM_THREADS, else the processors it may use. */
 void coe_set_threads(int n);
 int coe_threads(void);
+/* Index of the calling thread inside a parallel loop, 0 … coe_threads()-1. */
+int thread_index(void);
 
 /* Seconds on a clock that never goes back. */
 double coe_now(void);

@@ -64,6 +64,8 @@ void coe_set_threads(int n)
 
 int coe_threads(void) { return omp_get_max_threads(); }
 
+int thread_index(void) { return omp_get_thread_num(); }
+
 double coe_now(void)
 {
     struct timespec t;

@@ -1,0 +1,69 @@
+/* linear.c — embedding rows and products with a weight matrix. */
+#include <string.h>
+
+#include "nn/nn.h"
+
+struct embed_saved {
+    const int32_t *ids;
+    const struct weight *w;
+    struct val *y;
+};
+
+/* Threads own columns, so each row of the gradient is one chain over the tokens in ascending order. */
+static void embed_back(struct nn *c, void *p)
+{
+    (void)c;
+    struct embed_saved *s = p;
+    if (!s->w->grad || !s->y->grad) return;
+    const int64_t d = s->y->cols, strips = (d + 63) / 64;
+#pragma omp parallel for schedule(static)
+    for (int64_t strip = 0; strip < strips; strip++) {
+        int64_t j = strip * 64, n = COE_MIN((int64_t)64, d - j);
+        for (int64_t t = 0; t < s->y->rows; t++) kern->add(s->w->grad + s->ids[t] * d + j, s->y->grad + t * d + j, n);
+    }
+}
+
+struct val *nn_embed(struct nn *c, const int32_t *ids, int64_t n, const struct weight *w)
+{
+    struct val *y = nn_val(c, n, w->cols);
+    if (!y) return NULL;
+    const size_t row_bytes = (size_t)w->cols * (size_t)dtype_info[w->type].bytes;
+    for (int64_t t = 0; t < n; t++)
+        kern->widen(y->data + t * w->cols, (const char *)w->data + (size_t)ids[t] * row_bytes, w->type, w->cols);
+    if (!c->tape) return y;
+    struct embed_saved *s = arena_push(c->arena, sizeof *s);
+    int32_t *kept = arena_push(c->arena, (size_t)n * sizeof *kept);
+    if (!s || !kept) return NULL;
+    memcpy(kept, ids, (size_t)n * sizeof *kept);
+    *s = (struct embed_saved){ kept, w, y };
+    return nn_record(c, embed_back, s) ? y : NULL;
+}
+
+struct linear_saved {
+    struct val *x, *y;
+    const struct weight *w, *b;
+};
+
+static void linear_back(struct nn *c, void *p)
+{
+    struct linear_saved *s = p;
+    if (!s->y->grad) return;
+    if (s->w->grad) gemm_dw(s->w, s->b, s->y->grad, s->y->cols, s->x->data, s->x->cols, s->x->rows);
+    bool fresh;
+    float *dx = nn_grad_raw(c, s->x, &fresh);
+    if (dx) gemm_dx(dx, s->x->cols, s->y->grad, s->y->cols, s->x->rows, s->w, !fresh);
+}
+
+struct val *nn_linear(struct nn *c, struct val *x, const struct weight *w, const struct weight *b)
+{
+    if (!x) return NULL;
+    assert(x->cols == w->cols);
+    struct val *y = nn_val(c, x->rows, w->rows);
+    if (!y) return NULL;
+    gemm_xwt(y->data, y->cols, x->data, x->cols, x->rows, w, b);
+    if (!c->tape) return y;
+    struct linear_saved *s = arena_push(c->arena, sizeof *s);
+    if (!s) return NULL;
+    *s = (struct linear_saved){ x, y, w, b };
+    return nn_record(c, linear_back, s) ? y : NULL;
+}

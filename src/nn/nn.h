@@ -1,0 +1,126 @@
+/* nn.h — operations of a network with forward and backward, and the tape that joins them.
+ *
+ * Enters here: an operation that any model may use. Knows weights and activations, not layers or families. One forward code
+ * serves training and inference: an operation records its backward on the tape only when the context has one.
+ * Reading order: nn.h, tape.c, linear.c, norm.c, attention.c, loss.c, optim.c.
+ *
+ *     struct nn c = { .arena = &a, .tape = &tape };             inference: .tape = NULL
+ *     struct val *y = nn_linear(&c, nn_act(&c, ACT_SILU, nn_linear(&c, x, w1, NULL), NULL), w2, NULL);
+ *     if (!y) return coe_last_status();                         operations answer NULL to NULL: check once, at the end
+ *     nn_backward(&c);                                          from the losses recorded on the tape
+ *
+ * Activations live in the context's arena; rewinding it forgets them. Gradients of activations are made when first needed;
+ * gradients of weights accumulate (+=) in weight.grad where that is not NULL. All sums run in an order that threads do not
+ * change. */
+#ifndef COE_NN_H
+#define COE_NN_H
+
+#include "tensor/gemm.h"
+
+/* An activation [rows, cols], contiguous. */
+struct val {
+    float *data, *grad;
+    int64_t rows, cols;
+};
+
+struct nn;
+struct tape_op {
+    void (*back)(struct nn *c, void *saved);
+    void *saved;
+    struct tape_op *before;
+};
+struct tape {
+    struct tape_op *last;
+};
+
+struct nn {
+    struct arena *arena;
+    struct tape *tape;
+    /* dropout: the mask is a function of (seed, step, running index of the operation, element) */
+    float dropout;
+    uint64_t seed, step;
+    uint32_t dropout_index;
+};
+
+/* Uninitialised activation; NULL (message set) when memory is out. */
+struct val *nn_val(struct nn *c, int64_t rows, int64_t cols);
+/* View of data that someone else owns (inputs); it can still receive a gradient. */
+struct val *nn_wrap(struct nn *c, float *data, int64_t rows, int64_t cols);
+/* Records a backward function; false when memory is out. No-op without a tape. `saved` must live in the arena. */
+bool nn_record(struct nn *c, void (*back)(struct nn *, void *), void *saved);
+/* The gradient to add into: made and zeroed at first use. NULL when memory is out (message set, see nn_backward). */
+float *nn_grad(struct nn *c, struct val *v);
+/* As nn_grad, but *fresh = true tells that nothing was written yet and the caller must overwrite all of it. */
+float *nn_grad_raw(struct nn *c, struct val *v, bool *fresh);
+/* Runs the tape from its end. COE_E_NOMEM when a gradient could not be made. */
+coe_status nn_backward(struct nn *c);
+
+/* y [n, d] = rows of w [vocab, d] */
+struct val *nn_embed(struct nn *c, const int32_t *ids, int64_t n, const struct weight *w);
+/* y [n, w.rows] = x · wᵀ + b; b may be NULL */
+struct val *nn_linear(struct nn *c, struct val *x, const struct weight *w, const struct weight *b);
+/* RMS norm of consecutive groups of w.cols columns (w.cols == x.cols: the whole row); multiplies by (w + w_add). */
+struct val *nn_rmsnorm(struct nn *c, struct val *x, const struct weight *w, float w_add, float eps);
+struct val *nn_layernorm(struct nn *c, struct val *x, const struct weight *w, const struct weight *b, float eps);
+/* u = act(gate) * up (up NULL: ungated) */
+struct val *nn_act(struct nn *c, enum activation a, struct val *gate, struct val *up);
+struct val *nn_add(struct nn *c, struct val *a, struct val *b);
+/* a + s*b with one fma per element; s a weight of one element when w is given (its gradient is dot(dy, b)), else s */
+struct val *nn_add_scaled(struct nn *c, struct val *a, struct val *b, float s, const struct weight *w);
+struct val *nn_scale(struct nn *c, struct val *x, float s);
+struct val *nn_clamp(struct nn *c, struct val *x, float limit); /* to ±limit */
+/* y[t,:] = x[t,:] * sigmoid(g[t]); g [rows, 1] */
+struct val *nn_sigmoid_gate(struct nn *c, struct val *x, struct val *g);
+struct val *nn_softcap(struct nn *c, struct val *x, float cap); /* cap tanh(x / cap) */
+/* Inverted dropout at the context's rate; x itself when the rate is 0 or there is no tape. */
+struct val *nn_dropout(struct nn *c, struct val *x);
+
+/* Rotates in place the first 2*half columns of each head of x [n, n_heads*head_dim]; cos, sin [n, half]. Safe after any
+ * operation that does not keep its output for the backward pass (linear, rmsnorm). */
+bool nn_rope(struct nn *c, struct val *x, int32_t head_dim, const float *cos, const float *sin, int64_t half,
+             bool interleaved);
+
+/* Keys and values of one layer of one sequence. k [n_kv][capacity/16][head_dim][16], v [n_kv][capacity][head_dim_v]. */
+struct kv_layer {
+    float *k, *v;
+    int64_t capacity; /* positions, a multiple of KEY_BLOCK */
+};
+struct attn_shape {
+    int32_t n_heads, n_kv_heads, head_dim, head_dim_v;
+    float scale, cap;
+    int64_t window;           /* a token sees itself and the window-1 before it; 0: everything before it */
+    const struct weight *sink; /* [n_heads] or NULL */
+};
+/* Rows of a batch belong to sequences: rows off[i] … off[i+1]-1 are positions pos0[i] … of sequence i. `start` [n], if not
+ * NULL, is the first position each token may see (document boundaries in packed training rows). */
+struct attn_batch {
+    int32_t n_seq;
+    const int32_t *off;
+    const int64_t *pos0;
+    const int64_t *start;
+};
+/* out [n, n_heads*head_dim_v]. Writes k, v [n, n_kv*…] into the caches, then attends over them. kv NULL: the whole sequence
+ * is in this batch (training); temporary caches are made. The backward pass needs kv == NULL. Definition: kernels.h. */
+struct val *nn_attention(struct nn *c, struct val *q, struct val *k, struct val *v, const struct attn_shape *shape,
+                         const struct attn_batch *batch, struct kv_layer *kv);
+
+/* Mean cross-entropy. target[i] < 0: row i does not count. Adds scale * sum of the losses of the counting rows to the
+ * objective (the backward pass starts here) and returns the unscaled sum in *sum, their number in *count. z_coef: weight of
+ * the output z-loss, mean over rows of logsumexp². logits.grad is overwritten. */
+coe_status nn_xent(struct nn *c, struct val *logits, const int32_t *target, double scale, double z_coef, double *sum,
+                   int64_t *count);
+/* loss of each row without recording, for evaluation; lse may be NULL */
+void nn_xent_rows(const float *logits, int64_t n, int64_t vocab, const int32_t *target, float *loss, float *lse);
+
+/* Optimiser: AdamW over a list of weights (optim.c). decay: whether weight decay applies to it. */
+struct optim_param {
+    struct weight *w;
+    float *m, *v;
+    bool decay;
+};
+/* sqrt of the sum of squares over all gradients */
+double optim_grad_norm(const struct optim_param *p, size_t n);
+/* One step, t counted from 1; gradients are multiplied by grad_scale. */
+void optim_adamw(const struct optim_param *p, size_t n, const struct adamw_args *args);
+
+#endif
