@@ -1,0 +1,159 @@
+/* ffn.c — gated feed-forward experts, E_e(x) = W2_e (a(W1_e x) ⊙ W3_e x), all experts of a layer in grouped products.
+ *
+ * Card: systems.md part D (dropless gradients) and SonicMoE: kept for backward are x, the pre-activations and the weights;
+ * u is recomputed, the outputs are not kept because dg = ⟨dO·W2, u⟩.
+ *   forward   H1 = X[τ]·W1ᵀ  H3 = X[τ]·W3ᵀ  U = a(H1)⊙H3  Y = U·W2ᵀ      rows by expert, tokens ascending
+ *   backward  dU' = dO[τ]·W2   dg = ⟨dU', U⟩   dU = g·dU'   dW2 += dO[τ]ᵀ·(g U)   dH1, dH3 through a
+ *             dW1 += dH1ᵀ·X[τ]  dW3 += dH3ᵀ·X[τ]  dX_t += Σ_slots dH1·W1 + dH3·W3   slots of a token in ascending expert id */
+#include <string.h>
+
+#include "moe/experts/ffn.h"
+
+struct ffn_saved {
+    const struct moe_spec *spec;
+    const struct moe_weights *w;
+    struct val *x, *y;
+    struct route *route;
+    float *h1, *h3; /* [n_slots, F] */
+};
+
+static void add_bias_rows(float *y, int64_t cols, const struct route *r, const struct weight *const *bias)
+{
+    if (!bias) return;
+#pragma omp parallel for schedule(static)
+    for (int32_t e = 0; e < r->n_experts; e++)
+        for (int32_t row = r->off[e]; row < r->off[e + 1]; row++) kern->add(y + row * cols, bias[e]->data, cols);
+}
+
+/* y_t = Σ weight·row over the token's slots, ascending expert id = ascending row. Threads own tokens or, for a single token,
+ * column strips: each output element is one chain either way. */
+static void combine(struct val *y, const struct route *r, const float *rows)
+{
+    const int64_t d = y->cols, strip = r->n_tokens >= 8 ? d : 256, strips = (d + strip - 1) / strip;
+#pragma omp parallel for collapse(2) schedule(static)
+    for (int32_t t = 0; t < r->n_tokens; t++)
+        for (int64_t s = 0; s < strips; s++) {
+            const int64_t j = s * strip, n = COE_MIN(strip, d - j);
+            float *out = y->data + t * d + j;
+            memset(out, 0, (size_t)n * sizeof(float));
+            for (int32_t last = -1, i = r->tok_off[t]; i < r->tok_off[t + 1]; i++) {
+                int32_t row = INT32_MAX, slot = 0;
+                for (int32_t q = r->tok_off[t]; q < r->tok_off[t + 1]; q++)
+                    if (r->slot_row[q] > last && r->slot_row[q] < row) row = r->slot_row[q], slot = q;
+                last = row;
+                kern->fma_row(out, r->weight[slot], rows + row * d + j, n);
+            }
+        }
+}
+
+static void activate_rows(const struct ffn_saved *s, float *u)
+{
+    const int64_t f = s->spec->expert_ffn;
+#pragma omp parallel for schedule(static)
+    for (int32_t row = 0; row < s->route->n_slots; row++)
+        kern->act(s->spec->act, u + row * f, s->h1 + row * f, s->h3 ? s->h3 + row * f : NULL, f);
+}
+
+static void hidden_back(struct ffn_saved *s, float *du, float *gu)
+{
+    const int64_t f = s->spec->expert_ffn;
+#pragma omp parallel for schedule(static)
+    for (int32_t row = 0; row < s->route->n_slots; row++) {
+        float *du_row = du + row * f, *u = gu + row * f, *h1 = s->h1 + row * f, *h3 = s->h3 ? s->h3 + row * f : NULL;
+        const int32_t slot = s->route->row_slot[row];
+        const float g = s->route->weight[slot];
+        kern->act(s->spec->act, u, h1, h3, f);
+        s->route->weight_grad[slot] += kern->dot(du_row, u, f);
+        kern->scale(du_row, du_row, g, f);
+        kern->scale(u, u, g, f);
+        kern->act_back(s->spec->act, h1, h3, NULL, h1, h3, du_row, f); /* dH1, dH3 in place of H1, H3 */
+    }
+}
+
+static void bias_back(const struct ffn_saved *s, const float *go)
+{
+    const struct route *r = s->route;
+    const int64_t f = s->spec->expert_ffn, d = s->x->cols;
+    if (!s->w->gate_bias && !s->w->down_bias) return;
+#pragma omp parallel for schedule(static)
+    for (int32_t e = 0; e < r->n_experts; e++)
+        for (int32_t row = r->off[e]; row < r->off[e + 1]; row++) {
+            const float *g = go + (int64_t)r->row_token[row] * d, weight = r->weight[r->row_slot[row]];
+            if (s->w->gate_bias && s->w->gate_bias[e]->grad) kern->add(s->w->gate_bias[e]->grad, s->h1 + row * f, f);
+            if (s->w->up_bias && s->w->up_bias[e]->grad) kern->add(s->w->up_bias[e]->grad, s->h3 + row * f, f);
+            if (!s->w->down_bias) continue;
+            if (s->w->down_bias[e]->grad) kern->fma_row(s->w->down_bias[e]->grad, weight, g, d);
+            r->weight_grad[r->row_slot[row]] += kern->dot(g, s->w->down_bias[e]->data, d);
+        }
+}
+
+/* dX_t += Σ over the token's rows in ascending order */
+static void gather_dx(float *dx, const struct route *r, const float *da, int64_t d)
+{
+#pragma omp parallel for schedule(static)
+    for (int32_t t = 0; t < r->n_tokens; t++)
+        for (int32_t last = -1, i = r->tok_off[t]; i < r->tok_off[t + 1]; i++) {
+            int32_t row = INT32_MAX;
+            for (int32_t q = r->tok_off[t]; q < r->tok_off[t + 1]; q++)
+                if (r->slot_row[q] > last) row = COE_MIN(row, r->slot_row[q]);
+            last = row;
+            kern->add(dx + t * d, da + row * d, d);
+        }
+}
+
+static void ffn_back(struct nn *c, void *saved)
+{
+    struct ffn_saved *s = saved;
+    if (!s->y->grad || !s->route->n_slots) return;
+    const struct route *r = s->route;
+    const int64_t f = s->spec->expert_ffn, d = s->x->cols;
+    const struct groups g = { r->n_experts, r->off };
+    float *dx = nn_grad(c, s->x);
+    struct arena_mark mark = arena_save(c->arena);
+    float *du = arena_push(c->arena, (size_t)r->n_slots * (size_t)f * sizeof(float));
+    float *gu = arena_push(c->arena, (size_t)r->n_slots * (size_t)f * sizeof(float));
+    float *da = arena_push(c->arena, (size_t)r->n_slots * (size_t)d * sizeof(float));
+    if (!dx || !du || !gu || !da) return;
+    gemm_grouped_dx(du, f, s->y->grad, d, r->row_token, g, s->w->down, false);
+    hidden_back(s, du, gu);
+    bias_back(s, s->y->grad);
+    gemm_grouped_dw(s->w->down, s->y->grad, d, r->row_token, gu, f, NULL, g);
+    gemm_grouped_dw(s->w->gate, s->h1, f, NULL, s->x->data, d, r->row_token, g);
+    gemm_grouped_dx(da, d, s->h1, f, NULL, g, s->w->gate, false);
+    if (s->h3) {
+        gemm_grouped_dw(s->w->up, s->h3, f, NULL, s->x->data, d, r->row_token, g);
+        gemm_grouped_dx(da, d, s->h3, f, NULL, g, s->w->up, true);
+    }
+    gather_dx(dx, r, da, d);
+    arena_rewind(c->arena, mark);
+}
+
+coe_status experts_ffn(struct nn *c, struct expert_call *call)
+{
+    const struct route *r = call->route;
+    const int64_t f = call->spec->expert_ffn, d = call->x->cols;
+    const size_t hidden = (size_t)r->n_slots * (size_t)f * sizeof(float);
+    const struct groups g = { r->n_experts, r->off };
+    struct ffn_saved *s = arena_push(c->arena, sizeof *s);
+    if (!s) return COE_E_NOMEM;
+    *s = (struct ffn_saved){ call->spec, call->w, call->x, call->y, call->route, NULL, NULL };
+    struct arena_mark mark = arena_save(c->arena);
+    s->h1 = arena_push(c->arena, hidden);
+    if (call->w->up) s->h3 = arena_push(c->arena, hidden);
+    struct arena_mark kept = arena_save(c->arena);
+    float *u = arena_push(c->arena, hidden);
+    float *rows = call->rows ? call->rows : arena_push(c->arena, (size_t)r->n_slots * (size_t)d * sizeof(float));
+    if (!s->h1 || (call->w->up && !s->h3) || !u || !rows) return COE_E_NOMEM;
+    gemm_grouped_xwt(s->h1, f, call->x->data, d, r->row_token, g, call->w->gate);
+    add_bias_rows(s->h1, f, r, call->w->gate_bias);
+    if (s->h3) {
+        gemm_grouped_xwt(s->h3, f, call->x->data, d, r->row_token, g, call->w->up);
+        add_bias_rows(s->h3, f, r, call->w->up_bias);
+    }
+    activate_rows(s, u);
+    gemm_grouped_xwt(rows, d, u, f, NULL, g, call->w->down);
+    add_bias_rows(rows, d, r, call->w->down_bias);
+    combine(call->y, r, rows);
+    arena_rewind(c->arena, c->tape ? kept : mark);
+    return nn_record(c, ffn_back, s) ? COE_OK : COE_E_NOMEM;
+}

@@ -1,0 +1,128 @@
+/* layer.c — the MoE layer with its chain and residual.
+ *
+ * Paper: Chain-of-Experts, 2025 (card: routing.md 1). x_0 = norm(h); for t = 0 … C-1
+ *     y_t = Σ_e g_{t,e} E_e(x_t) + Shared(x_t)      g from the router of iteration t
+ *   prenorm   s += a_t y_t;  x_{t+1} = x_0 + s;  output h + s      a_t = 1 for the last pass and unless learned
+ *   inner     x_{t+1} = x_t + y_t;   output x_C                    the published default
+ *   outer     x_{t+1} = y_t;         output x_C + h
+ *   both      x_{t+1} = x_t + y_t;   output x_C + h
+ *   neither   x_{t+1} = y_t;         output x_C
+ * prenorm never forms x_C - x_0: with C = 1 it is the ordinary pre-norm layer, bit for bit, and a pass with a_t = 0 adds
+ * nothing (a converted model with coe_weight = 0 equals its original). */
+#include <string.h>
+
+#include "moe/moe.h"
+
+struct moe_spec moe_spec_default(void)
+{
+    return (struct moe_spec){
+        .act = ACT_SILU,
+        .router = { .kind = "linear", .selection = "top_k", .top_k = 2, .n_group = 1, .topk_group = 1, .scale = 1.0f },
+        .chain = { .n_iterations = 1 },
+    };
+}
+
+coe_status moe_spec_check(const struct moe_spec *m, const char *where)
+{
+    const struct router_spec *r = &m->router;
+    if (m->n_experts < 1 || m->n_experts > 65536) return coe_fail(COE_E_INPUT, "%s: %d experts", where, m->n_experts);
+    if (m->expert_ffn < 1) return coe_fail(COE_E_INPUT, "%s: expert width %d", where, m->expert_ffn);
+    if (r->top_k < 1 || r->top_k > m->n_experts || r->top_k > 1024)
+        return coe_fail(COE_E_INPUT, "%s: top_k %d of %d experts", where, r->top_k, m->n_experts);
+    if (r->n_group < 1 || r->n_group > 1024 || m->n_experts % r->n_group || r->topk_group < 1 || r->topk_group > r->n_group)
+        return coe_fail(COE_E_INPUT, "%s: %d experts in %d groups, %d of them kept", where, m->n_experts, r->n_group, r->topk_group);
+    if (r->top_k > r->topk_group * (m->n_experts / r->n_group))
+        return coe_fail(COE_E_INPUT, "%s: top_k %d is more than the %d groups kept hold", where, r->top_k, r->topk_group);
+    if (m->chain.n_iterations < 1 || m->chain.n_iterations > MAX_ITERATIONS)
+        return coe_fail(COE_E_INPUT, "%s: a chain of %d iterations, expected 1 to %d", where, m->chain.n_iterations, MAX_ITERATIONS);
+    if (m->chain.learned_weight && m->chain.residual != RESIDUAL_PRENORM)
+        return coe_fail(COE_E_INPUT, "%s: a chain weight needs the prenorm residual, not %s", where, residual_name[m->chain.residual]);
+    if (!part_find("router", r->kind)) return coe_fail(COE_E_INPUT, "%s: there is no router '%s'", where, r->kind);
+    if (!part_find("selection", r->selection)) return coe_fail(COE_E_INPUT, "%s: there is no selection '%s'", where, r->selection);
+    for (int32_t i = 0; i < m->n_losses; i++)
+        if (!part_find("loss", m->loss[i].kind)) return coe_fail(COE_E_INPUT, "%s: there is no loss '%s'", where, m->loss[i].kind);
+    return COE_OK;
+}
+
+static struct val *shared_expert(struct nn *c, const struct moe_spec *spec, const struct moe_weights *w, struct val *x)
+{
+    struct val *up = w->shared_up ? nn_linear(c, x, w->shared_up, NULL) : NULL;
+    struct val *y = nn_linear(c, nn_act(c, spec->act, nn_linear(c, x, w->shared_gate, NULL), up), w->shared_down, NULL);
+    return spec->shared_gate ? nn_sigmoid_gate(c, y, nn_linear(c, x, w->shared_expert_gate, NULL)) : y;
+}
+
+/* y_t: one routing decision and its experts */
+static struct val *pass_once(struct moe_pass *p, const struct moe_spec *spec, const struct moe_weights *w, const struct route_hook *hook,
+                             int32_t layer, int32_t iteration, struct val *x)
+{
+    struct nn *c = p->c;
+    struct route_record *rec = arena_push_zero(c->arena, sizeof *rec);
+    if (!rec) return NULL;
+    rec->layer = layer;
+    rec->iteration = iteration;
+    const struct router_part *router = part_find("router", spec->router.kind)->impl;
+    struct val *z = router->logits(c, spec, w, iteration, x);
+    if (moe_route(c, rec, spec, z, w->selection_bias[iteration], hook)) return NULL;
+    if (p->records && p->n_records < p->max_records) p->records[p->n_records++] = rec;
+    if (p->observer && p->observer->route) p->observer->route(p->observer->user, rec);
+    struct expert_call call = { spec, w, x, &rec->route, nn_val(c, x->rows, x->cols), NULL, layer };
+    if (!call.y) return NULL;
+    const bool wants_rows = p->observer && p->observer->outputs;
+    if (wants_rows && !(call.rows = arena_push(c->arena, (size_t)rec->route.n_slots * (size_t)x->cols * sizeof(float)))) return NULL;
+    if (p->executor->run(p->executor, c, &call)) return NULL;
+    if (wants_rows) p->observer->outputs(p->observer->user, rec, x, call.rows);
+    if (!spec->shared_ffn) return call.y;
+    return nn_add(c, call.y, shared_expert(c, spec, w, x));
+}
+
+static bool weight_is_zero(const struct weight *w)
+{
+    float a;
+    widen(&a, w->data, w->type, 1);
+    return a == 0;
+}
+
+static struct val *prenorm_chain(struct moe_pass *p, const struct moe_spec *spec, const struct moe_weights *w, const struct route_hook *hook,
+                                 int32_t layer, struct val *x0)
+{
+    struct nn *c = p->c;
+    struct val *sum = NULL, *x = x0;
+    for (int32_t t = 0; t < spec->chain.n_iterations; t++) {
+        struct val *y = pass_once(p, spec, w, hook, layer, t, x);
+        if (!y) return NULL;
+        const bool last = t == spec->chain.n_iterations - 1;
+        if (!spec->chain.learned_weight || last) {
+            sum = sum ? nn_add(c, sum, y) : y;
+        } else if (c->tape || !weight_is_zero(w->coe_weight)) {
+            struct val *zero = NULL;
+            if (!sum) {
+                zero = nn_val(c, y->rows, y->cols);
+                if (!zero) return NULL;
+                memset(zero->data, 0, (size_t)(y->rows * y->cols) * sizeof(float));
+            }
+            sum = nn_add_scaled(c, sum ? sum : zero, y, 0, w->coe_weight);
+        }
+        if (!last && sum) x = nn_add(c, x0, sum);
+    }
+    return sum;
+}
+
+struct val *moe_layer(struct moe_pass *p, const struct moe_spec *spec, const struct moe_weights *w, const struct route_hook *hook,
+                      int32_t layer, struct val *h, struct val *x0, struct val *(*post)(struct nn *, void *, struct val *), void *post_user)
+{
+    struct nn *c = p->c;
+    if (!h || !x0) return NULL;
+    if (spec->chain.residual == RESIDUAL_PRENORM) {
+        struct val *s = prenorm_chain(p, spec, w, hook, layer, x0);
+        return nn_add(c, h, post ? post(c, post_user, s) : s);
+    }
+    const bool inner = spec->chain.residual == RESIDUAL_INNER || spec->chain.residual == RESIDUAL_BOTH;
+    const bool outer = spec->chain.residual == RESIDUAL_OUTER || spec->chain.residual == RESIDUAL_BOTH;
+    struct val *x = x0;
+    for (int32_t t = 0; x && t < spec->chain.n_iterations; t++) {
+        struct val *y = pass_once(p, spec, w, hook, layer, t, x);
+        x = inner ? nn_add(c, x, y) : y;
+    }
+    if (post) x = post(c, post_user, x);
+    return outer ? nn_add(c, x, h) : x;
+}

@@ -1,0 +1,57 @@
+/* losses.c — applies the losses of a spec to the routing records of a forward pass; bias balancing; load statistics. */
+#include <math.h>
+#include <string.h>
+
+#include "moe/moe.h"
+
+float *loss_dz(struct nn *c, struct route_record *r)
+{
+    if (!r->dz) r->dz = arena_push_zero(c->arena, (size_t)(r->z->rows * r->z->cols) * sizeof(float));
+    return r->dz;
+}
+
+coe_status moe_losses(const struct loss_call *base, double *total, double value[MAX_LOSSES])
+{
+    *total = 0;
+    if (value) memset(value, 0, MAX_LOSSES * sizeof *value);
+    if (!base->n_records) return COE_OK;
+    const struct moe_spec *spec = base->records[0]->spec; /* one list of losses per model */
+    for (int32_t i = 0; i < spec->n_losses; i++) {
+        const struct loss_part *part = part_find("loss", spec->loss[i].kind)->impl;
+        struct loss_call call = *base;
+        call.coef = spec->loss[i].coef;
+        double v = 0;
+        COE_TRY(part->apply(&call, &v));
+        *total += call.coef * v;
+        if (value) value[i] = v;
+    }
+    return COE_OK;
+}
+
+void moe_bias_update(float *bias, const uint64_t *counts, int32_t n_experts, double step)
+{
+    double mean = 0;
+    for (int32_t e = 0; e < n_experts; e++) mean += (double)counts[e];
+    mean /= n_experts;
+    for (int32_t e = 0; e < n_experts; e++) {
+        double gap = mean - (double)counts[e];
+        bias[e] += (float)(gap > 0 ? step : gap < 0 ? -step : 0.0);
+    }
+}
+
+struct load_stats load_statistics(const uint64_t *counts, int32_t n_experts)
+{
+    struct load_stats s = { 0 };
+    double mean = 0, square = 0, max = 0;
+    for (int32_t e = 0; e < n_experts; e++) {
+        mean += (double)counts[e];
+        max = COE_MAX(max, (double)counts[e]);
+        s.dead += counts[e] == 0;
+    }
+    mean /= n_experts;
+    if (mean <= 0) return s;
+    for (int32_t e = 0; e < n_experts; e++) square += ((double)counts[e] - mean) * ((double)counts[e] - mean);
+    s.cv = sqrt(square / n_experts) / mean;
+    s.max_vio = max / mean - 1;
+    return s;
+}

@@ -1,0 +1,190 @@
+/* moe.h — the Mixture-of-Experts layer as data: what routes, what is routed to, how often, and what keeps it balanced.
+ *
+ * Enters here: routers, selections, expert kinds, losses (one file per part, in routers/, selection/, experts/, losses/), the
+ * layer that joins them, and the executors' interface. Knows nn, not families or checkpoints.
+ * Reading order: moe.h, route.h, router.c, selection/top_k.c, experts/ffn.c, layer.c, losses.c, losses/assign.c.
+ *
+ *   x ─► router ─► z ─► score ─► (+ bias, groups) ─► selection ─► route ─► weights ─► experts ─► combine ─► y
+ *                                                                                  (+ shared expert)
+ * A chain runs this C times over one pool of experts, each time with its own router (or one for all).
+ *
+ * Worked example: 16 experts of width 256, two passes of top-2:
+ *     struct moe_spec m = moe_spec_default();
+ *     m.n_experts = 16; m.expert_ffn = 256; m.router.top_k = 2; m.chain.n_iterations = 2; */
+#ifndef COE_MOE_H
+#define COE_MOE_H
+
+#include "base/json.h"
+#include "base/part.h"
+#include "moe/route.h"
+#include "nn/nn.h"
+
+enum score_kind { SCORE_SOFTMAX, SCORE_SIGMOID };
+enum group_score { GROUP_MAX, GROUP_SUM2 }; /* of a group of experts: its best score (DeepSeek-V2), its two best (V3) */
+enum residual_mode { RESIDUAL_PRENORM, RESIDUAL_INNER, RESIDUAL_OUTER, RESIDUAL_BOTH, RESIDUAL_NEITHER };
+extern const char *const score_name[2], *const group_score_name[2], *const residual_name[5];
+
+struct router_spec {
+    const char *kind;      /* part "router": "linear" */
+    enum score_kind score;
+    bool bias;             /* the router's own bias, added to z */
+    bool selection_bias;   /* added to the score for choosing only, never to the weight */
+    const char *selection; /* part "selection": "top_k" */
+    int32_t top_k;
+    int32_t n_group, topk_group; /* 1, 1: no group constraint */
+    enum group_score group_score;
+    bool renormalize;      /* weights divided by their sum over the chosen */
+    float renorm_eps;      /* added to that sum (DeepSeek: 1e-20) */
+    float scale;           /* multiplies the weights last */
+};
+
+struct chain_spec {
+    int32_t n_iterations;  /* C; 1: an ordinary layer */
+    bool shared_gate;      /* one router for all iterations */
+    enum residual_mode residual;
+    bool learned_weight;   /* a_t = coe_weight (a parameter of the layer) for all but the last pass; else a_t = 1 */
+};
+
+#define MAX_LOSSES 8
+struct loss_spec {
+    const char *kind; /* part "loss" */
+    double coef;
+};
+
+struct moe_spec {
+    int32_t n_experts, expert_ffn;
+    enum activation act;
+    struct router_spec router;
+    struct chain_spec chain;
+    int32_t shared_ffn;    /* width of the shared expert; 0: none */
+    bool shared_gate;      /* shared expert times sigmoid(x · g) */
+    double bias_update;    /* step of the sign rule on the selection bias after each optimiser step; 0: off */
+    struct loss_spec loss[MAX_LOSSES];
+    int32_t n_losses;
+};
+/* Softmax, top-2, no renormalisation, scale 1, one pass, prenorm residual, SiLU. */
+struct moe_spec moe_spec_default(void);
+/* COE_E_INPUT naming what cannot work (k > experts, groups that do not divide, unknown part names). */
+coe_status moe_spec_check(const struct moe_spec *m, const char *where);
+
+/* Weights of one layer, as the model bound them. Vectors of experts are indexed by expert id. */
+struct moe_weights {
+    const struct weight *router[16], *router_bias[16]; /* per iteration; a shared gate repeats the pointer */
+    const struct weight *selection_bias[16];
+    const struct weight *coe_weight;                    /* [1], with chain.learned_weight */
+    const struct weight *const *gate, *const *up, *const *down;                /* [E]: [F,d], [F,d], [d,F] */
+    const struct weight *const *gate_bias, *const *up_bias, *const *down_bias; /* [E] or NULL */
+    const struct weight *shared_gate, *shared_up, *shared_down;                /* [S,d], [S,d], [d,S] */
+    const struct weight *shared_expert_gate;                                   /* [1,d] */
+};
+#define MAX_ITERATIONS 16
+
+/* The route hook: what a plan edits at run time. keep [n_experts], 0 = the expert is masked (logit -inf before anything
+ * else); NULL: all kept. k becomes min(k, kept). */
+struct route_hook {
+    const uint8_t *keep;
+    int32_t n_kept;
+};
+
+/* Everything about one routing decision that losses, traces and hooks want to see; lives until the arena is rewound. */
+struct route_record {
+    int32_t layer, iteration;
+    const struct moe_spec *spec;
+    struct val *z;     /* [T, E] router logits, with the router's own bias, before any mask */
+    float *p;          /* [T, E] score after activation (masked experts: 0) */
+    struct route route;
+    float *dz;         /* [T, E] gradient contributed by losses, already scaled; NULL until a loss adds one */
+    const struct weight *selection_bias;
+};
+
+/* What a forward pass reports to whoever asks (trace, session callbacks, `logits --routes`). Any member may be NULL. */
+struct moe_observer {
+    void *user;
+    void (*route)(void *user, const struct route_record *r);
+    /* y [n_slots, d] expert outputs by row of the route, before weights; x [T, d] the layer's input of this iteration */
+    void (*outputs)(void *user, const struct route_record *r, const struct val *x, const float *y);
+};
+
+/* Executors run the expert step of a route: y rows of every slot. `local` has the weights in memory. */
+struct expert_call {
+    const struct moe_spec *spec;
+    const struct moe_weights *w;
+    struct val *x;           /* [T, d] */
+    struct route *route;
+    struct val *y;           /* [T, d], zeroed by the executor: Σ_e weight·E_e(x), experts in ascending id, one fma each */
+    float *rows;             /* [n_slots, d] outputs before weights, or NULL when nobody wants them kept */
+    int32_t layer;
+};
+struct executor {
+    const char *name;
+    void *state;
+    coe_status (*run)(struct executor *self, struct nn *c, struct expert_call *call);
+};
+extern struct executor executor_local;
+
+/* Per forward pass. Records are chained in order of execution. */
+struct moe_pass {
+    struct nn *c;
+    struct executor *executor;
+    const struct moe_observer *observer; /* NULL: none */
+    struct route_record **records;       /* [max_records] filled in order, or NULL */
+    int32_t n_records, max_records;
+};
+
+/* One MoE layer including its residual: h [T,d] the stream before it, x0 = norm(h). Returns the stream after it. `post`, if
+ * not NULL, is applied to what is added to the stream (families with a norm behind the layer). NULL on failure. */
+struct val *moe_layer(struct moe_pass *pass, const struct moe_spec *spec, const struct moe_weights *w, const struct route_hook *hook,
+                      int32_t layer, struct val *h, struct val *x0, struct val *(*post)(struct nn *, void *, struct val *),
+                      void *post_user);
+
+/* The routing step alone: fills *rec from z (recorded on the tape: gradients of route.weight and rec->dz flow into z). */
+coe_status moe_route(struct nn *c, struct route_record *rec, const struct moe_spec *spec, struct val *z,
+                     const struct weight *selection_bias, const struct route_hook *hook);
+
+/* ---- parts ---- */
+
+/* kind "router": logits [T, n_experts] */
+struct router_part {
+    struct val *(*logits)(struct nn *c, const struct moe_spec *spec, const struct moe_weights *w, int32_t iteration, struct val *x);
+};
+
+/* kind "selection": chooses experts for every token from scores s [T, E] (-inf: not allowed), calling route_choose in token
+ * order. k is already reduced to the experts that are allowed. */
+struct selection_part {
+    int64_t (*max_slots)(const struct router_spec *r, int32_t n_tokens, int32_t n_experts);
+    void (*choose)(const struct router_spec *r, int32_t k, const float *s, struct route *out);
+};
+
+/* kind "loss": sees all records of one forward pass (and, for the global batch, the counts of the step so far). Adds its
+ * value to *value, unscaled by coef, and coef*scale*gradient to each record's dz (made with loss_dz). */
+struct loss_call {
+    struct nn *c;
+    struct route_record *const *records;
+    int32_t n_records;
+    const struct attn_batch *batch; /* sequence boundaries */
+    const uint8_t *counted;         /* [T] 0: a padding token, left out; NULL: all count */
+    double coef, scale;             /* scale: 0 = value only */
+    uint64_t *step_counts;          /* [n_records, E] counts of the earlier micro-batches of this step, or NULL */
+    uint64_t step_tokens;
+};
+struct loss_part {
+    coe_status (*apply)(const struct loss_call *call, double *value);
+};
+float *loss_dz(struct nn *c, struct route_record *r);
+/* Applies every loss of the specs to the records of a pass; *total receives Σ coef·value; value[i] (or NULL, MAX_LOSSES
+ * entries) the value of loss i of the first record's spec, averaged over nothing. */
+coe_status moe_losses(const struct loss_call *base, double *total, double value[MAX_LOSSES]);
+
+/* Selection bias of auxiliary-loss-free balancing: b_e += step * sign(mean - n_e), sign(0) = 0; counts [E] of the whole
+ * global batch. */
+void moe_bias_update(float *bias, const uint64_t *counts, int32_t n_experts, double step);
+
+/* Load statistics of counts [E]. */
+struct load_stats {
+    double cv;      /* standard deviation / mean */
+    double max_vio; /* max / mean - 1 */
+    int32_t dead;   /* experts with no token */
+};
+struct load_stats load_statistics(const uint64_t *counts, int32_t n_experts);
+
+#endif

@@ -1,0 +1,168 @@
+/* router.c — from router logits to a route, and back: activation, mask, bias, group constraint, selection, weights.
+ *
+ * Forward, per token (sums over experts are one chain in ascending id; a masked expert adds +0):
+ *   softmax   p = exp(z - max) / Σ exp(z - max)           sigmoid   p = σ(z)
+ *   choose from p + b, outside the best groups -inf
+ *   weight    g = scale · p_e,  or  scale · p_e / (Σ_chosen p + eps)
+ * Backward (systems.md part D, modes A, B, C; the choice is constant), with D = scale·dg on the chosen:
+ *   dp = D,  or  (D - Σ_j D_j g̃_j) / (Σ_chosen p + eps)  with g̃ = p / (Σ + eps);  then through the activation. */
+#include <math.h>
+#include <string.h>
+
+#include "moe/moe.h"
+
+const char *const score_name[2] = { "softmax", "sigmoid" };
+const char *const group_score_name[2] = { "max", "sum2" };
+const char *const residual_name[5] = { "prenorm", "inner", "outer", "both", "neither" };
+
+static void activate(const struct moe_spec *spec, const struct route_hook *hook, const float *z, float *p, int32_t n)
+{
+    const uint8_t *keep = hook ? hook->keep : NULL;
+    if (spec->router.score == SCORE_SIGMOID) {
+        kern->sigmoid(p, z, n);
+        for (int32_t e = 0; keep && e < n; e++)
+            if (!keep[e]) p[e] = 0;
+        return;
+    }
+    float max = -INFINITY, sum = 0;
+    for (int32_t e = 0; e < n; e++)
+        if ((!keep || keep[e]) && z[e] > max) max = z[e];
+    kern->exp(p, z, max, n);
+    for (int32_t e = 0; e < n; e++) {
+        if (keep && !keep[e]) p[e] = 0;
+        sum += p[e];
+    }
+    for (int32_t e = 0; e < n; e++) p[e] /= sum;
+}
+
+static float group_value(enum group_score kind, const float *s, int32_t n)
+{
+    float best = -INFINITY, second = -INFINITY;
+    for (int32_t i = 0; i < n; i++) {
+        if (s[i] > best) second = best, best = s[i];
+        else if (s[i] > second) second = s[i];
+    }
+    return kind == GROUP_MAX || n < 2 ? best : best + second;
+}
+
+/* Scores outside the topk_group best groups become -inf; equal groups: the lower one stays. */
+static void keep_best_groups(const struct router_spec *r, float *s, int32_t n)
+{
+    const int32_t size = n / r->n_group;
+    float value[1024];
+    for (int32_t g = 0; g < r->n_group; g++) value[g] = group_value(r->group_score, s + g * size, size);
+    for (int32_t g = 0; g < r->n_group; g++) {
+        int32_t better = 0;
+        for (int32_t o = 0; o < r->n_group; o++) better += value[o] > value[g] || (value[o] == value[g] && o < g);
+        if (better >= r->topk_group)
+            for (int32_t i = 0; i < size; i++) s[g * size + i] = -INFINITY;
+    }
+}
+
+static void selection_scores(const struct moe_spec *spec, const struct route_hook *hook, const float *bias, const float *p, float *s,
+                             int32_t n)
+{
+    for (int32_t e = 0; e < n; e++) s[e] = hook && hook->keep && !hook->keep[e] ? -INFINITY : bias ? p[e] + bias[e] : p[e];
+    if (spec->router.n_group > 1) keep_best_groups(&spec->router, s, n);
+}
+
+/* Σ of the chosen scores in ascending expert id: each round adds the lowest id not yet added */
+static float chosen_sum(const float *score, const int32_t *expert, int32_t n)
+{
+    float sum = 0;
+    for (int32_t last = -1, round = 0; round < n; round++) {
+        int32_t at = -1;
+        for (int32_t i = 0; i < n; i++)
+            if (expert[i] > last && (at < 0 || expert[i] < expert[at])) at = i;
+        last = expert[at];
+        sum += score[at];
+    }
+    return sum;
+}
+
+static void fill_weights(const struct router_spec *r, const float *p, struct route *out)
+{
+#pragma omp parallel for schedule(static) if (out->n_tokens > 256)
+    for (int32_t t = 0; t < out->n_tokens; t++) {
+        const int32_t from = out->tok_off[t], n = out->tok_off[t + 1] - from;
+        for (int32_t i = from; i < from + n; i++) out->score[i] = p[(int64_t)t * out->n_experts + out->expert[i]];
+        float sum = r->renormalize ? chosen_sum(out->score + from, out->expert + from, n) + r->renorm_eps : 1.0f;
+        for (int32_t i = from; i < from + n; i++) {
+            float g = r->renormalize ? out->score[i] / sum : out->score[i];
+            out->weight[i] = g * r->scale;
+        }
+    }
+}
+
+/* dp of one token from the gradients of its weights */
+static void weights_back(const struct router_spec *r, const struct route *rt, int32_t t, float *dp)
+{
+    const int32_t from = rt->tok_off[t], n = rt->tok_off[t + 1] - from;
+    if (!r->renormalize) {
+        for (int32_t i = from; i < from + n; i++) dp[rt->expert[i]] += r->scale * rt->weight_grad[i];
+        return;
+    }
+    const float sum = chosen_sum(rt->score + from, rt->expert + from, n) + r->renorm_eps;
+    float mean = 0;
+    for (int32_t i = from; i < from + n; i++) mean += r->scale * rt->weight_grad[i] * (rt->score[i] / sum);
+    for (int32_t i = from; i < from + n; i++) dp[rt->expert[i]] += (r->scale * rt->weight_grad[i] - mean) / sum;
+}
+
+static void route_back(struct nn *c, void *saved)
+{
+    struct route_record *rec = saved;
+    const int32_t n = rec->route.n_experts;
+    float *dz = nn_grad(c, rec->z);
+    if (!dz) return;
+    struct arena_mark mark = arena_save(c->arena);
+    float *scratch = arena_push(c->arena, (size_t)coe_threads() * (size_t)n * sizeof(float));
+    if (!scratch) return;
+#pragma omp parallel for schedule(static)
+    for (int32_t t = 0; t < rec->route.n_tokens; t++) {
+        float *dp = scratch + (int64_t)thread_index() * n, *out = dz + (int64_t)t * n;
+        const float *p = rec->p + (int64_t)t * n;
+        memset(dp, 0, (size_t)n * sizeof(float));
+        weights_back(&rec->spec->router, &rec->route, t, dp);
+        if (rec->spec->router.score == SCORE_SIGMOID) {
+            for (int32_t e = 0; e < n; e++) out[e] += dp[e] * p[e] * (1.0f - p[e]);
+        } else {
+            float mean = 0;
+            for (int32_t e = 0; e < n; e++) mean = fmaf(p[e], dp[e], mean);
+            for (int32_t e = 0; e < n; e++) out[e] += p[e] * (dp[e] - mean);
+        }
+        if (rec->dz) kern->add(out, rec->dz + (int64_t)t * n, n);
+    }
+    arena_rewind(c->arena, mark);
+}
+
+coe_status moe_route(struct nn *c, struct route_record *rec, const struct moe_spec *spec, struct val *z, const struct weight *selection_bias,
+                     const struct route_hook *hook)
+{
+    if (!z) return coe_last_status();
+    const struct part *part = part_find("selection", spec->router.selection);
+    const struct selection_part *selection = part->impl;
+    const int32_t n = (int32_t)z->cols, tokens = (int32_t)z->rows;
+    int32_t k = spec->router.top_k;
+    if (hook && hook->keep) k = COE_MIN(k, hook->n_kept);
+    rec->spec = spec;
+    rec->z = z;
+    rec->selection_bias = selection_bias;
+    rec->p = arena_push(c->arena, (size_t)z->rows * (size_t)n * sizeof(float));
+    if (!rec->p) return COE_E_NOMEM;
+    COE_TRY(route_make(&rec->route, c->arena, tokens, n, selection->max_slots(&spec->router, tokens, n), c->tape != NULL));
+    const bool plain = !selection_bias && spec->router.n_group <= 1 && !(hook && hook->keep);
+    struct arena_mark mark = arena_save(c->arena);
+    float *s = plain ? rec->p : arena_push(c->arena, (size_t)z->rows * (size_t)n * sizeof(float));
+    if (!s) return COE_E_NOMEM;
+    const float *bias = selection_bias ? selection_bias->data : NULL;
+#pragma omp parallel for schedule(static) if (tokens > 64)
+    for (int32_t t = 0; t < tokens; t++) {
+        activate(spec, hook, z->data + (int64_t)t * n, rec->p + (int64_t)t * n, n);
+        if (!plain) selection_scores(spec, hook, bias, rec->p + (int64_t)t * n, s + (int64_t)t * n, n);
+    }
+    selection->choose(&spec->router, k, s, &rec->route);
+    arena_rewind(c->arena, mark);
+    fill_weights(&spec->router, rec->p, &rec->route);
+    route_index(&rec->route);
+    return nn_record(c, route_back, rec) ? COE_OK : COE_E_NOMEM;
+}
