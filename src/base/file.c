@@ -274,25 +274,29 @@ coe_status dir_begin(struct dir_out *d, const char *path)
     return s;
 }
 
-coe_status dir_commit(struct dir_out *d)
+static coe_status swap_by_two_renames(struct dir_out *d)
 {
     coe_status s = COE_OK;
     char *old = copy_text(d->temp, ".old", "");
-    if (!old) s = COE_E_NOMEM;
-    bool had = !s && dir_exists(d->path);
-    if (had && rename(d->path, old)) s = io_fail(COE_E_FAILED, d->path);
-    if (!s && rename(d->temp, d->path)) {
+    if (!old) return COE_E_NOMEM;
+    if (rename(d->path, old)) s = io_fail(COE_E_FAILED, d->path);
+    else if (rename(d->temp, d->path)) {
         s = io_fail(COE_E_FAILED, d->path);
-        if (had && rename(old, d->path)) s = io_fail(COE_E_FAILED, old);
-    }
-    if (!s) {
-        sync_parent(d->path);
-        if (had) (void)dir_remove(old); /* the new directory is in place; a leftover is litter, not loss */
-        mem_free(d->temp);
-        d->temp = NULL;
-    }
+        if (rename(old, d->path)) s = io_fail(COE_E_FAILED, old);
+    } else (void)dir_remove(old); /* the new directory is in place; a leftover is litter, not loss */
     mem_free(old);
-    dir_abort(d);
+    return s;
+}
+
+coe_status dir_commit(struct dir_out *d)
+{
+    coe_status s = COE_OK;
+    bool had = dir_exists(d->path);
+    /* An exchange has no moment without a directory; where the file system lacks it there is a short one. */
+    if (!had) s = rename(d->temp, d->path) ? io_fail(COE_E_FAILED, d->path) : COE_OK;
+    else if (renameat2(AT_FDCWD, d->temp, AT_FDCWD, d->path, RENAME_EXCHANGE)) s = swap_by_two_renames(d);
+    if (!s) sync_parent(d->path);
+    dir_abort(d); /* what lies under the temporary name: the old directory, or after a failure the incomplete one */
     return s;
 }
 
