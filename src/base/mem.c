@@ -73,7 +73,7 @@ static bool count_in(const char *tag, size_t bytes)
                  (double)bytes / 1e6, (double)(now - bytes) / 1e6, (double)limit / 1e6);
         return false;
     }
-    uint64_t top = atomic_load(&peak);
+    unsigned long long top = atomic_load(&peak);
     while (now > top && !atomic_compare_exchange_weak(&peak, &top, now)) {}
     return true;
 }

@@ -1,0 +1,45 @@
+# Fuzz targets: tests/fuzz/fuzz_NAME.c feeds one reader. Built with clang into build-fuzz, where new inputs are kept too;
+# tests/fuzz/corpus/NAME holds the few that are committed. tests/fuzz/LOG adds up what was run (LOG=1 appends a row).
+
+FUZZ_CC    ?= clang
+FUZZ       := build-fuzz
+RUNS       ?= 1000000
+FUZZ_SRC   ?= $(filter-out src/cli/%,$(SRC))
+# loops run on one thread: see include/omp.h
+FUZZ_FLAGS  = $(STD:-fopenmp=) -Wall -Wextra -Wno-unknown-pragmas -Wno-source-uses-openmp $(INCLUDES) \
+	-Itests/fuzz/include -O1 -g -fno-omit-frame-pointer -fno-sanitize-recover=undefined
+FUZZ_OBJ    = $(FUZZ_SRC:%.c=$(FUZZ)/%.o) $(foreach i,$(ISAS),$(KERN:%.c=$(FUZZ)/%.$(i).o)) $(FUZZ)/parts.o
+FUZZ_ALL   := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+
+$(FUZZ)/%.o: %.c
+	@mkdir -p $(@D); $(FUZZ_CC) $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link,address,undefined -MMD -MP -c -o $@ $<
+
+define FUZZ_KERNEL_RULE
+$(FUZZ)/src/tensor/cpu/%.$(1).o: src/tensor/cpu/%.c
+	@mkdir -p $$(@D); $(FUZZ_CC) $$(FUZZ_FLAGS) $(FLAGS_$(1)) -DISA=$(1) -DISA_$(1)=1 \
+		-fsanitize=fuzzer-no-link,address,undefined -MMD -MP -c -o $$@ $$<
+endef
+$(foreach i,$(ISAS),$(eval $(call FUZZ_KERNEL_RULE,$(i))))
+
+$(FUZZ)/parts.o: $(BUILD)/parts.c
+	@mkdir -p $(@D); $(FUZZ_CC) $(FUZZ_FLAGS) -c -o $@ $<
+
+$(FUZZ)/libcoe.a: $(FUZZ_OBJ)
+	@rm -f $@; ar rcs $@ $(FUZZ_OBJ)
+
+$(FUZZ)/fuzz_%: tests/fuzz/fuzz_%.c $(FUZZ)/libcoe.a
+	@$(FUZZ_CC) $(FUZZ_FLAGS) -fsanitize=fuzzer,address,undefined -o $@ $< $(FUZZ)/libcoe.a $(LIBS)
+
+fuzz: $(if $(NAME),$(FUZZ)/fuzz_$(NAME)) ## fuzz one reader: make fuzz NAME=safetensors [RUNS=n] [LOG=1]
+	@test -n "$(NAME)" || { echo "usage: make fuzz NAME=x [RUNS=n] [LOG=1]   x: $(FUZZ_ALL)"; exit 2; }
+	@mkdir -p $(FUZZ)/corpus/$(NAME)
+	@$(FUZZ)/fuzz_$(NAME) -runs=$(RUNS) -max_len=65536 -timeout=5 -rss_limit_mb=2048 \
+		$(addprefix -dict=,$(wildcard tests/fuzz/$(NAME).dict)) -artifact_prefix=$(FUZZ)/$(NAME)- \
+		$(FUZZ)/corpus/$(NAME) tests/fuzz/corpus/$(NAME) > $(FUZZ)/$(NAME).out 2>&1 \
+		|| { tail -40 $(FUZZ)/$(NAME).out; exit 1; }
+	@cov=$$(sed -n 's/.*DONE *cov: \([0-9]*\).*/\1/p' $(FUZZ)/$(NAME).out); \
+	runs=$$(sed -n 's/^Done \([0-9]*\) runs.*/\1/p' $(FUZZ)/$(NAME).out); \
+	row=$$(printf '%-14s %-10s %12s %8s  %s' $(NAME) $$(git rev-parse --short HEAD) $$runs $$cov $$(date +%F)); \
+	echo "$$row"; if [ -n "$(LOG)" ]; then echo "$$row" >> tests/fuzz/LOG; fi
+
+-include $(FUZZ_OBJ:.o=.d)
