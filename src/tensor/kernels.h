@@ -88,7 +88,8 @@ struct kernels {
     void (*mul)(float *y, const float *a, const float *b, int64_t n);        /* y = a*b */
     void (*fma_row)(float *y, float w, const float *x, int64_t n);           /* y = fma(w, x, y) */
     void (*exp)(float *y, const float *x, float minus, int64_t n);           /* y = exp(x - minus); y may be x */
-    void (*sigmoid)(float *y, const float *x, int64_t n);
+    void (*sigmoid)(float *y, const float *x, int64_t n);                    /* y may be x */
+    float (*exp1)(float x), (*log1)(float x), (*tanh1)(float x), (*sigmoid1)(float x); /* behind fm_exp & co. */
     void (*act)(enum activation a, float *u, const float *gate, const float *up, int64_t n);
     /* dgate, dup (dup NULL when up is) overwritten from du; dgate may be gate, dup may be up, u_again (or NULL) receives the
      * recomputed act(gate, up) */

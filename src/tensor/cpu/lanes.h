@@ -1,0 +1,65 @@
+/* lanes.h — sixteen floats at once, the same bits from every instruction set.
+ *
+ *   v16   sixteen floats: one __m512, two __m256, or float[16] with fmaf
+ *   m16   sixteen truth values
+ *
+ * Every operation rounds each lane once, as IEEE 754 says; min, max and comparisons follow x86 where a NaN takes part
+ * (min(a,b) = a < b ? a : b). Kernels are written once over these operations and compiled once per level (ISA, see the
+ * Makefile), so a level differs from another in registers only, never in results.
+ *
+ * The level's file defines:
+ *   v16_zero() v16_set1(f) v16_load(p) v16_store(p,v) v16_load_part(p,n) v16_store_part(p,v,n)   0 <= n <= 16; the rest is +0
+ *   v16_load_bf16(p) v16_load_f16(p) v16_store_f16(p,v)      unaligned sixteen of two bytes each
+ *   v16_add sub mul div min max fma(a,b,c)=a*b+c sqrt abs xor_sign(v,s)=v with the sign of s flipped in
+ *   v16_lt(a,b) v16_eq(a,b)  v16_lanes(lo,hi)=lanes lo <= l < hi  v16_select(m,a,b)=m ? a : b
+ *   v16_scale2(p,z)     p * 2^n where z = n + 1.5*2^23, by adding to the exponent field: the result must be a normal number
+ *   v16_split(x,&e)     x = m * 2^e, m in [sqrt(1/2), sqrt(2)), for normal x > 0
+ *   v16_sum(v)          the tree 8+8, 4+4, 2+2, 1+1;  v16_tree4(out,a,b,c,d) four of them
+ *   v16_first(v) v16_top(v)=largest lane */
+#ifndef COE_CPU_LANES_H
+#define COE_CPU_LANES_H
+
+#include <math.h>
+#include <string.h>
+
+#include "tensor/cpu/levels.h"
+#include "tensor/half.h"
+
+#define LANES static inline __attribute__((always_inline)) COE_UNUSED
+
+#if defined(ISA_avx512)
+#include "tensor/cpu/lanes_avx512.h"
+#elif defined(ISA_avx2)
+#include "tensor/cpu/lanes_avx2.h"
+#else
+#include "tensor/cpu/lanes_portable.h"
+#endif
+
+/* What a loop over n elements reads and writes at i: sixteen, or the rest. */
+LANES v16 v16_load_upto(const float *p, int64_t left) { return left >= 16 ? v16_load(p) : v16_load_part(p, left); }
+LANES void v16_store_upto(float *p, v16 v, int64_t left)
+{
+    if (left >= 16)
+        v16_store(p, v);
+    else
+        v16_store_part(p, v, left);
+}
+/* v with +0 in the lanes behind the end. */
+LANES v16 v16_keep(v16 v, int64_t left) { return left >= 16 ? v : v16_select(v16_lanes(0, (int)left), v, v16_zero()); }
+
+/* Sixteen weights of type t from element i on; t is a constant where this is inlined. */
+LANES v16 v16_load_as(const void *w, enum dtype t, int64_t i)
+{
+    if (t == DT_F32) return v16_load((const float *)w + i);
+    if (t == DT_BF16) return v16_load_bf16((const uint16_t *)w + i);
+    return v16_load_f16((const uint16_t *)w + i);
+}
+LANES v16 v16_load_part_as(const void *w, enum dtype t, int64_t i, int64_t n)
+{
+    if (t == DT_F32) return v16_load_part((const float *)w + i, n);
+    uint16_t part[16] = { 0 };
+    memcpy(part, (const uint16_t *)w + i, (size_t)n * sizeof part[0]);
+    return v16_load_as(part, t, 0);
+}
+
+#endif
