@@ -1,0 +1,110 @@
+/* model.h — a network with its weights, its one forward pass, sessions over it, sampling.
+ *
+ * Enters here: what turns token ids into logits. A family enters as one file in families/. Knows checkpoints, text, nn and moe;
+ * not traces, plans or training. Reading order: spec.h, slots.c, spec_json.c, families/mixtral.c, bind.c, forward.c, session.c. */
+#ifndef COE_MODEL_H
+#define COE_MODEL_H
+
+#include "ckpt/ckpt.h"
+#include "model/spec.h"
+#include "text/text.h"
+
+struct param {
+    struct weight w;
+    struct place at;
+};
+
+/* Weights of one layer by slot; NULL where the layer has none. */
+struct layer_weights {
+    const struct weight *slot[SLOT_COUNT]; /* SCOPE_LAYER slots */
+    struct moe_weights moe;
+};
+
+struct coe_model {
+    struct arena arena; /* spec, names, parameters, widened vectors */
+    char *path;
+    struct spec spec;
+    const struct family *family;
+    const struct part *family_part;
+    struct ckpt *ckpt;            /* NULL for a fresh model */
+    struct tokenizer *tokenizer;  /* NULL when the directory has none */
+    struct param *params;
+    size_t n_params;
+    const struct weight *slot[SLOT_COUNT]; /* SCOPE_MODEL slots; the head of a tied model is the embedding */
+    struct layer_weights *layer;
+    struct route_hook *hook; /* [n_layers] masks of a live plan, or NULL */
+    float **inv_freq;        /* [n_layers], layers with equal rope share one */
+    float *rope_factor;
+    char *masters;           /* F32 parameters and gradients of a model in training; owned */
+};
+
+/* Opens a directory for inference: weights stay mapped, vectors are widened. The tokenizer is optional here. */
+coe_status model_open(struct coe_model **out, const char *path);
+/* A fresh model from a config (F32 masters, gradients zero): weights ~ N(0, std), norms 1 (or what w_add asks), biases 0,
+ * coe_weight 0. Every value is a function of (seed, parameter, element). */
+coe_status model_new(struct coe_model **out, const json_t *config, const char *where, uint64_t seed, double std);
+/* Copies an opened checkpoint into F32 masters with gradients, for training on. */
+coe_status model_make_trainable(struct coe_model *m);
+void model_close(struct coe_model *m);
+/* Zeroes all gradients. */
+void model_zero_grad(struct coe_model *m);
+
+/* Masks experts of layer l for every later forward pass: keep [n_experts]; NULL ends it. Copied. */
+coe_status model_set_keep(struct coe_model *m, int32_t l, const uint8_t *keep);
+
+/* Writes a Hugging Face directory: `config` as config.json, parameters in `type` (F32, BF16, F16; vectors and routers stay F32
+ * where they were), copying tokenizer files from from_dir. The directory appears as a whole. */
+coe_status model_write(const struct coe_model *m, const char *dir, const json_t *config, enum dtype type, const char *from_dir);
+
+/* ---- forward ---- */
+
+struct forward {
+    const struct attn_batch *batch;
+    struct kv_layer *kv;              /* [n_layers][n_seq], or NULL: whole sequences, no cache (training) */
+    const struct moe_observer *observer;
+    void (*hidden)(void *user, int32_t index, const struct val *h); /* 0 … n_layers: before layer index */
+    void *hidden_user;
+    struct route_record **records;    /* training: filled with the routing records */
+    int32_t n_records, max_records;
+    bool last_only;                   /* logits of the last row of each sequence only */
+    bool no_logits;                   /* the final hidden states instead */
+    struct executor *executor;        /* NULL: executor_local */
+};
+/* Logits [n, vocab] (or [n_seq, vocab]) of ids [n]; NULL on failure. Same bits for any split into batches, calls, threads. */
+struct val *model_forward(const struct coe_model *m, struct nn *c, const int32_t *ids, int64_t n, struct forward *f);
+/* Routing records one forward pass makes: MoE layers times their iterations. */
+int32_t model_n_records(const struct coe_model *m);
+
+/* ---- sessions ---- */
+
+/* Several sequences can be evaluated in one forward pass: session_eval_batch. */
+struct coe_session {
+    const struct coe_model *model;
+    struct arena arena; /* activations, rewound after every call */
+    char *memory;       /* the caches */
+    struct kv_layer *kv; /* [n_layers] */
+    int64_t position, capacity;
+    coe_route_fn *on_route;
+    void *user;
+};
+/* n[i] tokens for each session; logits[i] [vocab] (last row) or [n[i], vocab]. All sessions of one model. */
+coe_status session_eval_batch(struct coe_session *const *s, const int32_t *const *ids, const size_t *n, int32_t n_seq, float *const *logits,
+                              bool last_only);
+
+/* ---- sampling ---- */
+
+struct sampler {
+    coe_sampling how;
+    uint64_t drawn;      /* tokens drawn so far: the random number is a function of (seed, drawn) */
+    float *probability;  /* [vocab] scratch */
+    int32_t *order;
+    const int32_t *history; /* for the repetition penalty */
+    size_t n_history;
+    int32_t vocab;
+};
+coe_status sampler_open(struct sampler *s, const coe_sampling *how, int32_t vocab);
+void sampler_close(struct sampler *s);
+/* The next token; logits are not changed. Order: penalty, temperature, top-k, top-p, min-p. */
+int32_t sampler_draw(struct sampler *s, const float *logits);
+
+#endif

@@ -1,0 +1,233 @@
+/* session.c — one timeline of inference: its cache, evaluation of one or several of them at once, and generation. */
+#include <string.h>
+
+#include "model/model.h"
+
+#define CHUNK 512 /* tokens per forward pass: bounds the activations of a long prompt */
+
+static size_t cache_floats(const struct attn_spec *a, int64_t capacity) { return (size_t)(2 * capacity * a->n_kv_heads * a->head_dim); }
+
+static coe_status make_caches(struct coe_session *s)
+{
+    const struct spec *spec = &s->model->spec;
+    size_t floats = 0;
+    for (int32_t l = 0; l < spec->n_layers; l++) floats += cache_floats(&spec->layer[l].attn, s->capacity);
+    s->kv = mem_zalloc("session", (size_t)spec->n_layers * sizeof *s->kv);
+    s->memory = mem_zalloc("key/value cache", floats * sizeof(float));
+    if (!s->kv || !s->memory) return COE_E_NOMEM;
+    float *at = (float *)(void *)s->memory;
+    for (int32_t l = 0; l < spec->n_layers; l++) {
+        const size_t half = cache_floats(&spec->layer[l].attn, s->capacity) / 2;
+        s->kv[l] = (struct kv_layer){ at, at + half, s->capacity };
+        at += 2 * half;
+    }
+    return COE_OK;
+}
+
+coe_status coe_session_open(coe_session **out, const coe_model *m, const coe_session_opts *opts)
+{
+    const coe_session_opts o = opts ? *opts : (coe_session_opts){ 0 };
+    struct coe_session *s = mem_zalloc("session", sizeof *s);
+    *out = NULL;
+    if (!s) return COE_E_NOMEM;
+    int64_t capacity = o.max_tokens > 0 ? o.max_tokens : COE_MIN(m->spec.max_positions, (int64_t)4096);
+    s->model = m;
+    s->capacity = (capacity + KEY_BLOCK - 1) / KEY_BLOCK * KEY_BLOCK;
+    s->on_route = o.on_route;
+    s->user = o.user;
+    coe_status status = make_caches(s);
+    if (status) {
+        coe_session_close(s);
+        return status;
+    }
+    *out = s;
+    return COE_OK;
+}
+
+void coe_session_close(coe_session *s)
+{
+    if (!s) return;
+    mem_free(s->memory);
+    mem_free(s->kv);
+    arena_free(&s->arena);
+    mem_free(s);
+}
+
+coe_status coe_session_rewind(coe_session *s, int64_t n_keep)
+{
+    if (n_keep < 0 || n_keep > s->position)
+        return coe_fail(COE_E_USAGE, "cannot keep %lld of %lld tokens", (long long)n_keep, (long long)s->position);
+    s->position = n_keep;
+    return COE_OK;
+}
+
+int64_t coe_session_position(const coe_session *s) { return s->position; }
+
+/* Rows of a batch → each session's callback, experts in ascending id */
+struct reporter {
+    struct coe_session *const *s;
+    const struct attn_batch *batch;
+};
+
+static void report_token(const struct coe_session *s, const struct route_record *r, int64_t t, int64_t position)
+{
+    int32_t expert[64], n = 0;
+    float weight[64];
+    const struct route *rt = &r->route;
+    for (int32_t last = -1, i = rt->tok_off[t]; i < rt->tok_off[t + 1] && n < (int32_t)COE_COUNT(expert); i++) {
+        int32_t at = -1;
+        for (int32_t j = rt->tok_off[t]; j < rt->tok_off[t + 1]; j++)
+            if (rt->expert[j] > last && (at < 0 || rt->expert[j] < rt->expert[at])) at = j;
+        expert[n] = last = rt->expert[at];
+        weight[n++] = rt->weight[at];
+    }
+    s->on_route(s->user, &(coe_route_event){ r->layer, r->iteration, rt->n_experts, n, position, expert, weight });
+}
+
+static void on_route(void *user, const struct route_record *r)
+{
+    const struct reporter *rep = user;
+    for (int32_t i = 0; i < rep->batch->n_seq; i++)
+        for (int64_t t = rep->batch->off[i]; rep->s[i]->on_route && t < rep->batch->off[i + 1]; t++)
+            report_token(rep->s[i], r, t, rep->batch->pos0[i] + t - rep->batch->off[i]);
+}
+
+static coe_status check_batch(struct coe_session *const *s, const size_t *n, int32_t n_seq)
+{
+    for (int32_t i = 0; i < n_seq; i++) {
+        if (!n[i]) return coe_fail(COE_E_USAGE, "no tokens to evaluate");
+        if (s[i]->position + (int64_t)n[i] > s[i]->capacity)
+            return coe_fail(COE_E_USAGE, "the cache holds %lld tokens and is full at %lld + %zu; open the session with more", (long long)s[i]->capacity,
+                            (long long)s[i]->position, n[i]);
+    }
+    return COE_OK;
+}
+
+/* One forward pass over take[i] tokens of each session, from done[i] on. */
+static coe_status eval_pass(struct coe_session *const *s, const int32_t *const *ids, const size_t *take, const size_t *done, int32_t n_seq,
+                            float *const *logits, bool last_only)
+{
+    const struct coe_model *m = s[0]->model;
+    struct arena *a = &s[0]->arena;
+    struct arena_mark mark = arena_save(a);
+    coe_status status = COE_E_NOMEM;
+    size_t total = 0;
+    for (int32_t i = 0; i < n_seq; i++) total += take[i];
+    int32_t *off = arena_push(a, ((size_t)n_seq + 1) * sizeof *off), *row = arena_push(a, total * sizeof *row);
+    int64_t *pos0 = arena_push(a, (size_t)n_seq * sizeof *pos0);
+    struct kv_layer *kv = arena_push(a, (size_t)(m->spec.n_layers * n_seq) * sizeof *kv);
+    if (!off || !row || !pos0 || !kv) goto out;
+    off[0] = 0;
+    bool observed = false;
+    for (int32_t i = 0; i < n_seq; i++) {
+        memcpy(row + off[i], ids[i] + done[i], take[i] * sizeof *row);
+        off[i + 1] = off[i] + (int32_t)take[i];
+        pos0[i] = s[i]->position;
+        observed = observed || s[i]->on_route;
+        for (int32_t l = 0; l < m->spec.n_layers; l++) kv[(int64_t)l * n_seq + i] = s[i]->kv[l];
+    }
+    const struct attn_batch batch = { n_seq, off, pos0, NULL };
+    struct reporter reporter = { s, &batch };
+    const struct moe_observer observer = { .user = &reporter, .route = on_route };
+    struct forward f = { .batch = &batch, .kv = kv, .observer = observed ? &observer : NULL, .last_only = last_only };
+    struct nn c = { .arena = a };
+    const struct val *y = model_forward(m, &c, row, (int64_t)total, &f);
+    if (!y) {
+        status = coe_last_status();
+        goto out;
+    }
+    for (int32_t i = 0; i < n_seq; i++) {
+        const int64_t first = last_only ? i : off[i], rows = last_only ? 1 : (int64_t)take[i];
+        if (logits && logits[i])
+            memcpy(logits[i] + (last_only ? 0 : (int64_t)done[i] * y->cols), y->data + first * y->cols, (size_t)(rows * y->cols) * sizeof(float));
+        s[i]->position += (int64_t)take[i];
+    }
+    status = COE_OK;
+out:
+    arena_rewind(a, mark);
+    return status;
+}
+
+coe_status session_eval_batch(struct coe_session *const *s, const int32_t *const *ids, const size_t *n, int32_t n_seq, float *const *logits,
+                              bool last_only)
+{
+    COE_TRY(check_batch(s, n, n_seq));
+    size_t longest = 0;
+    for (int32_t i = 0; i < n_seq; i++) longest = COE_MAX(longest, n[i]);
+    if (n_seq == 1) { /* long prompts in pieces; the last piece gives the last row */
+        for (size_t done = 0; done < n[0]; done += COE_MIN((size_t)CHUNK, n[0] - done)) {
+            const size_t take = COE_MIN((size_t)CHUNK, n[0] - done);
+            COE_TRY(eval_pass(s, ids, &take, &done, 1, logits, last_only));
+        }
+        return COE_OK;
+    }
+    struct arena_mark mark = arena_save(&s[0]->arena);
+    size_t *none = arena_push_zero(&s[0]->arena, (size_t)n_seq * sizeof *none);
+    coe_status status = none ? eval_pass(s, ids, n, none, n_seq, logits, last_only) : COE_E_NOMEM;
+    arena_rewind(&s[0]->arena, mark);
+    return status;
+}
+
+coe_status coe_session_eval(coe_session *s, const int32_t *ids, size_t n, float *logits, int last_only)
+{
+    return session_eval_batch(&s, &ids, &n, 1, logits ? &logits : NULL, last_only != 0);
+}
+
+static bool is_end(const struct coe_model *m, int32_t id)
+{
+    for (int32_t i = 0; i < m->spec.n_eos; i++)
+        if (m->spec.eos[i] == id) return true;
+    return false;
+}
+
+static coe_status hand_over(struct str *text, coe_text_fn *on_text, void *user, bool *stop)
+{
+    COE_TRY(str_check(text));
+    if (text->n && on_text && on_text(user, text->at, text->n)) *stop = true;
+    str_clear(text);
+    return COE_OK;
+}
+
+coe_status coe_generate(coe_session *s, const int32_t *ids, size_t n, int32_t max_new, const coe_sampling *how, coe_text_fn *on_text, void *user,
+                        int32_t *n_new)
+{
+    const struct coe_model *m = s->model;
+    struct sampler sampler = { 0 };
+    struct decode_stream *stream = NULL;
+    struct str text = { 0 };
+    struct ids history = { 0 };
+    float *logits = mem_alloc("logits", (size_t)m->spec.vocab * sizeof *logits);
+    coe_status status = logits ? COE_OK : COE_E_NOMEM;
+    bool stop = false;
+    int32_t made = 0;
+    if (!status && on_text && !m->tokenizer) status = coe_fail(COE_E_INPUT, "%s: has no tokenizer", m->path);
+    if (!status && on_text) status = decode_stream_open(&stream, m->tokenizer, true);
+    if (!status) status = sampler_open(&sampler, how, m->spec.vocab);
+    if (!status && !VEC_RESERVE(&history, n + (size_t)COE_MAX(max_new, 0))) status = COE_E_NOMEM;
+    for (size_t i = 0; !status && i < n; i++) history.at[history.n++] = ids[i];
+    if (!status) status = coe_session_eval(s, ids, n, logits, 1);
+    while (!status && !stop && made < max_new) {
+        sampler.history = history.at;
+        sampler.n_history = history.n;
+        const int32_t id = sampler_draw(&sampler, logits);
+        if (is_end(m, id)) break;
+        history.at[history.n++] = id;
+        made++;
+        if (stream) status = decode_stream_push(stream, &text, id);
+        if (!status) status = hand_over(&text, on_text, user, &stop);
+        if (!status && !stop && made < max_new) {
+            if (s->position == s->capacity) break; /* the cache is full: what was made stands */
+            status = coe_session_eval(s, &id, 1, logits, 1);
+        }
+        if (coe_interrupted()) break;
+    }
+    if (!status && stream) status = decode_stream_flush(stream, &text);
+    if (!status) status = hand_over(&text, on_text, user, &stop);
+    if (n_new) *n_new = made;
+    if (stream) decode_stream_close(stream);
+    sampler_close(&sampler);
+    str_free(&text);
+    VEC_FREE(&history);
+    mem_free(logits);
+    return status;
+}

@@ -1,0 +1,222 @@
+/* spec_json.c — config → spec: finds the family, then lays the "coe" object over it.
+ *
+ *   "coe": { "n_experts": 16, "expert_ffn": 256, "top_k": 2, "score": "softmax", "renormalize": false, "scale": 1.0,
+ *            "router": "linear", "router_bias": false, "selection": "top_k", "selection_bias": false, "bias_update": 0.001,
+ *            "groups": 1, "groups_kept": 1, "group_score": "max", "shared_ffn": 0, "shared_gate": false,
+ *            "chain": { "iterations": 2, "gate": "independent", "residual": "prenorm", "weight": "learned" },
+ *            "losses": [ { "kind": "sequence", "coef": 0.001 } ],
+ *            "dense_layers": [ 0 ], "experts_per_layer": [ 16, 12, … ], "top_k_per_layer": [ 2, 2, … ], "qk_norm": "head" } */
+#include <string.h>
+
+#include "model/bind.h"
+
+coe_status family_find(const struct part **out, const json_t *config, const char *where)
+{
+    const char *type = NULL;
+    COE_TRY(json_need_str(config, "model_type", &type, where));
+    const struct part *p;
+    for (size_t i = 0; (p = part_at("family", i)); i++) {
+        const struct family *f = p->impl;
+        for (const char *const *t = f->model_types; *t; t++)
+            if (!strcmp(*t, type)) {
+                *out = p;
+                return COE_OK;
+            }
+    }
+    return coe_fail(COE_E_INPUT, "%s: model_type '%s' is not a family this program knows (coe methods --kind family lists them)", where, type);
+}
+
+static coe_status choice(const json_t *o, const char *key, const char *const *names, int n, int *out, const char *where)
+{
+    const char *text = NULL;
+    COE_TRY(json_get_str(o, key, &text, where));
+    if (!text) return COE_OK;
+    for (int i = 0; i < n; i++)
+        if (!strcmp(names[i], text)) {
+            *out = i;
+            return COE_OK;
+        }
+    return coe_fail(COE_E_INPUT, "%s: %s '%s' is unknown", where, key, text);
+}
+
+static coe_status read_chain(struct chain_spec *c, const json_t *o, const char *where)
+{
+    static const char *const keys[] = { "iterations", "gate", "residual", "weight", NULL };
+    static const char *const gates[] = { "independent", "shared" };
+    if (!o) return COE_OK;
+    COE_TRY(json_only_keys(o, keys, where));
+    int gate = c->shared_gate, residual = c->residual, learned = c->learned_weight;
+    static const char *const weights[] = { "one", "learned" };
+    COE_TRY(json_get_i32(o, "iterations", 1, MAX_ITERATIONS, &c->n_iterations, where));
+    COE_TRY(choice(o, "gate", gates, 2, &gate, where));
+    COE_TRY(choice(o, "residual", residual_name, COE_COUNT(residual_name), &residual, where));
+    COE_TRY(choice(o, "weight", weights, 2, &learned, where));
+    c->shared_gate = gate;
+    c->residual = (enum residual_mode)residual;
+    c->learned_weight = learned;
+    return COE_OK;
+}
+
+/* Names that parts are known by live as long as the registry, not the document. */
+static coe_status part_name(const char *kind, const json_t *o, const char *key, const char **out, const char *where)
+{
+    const char *name = NULL;
+    COE_TRY(json_get_str(o, key, &name, where));
+    if (!name) return COE_OK;
+    const struct part *p = part_find(kind, name);
+    if (!p) return coe_fail(COE_E_INPUT, "%s: there is no %s '%s'", where, kind, name);
+    *out = p->name;
+    return COE_OK;
+}
+
+static coe_status read_losses(struct moe_spec *m, const json_t *list, const char *where)
+{
+    static const char *const keys[] = { "kind", "coef", NULL };
+    if (!list) return COE_OK;
+    if (!json_is_array(list) || json_array_size(list) > MAX_LOSSES)
+        return coe_fail(COE_E_INPUT, "%s: losses is %s, expected a list of at most %d", where, json_kind(list), MAX_LOSSES);
+    m->n_losses = 0;
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *o = json_array_get(list, i);
+        struct loss_spec l = { NULL, 0.001 };
+        COE_TRY(json_only_keys(o, keys, where));
+        COE_TRY(part_name("loss", o, "kind", &l.kind, where));
+        COE_TRY(json_get_num(o, "coef", &l.coef, where));
+        if (!l.kind) return coe_fail(COE_E_INPUT, "%s: a loss has no kind", where);
+        m->loss[m->n_losses++] = l;
+    }
+    return COE_OK;
+}
+
+static coe_status read_moe(struct moe_spec *m, const json_t *o, const char *where)
+{
+    struct router_spec *r = &m->router;
+    int score = r->score, group = r->group_score;
+    COE_TRY(json_get_i32(o, "n_experts", 1, 65536, &m->n_experts, where));
+    COE_TRY(json_get_i32(o, "expert_ffn", 1, 1 << 24, &m->expert_ffn, where));
+    COE_TRY(json_get_i32(o, "top_k", 1, 1024, &r->top_k, where));
+    COE_TRY(choice(o, "score", score_name, 2, &score, where));
+    COE_TRY(choice(o, "group_score", group_score_name, 2, &group, where));
+    COE_TRY(json_get_i32(o, "groups", 1, 1024, &r->n_group, where));
+    COE_TRY(json_get_i32(o, "groups_kept", 1, 1024, &r->topk_group, where));
+    COE_TRY(json_get_bool(o, "renormalize", &r->renormalize, where));
+    COE_TRY(json_get_f32(o, "scale", &r->scale, where));
+    COE_TRY(json_get_bool(o, "router_bias", &r->bias, where));
+    COE_TRY(json_get_bool(o, "selection_bias", &r->selection_bias, where));
+    COE_TRY(json_get_num(o, "bias_update", &m->bias_update, where));
+    COE_TRY(part_name("router", o, "router", &r->kind, where));
+    COE_TRY(part_name("selection", o, "selection", &r->selection, where));
+    COE_TRY(json_get_i32(o, "shared_ffn", 0, 1 << 24, &m->shared_ffn, where));
+    COE_TRY(json_get_bool(o, "shared_gate", &m->shared_gate, where));
+    r->score = (enum score_kind)score;
+    r->group_score = (enum group_score)group;
+    COE_TRY(read_chain(&m->chain, json_object_get(o, "chain"), where));
+    return read_losses(m, json_object_get(o, "losses"), where);
+}
+
+static coe_status per_layer(struct spec *s, const json_t *o, const char *key, bool top_k, const char *where)
+{
+    const json_t *list = json_object_get(o, key);
+    if (!list) return COE_OK;
+    if (!json_is_array(list) || json_array_size(list) != (size_t)s->n_layers)
+        return coe_fail(COE_E_INPUT, "%s: %s is %s, expected one number for each of %d layers", where, key, json_kind(list), s->n_layers);
+    for (int32_t l = 0; l < s->n_layers; l++) {
+        const json_t *v = json_array_get(list, (size_t)l);
+        int64_t n = json_integer_value(v);
+        if (!json_is_integer(v) || n < 0 || n > 65536) return coe_fail(COE_E_INPUT, "%s: %s[%d] is not a number of experts", where, key, l);
+        if (!s->layer[l].is_moe) continue;
+        if (top_k) s->layer[l].moe.router.top_k = (int32_t)n;
+        else s->layer[l].moe.n_experts = (int32_t)n;
+    }
+    return COE_OK;
+}
+
+static coe_status dense_layers(struct spec *s, const json_t *list, const char *where)
+{
+    for (size_t i = 0; list && i < json_array_size(list); i++) {
+        const json_t *v = json_array_get(list, i);
+        if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) >= s->n_layers)
+            return coe_fail(COE_E_INPUT, "%s: dense_layers[%zu] is not a layer of 0 … %d", where, i, s->n_layers - 1);
+        s->layer[json_integer_value(v)].is_moe = false;
+    }
+    return COE_OK;
+}
+
+coe_status spec_overlay(struct spec *s, const json_t *o, const char *where)
+{
+    static const char *const keys[] = { "n_experts", "expert_ffn", "top_k", "score", "renormalize", "scale", "router", "router_bias",
+                                        "selection", "selection_bias", "bias_update", "groups", "groups_kept", "group_score", "shared_ffn",
+                                        "shared_gate", "chain", "losses", "dense_layers", "experts_per_layer", "top_k_per_layer", "qk_norm", NULL };
+    static const char *const qk[] = { "none", "head", "full" };
+    COE_TRY(json_only_keys(o, keys, where));
+    for (int32_t l = 0; l < s->n_layers; l++) {
+        int norm = s->layer[l].attn.qk_norm;
+        COE_TRY(choice(o, "qk_norm", qk, 3, &norm, where));
+        s->layer[l].attn.qk_norm = (enum qk_norm)norm;
+        if (json_object_get(o, "n_experts")) s->layer[l].is_moe = true;
+        if (s->layer[l].is_moe) COE_TRY(read_moe(&s->layer[l].moe, o, where));
+    }
+    COE_TRY(dense_layers(s, json_object_get(o, "dense_layers"), where));
+    COE_TRY(per_layer(s, o, "experts_per_layer", false, where));
+    return per_layer(s, o, "top_k_per_layer", true, where);
+}
+
+static coe_status check(const struct spec *s, const char *where)
+{
+    for (int32_t l = 0; l < s->n_layers; l++) {
+        char place[600];
+        snprintf(place, sizeof place, "%.500s: layer %d", where, l);
+        if (s->layer[l].is_moe) COE_TRY(moe_spec_check(&s->layer[l].moe, place));
+        else if (s->layer[l].ffn < 1) return coe_fail(COE_E_INPUT, "%s: a dense layer without intermediate_size", place);
+    }
+    return COE_OK;
+}
+
+coe_status spec_read(struct spec *s, struct arena *a, const json_t *config, const char *where)
+{
+    const struct part *part = NULL;
+    *s = (struct spec){ 0 };
+    if (!json_is_object(config)) return coe_fail(COE_E_INPUT, "%s: is %s, expected an object", where, json_kind(config));
+    COE_TRY(family_find(&part, config, where));
+    const struct family *f = part->impl;
+    COE_TRY(f->translate(s, a, config, where));
+    s->family = part->name;
+    const json_t *coe = json_object_get(config, "coe");
+    if (coe) COE_TRY(spec_overlay(s, coe, where));
+    return check(s, where);
+}
+
+/* {l}, {e}, {t} → numbers */
+bool expand_name(const char *pattern, struct place p, char *out, size_t cap)
+{
+    size_t n = 0;
+    for (const char *c = pattern; *c; c++) {
+        int wrote;
+        if (c[0] == '{' && c[1] && c[2] == '}') {
+            int32_t v = c[1] == 'l' ? p.layer : c[1] == 'e' ? p.expert : p.iteration;
+            wrote = snprintf(out + n, cap - n, "%d", v);
+            c += 2;
+        } else {
+            wrote = snprintf(out + n, cap - n, "%c", *c);
+        }
+        if (wrote < 0 || (size_t)wrote >= cap - n) return false;
+        n += (size_t)wrote;
+    }
+    out[n] = 0;
+    return true;
+}
+
+bool family_name(const struct family *f, const struct spec *s, struct place p, int which, char *out, size_t cap)
+{
+    char pattern[256];
+    for (const struct name_row *r = f->names; r->pattern; r++) {
+        if (r->slot != p.slot || which-- > 0) continue;
+        snprintf(pattern, sizeof pattern, "%s", r->pattern);
+        const struct chain_spec *c = &s->layer[p.layer].moe.chain;
+        const char *dot = strrchr(r->pattern, '.');
+        if (slot_info[p.slot].scope == SCOPE_ITERATION && c->n_iterations > 1 && !c->shared_gate && !strstr(pattern, "{t}") && dot)
+            snprintf(pattern, sizeof pattern, "%.*s.{t}%s", (int)(dot - r->pattern), r->pattern, dot);
+        return expand_name(pattern, p, out, cap);
+    }
+    return false;
+}
