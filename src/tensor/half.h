@@ -65,4 +65,11 @@ static inline float f8_e4m3_to_f32(uint8_t b)
     return float_of_bits(sign | (e + 120u) << 23 | m << 20);
 }
 
+/* A power of two, 2^(b - 127); 255 is NaN. */
+static inline float f8_e8m0_to_f32(uint8_t b)
+{
+    if (b == 255) return float_of_bits(0x7FC00000u);
+    return float_of_bits(b ? (uint32_t)b << 23 : 0x400000u); /* 2^-127 is subnormal */
+}
+
 #endif

@@ -7,12 +7,30 @@
 
 #include "tensor/half.h"
 #include "tensor/kernels.h"
+#include "tensor/quant/quant.h"
 
 const struct dtype_info dtype_info[DT_COUNT] = {
     [DT_F32] = { "F32", 1, 4, true },   [DT_F16] = { "F16", 1, 2, true },   [DT_BF16] = { "BF16", 1, 2, true },
     [DT_F64] = { "F64", 1, 8, false },  [DT_I8] = { "I8", 1, 1, false },    [DT_U8] = { "U8", 1, 1, false },
     [DT_I16] = { "I16", 1, 2, false },  [DT_I32] = { "I32", 1, 4, false },  [DT_I64] = { "I64", 1, 8, false },
     [DT_BOOL] = { "BOOL", 1, 1, false }, [DT_F8_E4M3] = { "F8_E4M3", 1, 1, false },
+    [DT_F8_E5M2] = { "F8_E5M2", 1, 1, false }, [DT_F8_E8M0] = { "F8_E8M0", 1, 1, false },
+    [DT_U16] = { "U16", 1, 2, false },         [DT_U32] = { "U32", 1, 4, false },
+    [DT_U64] = { "U64", 1, 8, false },
+    [DT_Q4_0] = { "Q4_0", 32, 18, false },        [DT_Q4_1] = { "Q4_1", 32, 20, false },
+    [DT_Q5_0] = { "Q5_0", 32, 22, false },        [DT_Q5_1] = { "Q5_1", 32, 24, false },
+    [DT_Q8_0] = { "Q8_0", 32, 34, false },        [DT_Q8_1] = { "Q8_1", 32, 36, false },
+    [DT_Q2_K] = { "Q2_K", 256, 84, false },       [DT_Q3_K] = { "Q3_K", 256, 110, false },
+    [DT_Q4_K] = { "Q4_K", 256, 144, false },      [DT_Q5_K] = { "Q5_K", 256, 176, false },
+    [DT_Q6_K] = { "Q6_K", 256, 210, false },      [DT_Q8_K] = { "Q8_K", 256, 292, false },
+    [DT_IQ1_S] = { "IQ1_S", 256, 50, false },     [DT_IQ1_M] = { "IQ1_M", 256, 56, false },
+    [DT_IQ2_XXS] = { "IQ2_XXS", 256, 66, false }, [DT_IQ2_XS] = { "IQ2_XS", 256, 74, false },
+    [DT_IQ2_S] = { "IQ2_S", 256, 82, false },     [DT_IQ3_XXS] = { "IQ3_XXS", 256, 98, false },
+    [DT_IQ3_S] = { "IQ3_S", 256, 110, false },    [DT_IQ4_NL] = { "IQ4_NL", 32, 18, false },
+    [DT_IQ4_XS] = { "IQ4_XS", 256, 136, false },  [DT_TQ1_0] = { "TQ1_0", 256, 54, false },
+    [DT_TQ2_0] = { "TQ2_0", 256, 66, false },     [DT_MXFP4] = { "MXFP4", 32, 17, false },
+    [DT_NVFP4] = { "NVFP4", 64, 36, false },      [DT_Q1_0] = { "Q1_0", 128, 18, false },
+    [DT_Q2_0] = { "Q2_0", 64, 18, false },
 };
 
 enum dtype dtype_by_name(const char *name)
@@ -61,6 +79,11 @@ static float widen_one(const void *src, enum dtype t, int64_t i)
     case DT_I32: return (float)ELEMENT(int32_t);
     case DT_I64: return (float)ELEMENT(int64_t);
     case DT_BOOL: return ELEMENT(uint8_t) ? 1.0f : 0.0f;
+    case DT_U16: return (float)ELEMENT(uint16_t);
+    case DT_U32: return (float)ELEMENT(uint32_t);
+    case DT_U64: return (float)ELEMENT(uint64_t);
+    case DT_F8_E5M2: return f16_to_f32((uint16_t)(ELEMENT(uint8_t) << 8)); /* the upper half of an F16 */
+    case DT_F8_E8M0: return f8_e8m0_to_f32(ELEMENT(uint8_t));
     default: return f8_e4m3_to_f32(ELEMENT(uint8_t));
     }
 }
@@ -69,6 +92,10 @@ void widen(float *dst, const void *src, enum dtype t, int64_t n)
 {
     if (dtype_info[t].is_float) {
         kern->widen(dst, src, t, n);
+        return;
+    }
+    if (dtype_info[t].block > 1) {
+        dtype_decode_row(dst, src, t, n);
         return;
     }
     for (int64_t i = 0; i < n; i++) dst[i] = widen_one(src, t, i);

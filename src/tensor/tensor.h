@@ -7,7 +7,15 @@
 
 #include "base/mem.h"
 
-enum dtype { DT_F32, DT_F16, DT_BF16, DT_F64, DT_I8, DT_U8, DT_I16, DT_I32, DT_I64, DT_BOOL, DT_F8_E4M3, DT_COUNT };
+enum dtype {
+    DT_F32, DT_F16, DT_BF16, DT_F64, DT_I8, DT_U8, DT_I16, DT_I32, DT_I64, DT_BOOL, DT_F8_E4M3,
+    DT_F8_E5M2, DT_F8_E8M0, DT_U16, DT_U32, DT_U64, /* carried, not computed with */
+    /* block types, see quant/quant.h */
+    DT_Q4_0, DT_Q4_1, DT_Q5_0, DT_Q5_1, DT_Q8_0, DT_Q8_1, DT_Q2_K, DT_Q3_K, DT_Q4_K, DT_Q5_K, DT_Q6_K, DT_Q8_K,
+    DT_IQ1_S, DT_IQ1_M, DT_IQ2_XXS, DT_IQ2_XS, DT_IQ2_S, DT_IQ3_XXS, DT_IQ3_S, DT_IQ4_NL, DT_IQ4_XS,
+    DT_TQ1_0, DT_TQ2_0, DT_MXFP4, DT_NVFP4, DT_Q1_0, DT_Q2_0,
+    DT_COUNT
+};
 
 /* A row of the table of types. Quantised block types add rows with block > 1. */
 struct dtype_info {
@@ -48,7 +56,8 @@ struct weight {
 };
 static inline int64_t weight_count(const struct weight *w) { return w->rows * w->cols; }
 
-/* dst[n] float = src[n] of type t (exact); src is unaligned-safe. */
+/* dst[n] float = src[n] of type t (exact; whole numbers above 2^24 and F64 are rounded); src is unaligned-safe. Of block types
+ * n must be whole blocks. */
 void widen(float *dst, const void *src, enum dtype t, int64_t n);
 /* dst[n] of type t = src[n] float, round to nearest even; F32, F16, BF16 only. */
 void narrow(void *dst, enum dtype t, const float *src, int64_t n);

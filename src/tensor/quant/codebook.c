@@ -1,5 +1,5 @@
-/* codebook.c — decoding of the IQ types: groups of 8 (or 4) magnitudes are an index into a code book, signs are stored apart,
- * one small scale serves 16 or 32 values.
+/* codebook.c — decoding of the IQ types: groups of 8 (or 4) magnitudes are an index into a code book, signs are stored
+ * apart, one small scale serves 16 or 32 values.
  *
  *     IQ2_XXS  d | 8 x (4 index bytes | u32: 4 x 7 sign bits, scale in the top 4)
  *     IQ2_XS   d | 32 x u16 (9 index bits, 7 sign bits) | scales[8]

@@ -1,7 +1,7 @@
 /* quant.h — block types: rows of values stored as blocks of codes with shared scales, as GGUF files hold them.
  *
- * Enters here: the layout of each type, decoding to float, encoding from float. Knows no files. Reading order: quant.h, table.c
- * (one row a type), plain.c, kquant.c, codebook.c (decoding), then encode_*.c.
+ * Enters here: the layout of each type, decoding to float, encoding from float. Knows no files. Reading order: quant.h,
+ * table.c (one row a type), plain.c, kquant.c, codebook.c (decoding), then encode_*.c.
  *
  * A row of n values, n a multiple of dtype_info[t].block, is n / block consecutive blocks without padding. */
 #ifndef COE_TENSOR_QUANT_H
@@ -9,13 +9,14 @@
 
 #include "tensor/tensor.h"
 
-/* dst[n] = the values of n elements of type t at src (any address), whole blocks. Any type: plain ones go to widen(). */
+/* dst[n] = the values of n elements of type t at src (any address), whole blocks. Any type; the same as widen(). */
 void dtype_decode_row(float *dst, const void *src, enum dtype t, int64_t n);
 
 /* Whether dtype_encode_row knows t: F32, F16, BF16 and the block types that have an encoder. */
 bool dtype_can_encode(enum dtype t);
-/* dst = src[n] as type t, whole blocks. importance [n] or NULL: how much an error in each column costs (mean square of the
- * input that meets it); types that round plainly ignore it. Deterministic; a row's bytes depend on nothing but the row. */
+/* dst = src[n] as type t, whole blocks. importance [n] or NULL: how much an error in each column costs (mean square of
+ * the input that meets it); types that round plainly ignore it. Deterministic; a row's bytes depend on nothing but the
+ * row. */
 void dtype_encode_row(void *dst, enum dtype t, const float *src, int64_t n, const float *importance);
 
 /* Numbers of the types in GGUF files. DT_COUNT and -1 when there is none. */
@@ -23,8 +24,9 @@ enum dtype dtype_of_ggml(uint32_t id);
 int32_t dtype_ggml_id(enum dtype t);
 
 /* FP8 E4M3 weights with one scale for each block of block_rows x block_cols values (DeepSeek: 128 x 128):
- * dst[r, c] = f8(src[r, c]) * scale[r / block_rows, c / block_cols] for rows first_row … first_row + n_rows - 1 of a matrix
- * with `cols` columns; src points to row first_row, scale [ceil(rows/block_rows), ceil(cols/block_cols)] to its beginning. */
+ * dst[r, c] = f8(src[r, c]) * scale[r / block_rows, c / block_cols] for rows first_row … first_row + n_rows - 1 of a
+ * matrix with `cols` columns; src points to row first_row, scale [ceil(rows/block_rows), ceil(cols/block_cols)] to its
+ * beginning. */
 void fp8_decode_rows(float *dst, const void *src, const float *scale, int64_t first_row, int64_t n_rows, int64_t cols,
                      int64_t block_rows, int64_t block_cols);
 

@@ -7,8 +7,14 @@ static const struct {
     encode_row_fn *encode;
 } rows[DT_COUNT] = {
 #define PLAIN(name, id) [DT_##name] = { (id) + 1, NULL, NULL }
-    PLAIN(F32, 0),  PLAIN(F16, 1),  PLAIN(I8, 24),  PLAIN(I16, 25),
-    PLAIN(I32, 26), PLAIN(I64, 27), PLAIN(F64, 28), PLAIN(BF16, 30),
+    PLAIN(F32, 0),
+    PLAIN(F16, 1),
+    PLAIN(I8, 24),
+    PLAIN(I16, 25),
+    PLAIN(I32, 26),
+    PLAIN(I64, 27),
+    PLAIN(F64, 28),
+    PLAIN(BF16, 30),
 #undef PLAIN
     [DT_Q4_0] = { 2 + 1, decode_q4_0, NULL },
     [DT_Q4_1] = { 3 + 1, decode_q4_1, NULL },
