@@ -12,16 +12,19 @@
 
 #if defined(ISA_avx512)
 #define DOT_MR 6
+#define FETCH 1
 #define OUTER_MR 6
 #define OUTER_NV 4
 static const int dot_nr[DOT_MR + 1] = { 0, 8, 8, 8, 4, 4, 4 };
 #elif defined(ISA_avx2)
 #define DOT_MR 3
+#define FETCH 1
 #define OUTER_MR 6
 #define OUTER_NV 1
 static const int dot_nr[DOT_MR + 1] = { 0, 4, 2, 2 };
 #else
 #define DOT_MR 2
+#define FETCH 0
 #define OUTER_MR 4
 #define OUTER_NV 1
 static const int dot_nr[DOT_MR + 1] = { 0, 4, 4 };
@@ -37,10 +40,16 @@ LANES void dot_block(int mr, int nr, enum dtype t, float *y, int64_t ldy, const 
     const size_t row_bytes = (size_t)ldw * (t == DT_F32 ? 4 : 2);
     UNROLL(8) for (int j = 0; j < nr; j++) row[j] = (const char *)w + row_bytes * (size_t)COE_MIN(j, valid - 1);
     UNROLL(48) for (int i = 0; i < mr * nr; i++) acc[i] = v16_zero();
+    /* Short rows: fetch the next tile's while this one is computed. Long ones, of which two tiles would push each other out
+     * of the first-level cache: a little ahead in the same row. */
+    const size_t bytes = t == DT_F32 ? 4 : 2, ahead = (size_t)k * bytes <= 2048 ? (size_t)nr * row_bytes : 256;
     int64_t e = 0;
     for (; e + 16 <= k; e += 16) {
         v16 b[8];
-        UNROLL(8) for (int j = 0; j < nr; j++) b[j] = v16_load_as(row[j], t, e);
+        UNROLL(8) for (int j = 0; j < nr; j++) {
+            b[j] = v16_load_as(row[j], t, e);
+            if (FETCH) __builtin_prefetch((const char *)row[j] + ahead + (size_t)e * bytes);
+        }
         UNROLL(8) for (int i = 0; i < mr; i++) {
             v16 a = v16_load(x[i] + e);
             UNROLL(8) for (int j = 0; j < nr; j++) acc[i * nr + j] = v16_fma(a, b[j], acc[i * nr + j]);

@@ -1,0 +1,195 @@
+/* bench_kernels.c — speed of the tensor kernels as shares of this core's FP32 peak, measured in the same run.
+ *
+ *   bench_kernels [dot|outer|attn|gemm|vec]      COE_ISA and OMP_NUM_THREADS choose level and threads
+ * Each figure is the best of several repetitions over a working set that cycles through 16 weight matrices, as experts do. */
+#include <immintrin.h>
+#include <math.h>
+#include <omp.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/rng.h"
+#include "tensor/gemm.h"
+
+#define N_EXPERTS 16
+#define REPEAT 15
+
+static float *fill(const char *tag, int64_t n)
+{
+    float *p = mem_alloc(tag, (size_t)n * sizeof *p);
+    if (!p) return NULL;
+    for (int64_t i = 0; i < n; i++) p[i] = rng_unitf(rng_at(1, rng_stream(RNG_TEST, 7), (uint64_t)i)) - 0.5f;
+    return p;
+}
+
+/* GFLOP/s of independent fused multiply-adds in registers, as wide as the level. */
+#define PEAK(name, target_, vector, ones, step)                                                                        \
+    __attribute__((target(target_))) static double name(void)                                                          \
+    {                                                                                                                  \
+        vector acc[12], f = ones(0.999f);                                                                              \
+        double best = 0;                                                                                               \
+        for (int j = 0; j < 12; j++) acc[j] = ones((float)j);                                                          \
+        for (int r = 0; r < 5; r++) {                                                                                  \
+            double t = coe_now();                                                                                      \
+            for (int i = 0; i < 2000000; i++)                                                                          \
+                _Pragma("GCC unroll 12") for (int j = 0; j < 12; j++) acc[j] = step(acc[j], f, f);                     \
+            best = fmax(best, 2000000.0 * 12 * 2 * (sizeof f / 4) / (coe_now() - t) / 1e9);                            \
+        }                                                                                                              \
+        float sink = 0;                                                                                                \
+        for (int j = 0; j < 12; j++) sink += acc[j][0];                                                                \
+        return sink == 1.0f ? 0 : best;                                                                                \
+    }
+PEAK(peak_avx512, "avx512f,fma", __m512, _mm512_set1_ps, _mm512_fmadd_ps)
+PEAK(peak_avx2, "avx2,fma", __m256, _mm256_set1_ps, _mm256_fmadd_ps)
+
+static double peak(void) { return strcmp(kern->name, "avx512") ? peak_avx2() : peak_avx512(); }
+
+static double limit; /* GFLOP/s of one thread */
+
+static void report(const char *what, const char *shape, double flops, double seconds, int threads)
+{
+    double rate = flops / seconds / 1e9;
+    printf("%-10s %-34s %8.1f GFLOP/s  %3.0f %% of %.0f\n", what, shape, rate, 100 * rate / (limit * threads), limit * threads);
+}
+
+/* Best time of one call of fn(i), i counting over the experts. */
+#define BEST(seconds, statement)                                                                                       \
+    double seconds = 1e9;                                                                                              \
+    for (int rep_ = 0; rep_ < REPEAT; rep_++) {                                                                        \
+        double t_ = coe_now();                                                                                         \
+        for (int e = 0; e < N_EXPERTS; e++) { statement; }                                                             \
+        seconds = fmin(seconds, (coe_now() - t_) / N_EXPERTS);                                                         \
+    }
+
+struct shape {
+    int m, n, k;
+};
+static const struct shape shapes[] = { { 1, 512, 512 },   { 2, 512, 512 },   { 4, 512, 512 },     { 16, 256, 256 },  { 30, 256, 256 },
+                                       { 64, 256, 256 },  { 130, 256, 256 }, { 64, 512, 256 },    { 64, 256, 512 },  { 64, 512, 512 },
+                                       { 64, 512, 1024 }, { 64, 1024, 2048 }, { 256, 512, 512 }, { 256, 4096, 256 } };
+
+static void dot_shapes(const float *x, const float *w, float *y)
+{
+    static const enum dtype types[] = { DT_F32, DT_BF16 };
+    for (size_t t = 0; t < COE_COUNT(types); t++)
+        for (size_t s = 0; s < COE_COUNT(shapes); s++) {
+            const struct shape z = shapes[s];
+            const int64_t step = (int64_t)z.n * z.k <= 1 << 20 ? (int64_t)z.n * z.k : 0;
+            char text[64];
+            BEST(sec, kern->dot_tile(y, z.n, x, z.k, NULL, z.m, w + e * step, types[t], z.k, z.n, z.k));
+            snprintf(text, sizeof text, "%s %dx%d k=%d", dtype_info[types[t]].name, z.m, z.n, z.k);
+            report("dot_tile", text, 2.0 * z.m * z.n * z.k, sec, 1);
+        }
+}
+
+static void outer_shapes(const float *x, const float *w, float *y)
+{
+    for (size_t s = 0; s < COE_COUNT(shapes); s++) {
+        const struct shape z = shapes[s];
+        const int64_t step = (int64_t)z.n * z.k <= 1 << 20 ? (int64_t)z.n * z.k : 0;
+        char text[64];
+        BEST(sec, kern->outer_tile(&(struct outer_args){ y, z.n, x, z.k, 1, NULL, NULL, w + e * step, z.n, NULL, z.m, z.n, z.k, false }));
+        snprintf(text, sizeof text, "dX %dx%d k=%d", z.m, z.n, z.k);
+        report("outer_tile", text, 2.0 * z.m * z.n * z.k, sec, 1);
+    }
+    for (size_t s = 0; s < COE_COUNT(shapes); s++) { /* dW of the same product: gradient [n, k], chain over m */
+        const struct shape z = shapes[s];
+        char text[64];
+        BEST(sec, kern->outer_tile(&(struct outer_args){ y, z.k, x, 1, z.n, NULL, NULL, w, z.k, NULL, z.n, z.k, z.m, true }));
+        snprintf(text, sizeof text, "dW %dx%d k=%d", z.n, z.k, z.m);
+        report("outer_tile", text, 2.0 * z.m * z.n * z.k, sec, 1);
+    }
+}
+
+static void attn_shapes(const float *q, const float *kv, float *out)
+{
+    static const int lengths[] = { 64, 256, 1024 };
+    static int64_t lo[1024], hi[1024];
+    for (size_t s = 0; s < COE_COUNT(lengths); s++)
+        for (int dim = 32; dim <= 128; dim *= 2) {
+            const int n = lengths[s];
+            char text[64];
+            for (int i = 0; i < n; i++) hi[i] = i + 1;
+            struct attn_args a = { .out = out, .ld_out = dim, .q = q, .ld_q = dim, .k = kv, .v = kv + 1024 * 128, .lo = lo, .hi = hi,
+                                   .n_rows = n, .head_dim = dim, .head_dim_v = dim, .scale = 0.1f };
+            BEST(sec, kern->attn(&a));
+            snprintf(text, sizeof text, "causal %d, head_dim %d", n, dim);
+            report("attn", text, 2.0 * n * (n + 1) * dim, sec, 1);
+        }
+}
+
+/* One expert layer: 16 experts, uneven loads of 64 on average, forward, dX and dW. */
+static void grouped(float *x, float *w, float *y)
+{
+    static const int dims[][2] = { { 256, 256 }, { 256, 512 }, { 512, 256 }, { 512, 512 }, { 1024, 2048 } };
+    int32_t off[N_EXPERTS + 1] = { 0 }, rows[N_EXPERTS * 128];
+    for (int e = 0; e < N_EXPERTS; e++) off[e + 1] = off[e] + 34 + e * 4;
+    const int total = off[N_EXPERTS], threads = omp_get_max_threads();
+    for (int i = 0; i < total; i++) rows[i] = i * 37 % total;
+    for (size_t s = 0; s < COE_COUNT(dims); s++) {
+        const int k = dims[s][0], n = dims[s][1];
+        struct weight weight[N_EXPERTS];
+        const struct weight *list[N_EXPERTS];
+        for (int e = 0; e < N_EXPERTS; e++) {
+            float *at = w + (int64_t)e * n * k;
+            weight[e] = (struct weight){ "w", DT_F32, n, k, at, at, at };
+            list[e] = &weight[e];
+        }
+        const struct groups g = { N_EXPERTS, off };
+        const double flops = 2.0 * total * n * k / N_EXPERTS;
+        char text[64];
+        snprintf(text, sizeof text, "%d rows, %dx%d, %d threads", total, k, n, threads);
+        BEST(forward, if (e == 0) gemm_grouped_xwt(y, n, x, k, rows, g, list));
+        report("grouped", text, flops, forward, threads);
+        BEST(dx, if (e == 0) gemm_grouped_dx(y, k, x, n, NULL, g, list, false));
+        report("grouped dX", text, flops, dx, threads);
+        BEST(dw, if (e == 0) gemm_grouped_dw(list, x, n, rows, y, k, NULL, g));
+        report("grouped dW", text, flops, dw, threads);
+    }
+}
+
+static void rows(float *x, float *w, float *y)
+{
+    const int n = 4096;
+    const struct adamw_args adam = { 1e-3f, 0.9f, 0.99f, 1e-8f, 0.1f, 0.5f, 0.5f, 1.0f };
+    float lse, sum = 0;
+#define ROW(name, statement)                                                                                           \
+    do {                                                                                                               \
+        BEST(sec, for (int r_ = 0; r_ < 20; r_++) statement);                                                          \
+        printf("%-16s %6.2f ns per element\n", name, sec / 20 / n * 1e9);                                              \
+    } while (0)
+    ROW("silu", kern->act(ACT_SILU, y, x, w, n));
+    ROW("silu back", kern->act_back(ACT_SILU, y, y + n, y + 2 * n, x, w, w + n, n));
+    ROW("gelu", kern->act(ACT_GELU, y, x, w, n));
+    ROW("gelu back", kern->act_back(ACT_GELU, y, y + n, NULL, x, w, w + n, n));
+    ROW("gelu_tanh", kern->act(ACT_GELU_TANH, y, x, w, n));
+    ROW("rmsnorm", kern->rmsnorm(y, x, w, 0, n, 1e-5f));
+    ROW("rmsnorm back", kern->rmsnorm_back(y, y + n, x, x + n, w, 0, 1.0f, n));
+    ROW("xent", sum += kern->xent(x, n, 5, &lse));
+    ROW("xent back", kern->xent_back(y, x, n, 5, lse, 1.0f, 0.0f));
+    ROW("adamw", kern->adamw(y, y + n, y + 2 * n, x, n, &adam));
+    ROW("sumsq", sum += (float)kern->sumsq(x, n));
+    ROW("fma_row", kern->fma_row(y, 0.5f, x, n));
+    ROW("rope", kern->rope(y, x, w, n / 2, false, false));
+    printf("%s", sum == 1.0f ? "\n" : "");
+}
+
+int main(int argc, char **argv)
+{
+    if (kernels_init()) {
+        fprintf(stderr, "%s\n", coe_error());
+        return 2;
+    }
+    const char *only = argc > 1 ? argv[1] : "";
+    const int64_t size = 34 << 20;
+    float *x = fill("bench", size / 4), *w = fill("bench", size), *y = fill("bench", size / 4);
+    if (!x || !w || !y) return 4;
+    limit = peak();
+    printf("level %s, one thread's limit %.1f GFLOP/s\n", kern->name, limit);
+    if (!*only || !strcmp(only, "dot")) dot_shapes(x, w, y);
+    if (!*only || !strcmp(only, "outer")) outer_shapes(x, w, y);
+    if (!*only || !strcmp(only, "attn")) attn_shapes(x, w, y);
+    if (!*only || !strcmp(only, "gemm")) grouped(x, w, y);
+    if (!*only || !strcmp(only, "vec")) rows(x, w, y);
+    return 0;
+}
