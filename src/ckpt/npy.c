@@ -158,7 +158,7 @@ static coe_status data_bytes(uint64_t *bytes, enum dtype type, int32_t n_dims, c
 coe_status npy_parse(struct npy *out, const unsigned char *bytes, uint64_t n, const char *where)
 {
     struct npy a = { 0 };
-    uint64_t begin, end, need;
+    uint64_t begin = 0, end = 0, need = 0;
     *out = a;
     COE_TRY(find_text(&begin, &end, bytes, n, where));
     struct literal p = { (const char *)bytes + begin, (const char *)bytes + end, where };

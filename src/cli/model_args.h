@@ -1,0 +1,15 @@
+/* model_args.h — what every verb that opens a model shares: its options, opening it, applying live plans. */
+#ifndef COE_MODEL_ARGS_H
+#define COE_MODEL_ARGS_H
+
+#include "cli/cli.h"
+#include "model/model.h"
+
+#define CLI_PLAN { "plan", 'p', OPT_STR, "P.json", "apply a plan live, without rewriting the model", 0, 0, false }
+
+/* Opens the model named by argument i and applies --plan if it was given. */
+coe_status cli_open_model(struct cli *c, int i, struct coe_model **out);
+/* As above, and a tokenizer must be there. */
+coe_status cli_open_text_model(struct cli *c, int i, struct coe_model **out);
+
+#endif
