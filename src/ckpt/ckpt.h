@@ -1,7 +1,8 @@
 /* ckpt.h — checkpoints: named tensors in a Hugging Face directory, read by mmap, written back atomically.
  *
  * Enters here: file formats of weights and arrays (safetensors, its sharded index, .npy; GGUF). Knows tensors and
- * files, not what a tensor means. Reading order: ckpt.h, reader.h, safetensors.c, dir.c, write.c, npy.c.
+ * files, not what a tensor means. Reading order: ckpt.h, reader.h, safetensors.c, dir.c,
+ * write.c, npy.c; gguf.h.
  *
  * Opening maps files and reads headers only: no memory beyond the names, whatever the model's size. Every header value
  * is checked (offsets, overlaps, shapes against bytes, duplicates, UTF-8) before it is believed. */
@@ -14,11 +15,12 @@
 struct ckpt;
 
 /* `path`: a directory with config.json and model.safetensors or model.safetensors.index.json + shards, or one
- * .safetensors file (then there is no config). COE_E_INPUT names file, tensor and value at fault. */
+ * .safetensors file (then there is no config), or a GGUF file (any one of a split model; metadata: gguf.h).
+ * COE_E_INPUT names file, tensor and value at fault. */
 coe_status ckpt_open(struct ckpt **out, const char *path);
 void ckpt_close(struct ckpt *c);
 const char *ckpt_path(const struct ckpt *c);
-/* config.json, borrowed; NULL for a lone .safetensors file. */
+/* config.json, borrowed; NULL for a lone file. */
 const json_t *ckpt_config(const struct ckpt *c);
 size_t ckpt_count(const struct ckpt *c);
 /* Tensors in ascending order of name; data points into the mapping, at any address (foreign files need not align): read

@@ -1,4 +1,5 @@
-/* dir.c — opens a checkpoint: one file, or a directory with config.json and one file or many shards.
+/* dir.c — opens a checkpoint: one file, a GGUF model split over several, or a directory with config.json and one file
+ * or many shards.
  *
  * A sharded directory is what its index says: every tensor of weight_map must be in the shard named there. Tensors that
  * the shards hold beyond the map are taken too, with a warning, as the reference loader does. */
@@ -11,21 +12,26 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "gguf.h"
 #include "reader.h"
 
 #define SINGLE "model.safetensors"
 #define INDEX "model.safetensors.index.json"
 #define MAX_INDEX ((uint64_t)1 << 28)
+#define MAX_SPLIT 65535 /* the count is a u16 in the files */
 
 struct ckpt_file {
     char *name; /* within the directory, or the path of a lone file */
+    char *path; /* what gguf.where borrows */
     struct file_map map;
     struct tensor_list list;
+    struct gguf gguf; /* zero for safetensors */
 };
 
 struct ckpt {
     char *path;
     json_t *config;
+    bool is_gguf;
     VEC(struct ckpt_file) file;
     VEC(struct tensor) tensor; /* of all files, ascending name */
     uint64_t bytes;
@@ -38,17 +44,23 @@ static char *text_copy(const char *s)
     return out ? memcpy(out, s, n) : NULL;
 }
 
+static void file_free(struct ckpt_file *f)
+{
+    tensor_list_free(&f->list);
+    gguf_free(&f->gguf);
+    file_map_close(&f->map);
+    mem_free(f->path);
+    mem_free(f->name);
+}
+
 static coe_status add_file(struct ckpt *c, const char *path, const char *name)
 {
-    struct ckpt_file f = { .name = text_copy(name) };
-    coe_status s = f.name ? file_map_open(&f.map, path) : COE_E_NOMEM;
-    if (!s) s = safetensors_parse(&f.list, f.map.at, f.map.bytes, path);
+    struct ckpt_file f = { .name = text_copy(name), .path = text_copy(path) };
+    coe_status s = f.name && f.path ? file_map_open(&f.map, path) : COE_E_NOMEM;
+    if (!s && c->is_gguf) s = gguf_parse(&f.gguf, &f.list, f.map.at, f.map.bytes, f.path);
+    else if (!s) s = safetensors_parse(&f.list, f.map.at, f.map.bytes, f.path);
     if (!s && !VEC_PUSH(&c->file, f)) s = COE_E_NOMEM;
-    if (s) {
-        tensor_list_free(&f.list);
-        file_map_close(&f.map);
-        mem_free(f.name);
-    }
+    if (s) file_free(&f);
     return s;
 }
 
@@ -188,20 +200,76 @@ out:
     return s;
 }
 
+/* Does the file begin like GGUF, or claim to by its name? */
+static bool looks_like_gguf(const char *path)
+{
+    struct file_map m;
+    size_t n = strlen(path);
+    if (n > 5 && !strcmp(path + n - 5, ".gguf")) return true;
+    if (file_map_open(&m, path)) return false; /* whoever opens it next says why */
+    bool yes = m.bytes >= 4 && !memcmp(m.at, "GGUF", 4);
+    file_map_close(&m);
+    return yes;
+}
+
+/* File i of a split model opens and is what its name says. *total: what it claims all files together hold. */
+static coe_status add_part(struct ckpt *c, const char *path, int64_t i, int64_t *total)
+{
+    int64_t number = -1;
+    COE_TRY(add_file(c, path, path));
+    const struct gguf *g = &c->file.at[i].gguf;
+    COE_TRY(gguf_get_int(g, "split.no", 0, MAX_SPLIT, &number));
+    if (number != i)
+        return coe_fail(COE_E_INPUT, "%s: split.no is %lld, expected %lld", path, (long long)number, (long long)i);
+    return gguf_get_int(g, "split.tensors.count", 0, INT32_MAX, total);
+}
+
+/* Opens all files of a split model in order. c->file holds the one that was named, PREFIX-00002-of-00003.gguf. */
+static coe_status open_split(struct ckpt *c)
+{
+    int64_t count = 1, total = -1, tensors = 0;
+    COE_TRY(gguf_get_int(&c->file.at[0].gguf, "split.count", 0, MAX_SPLIT, &count));
+    if (count <= 1) return COE_OK;
+    char suffix[64], *path = text_copy(c->path);
+    if (!path) return COE_E_NOMEM;
+    size_t n = strlen(path), tail = (size_t)snprintf(suffix, sizeof suffix, "-00000-of-%05lld.gguf", (long long)count);
+    coe_status s = COE_OK;
+    if (n <= tail || strcmp(path + n - tail + 6, suffix + 6)) {
+        s = coe_fail(COE_E_INPUT, "%s: is one of %lld files, expected a name that ends with -00001%s", path,
+                     (long long)count, suffix + 6);
+        goto out;
+    }
+    file_free(&c->file.at[0]);
+    c->file.n = 0;
+    for (int64_t i = 0; i < count && !s; i++) {
+        snprintf(suffix, sizeof suffix, "-%05lld-of-%05lld.gguf", (long long)i + 1, (long long)count);
+        memcpy(path + n - tail, suffix, tail);
+        s = add_part(c, path, i, &total);
+        if (!s) tensors += (int64_t)c->file.at[i].list.n;
+    }
+    if (!s && total >= 0 && total != tensors)
+        s = coe_fail(COE_E_INPUT, "%s: the %lld files have %lld tensors, split.tensors.count says %lld", c->path,
+                     (long long)count, (long long)tensors, (long long)total);
+out:
+    mem_free(path);
+    return s;
+}
+
+static coe_status open_file(struct ckpt *c)
+{
+    c->is_gguf = looks_like_gguf(c->path);
+    COE_TRY(add_file(c, c->path, c->path));
+    if (c->is_gguf) COE_TRY(open_split(c));
+    return gather(c, NULL);
+}
+
 coe_status ckpt_open(struct ckpt **out, const char *path)
 {
     *out = NULL;
     struct ckpt *c = mem_zalloc("checkpoint", sizeof *c);
     if (!c) return COE_E_NOMEM;
     c->path = text_copy(path);
-    coe_status s = c->path ? COE_OK : COE_E_NOMEM;
-    if (s) goto out;
-    if (dir_exists(path)) s = open_dir(c);
-    else {
-        s = add_file(c, path, path);
-        if (!s) s = gather(c, NULL);
-    }
-out:
+    coe_status s = !c->path ? COE_E_NOMEM : dir_exists(path) ? open_dir(c) : open_file(c);
     if (s) ckpt_close(c);
     else *out = c;
     return s;
@@ -210,11 +278,7 @@ out:
 void ckpt_close(struct ckpt *c)
 {
     if (!c) return;
-    for (size_t i = 0; i < c->file.n; i++) {
-        tensor_list_free(&c->file.at[i].list);
-        file_map_close(&c->file.at[i].map);
-        mem_free(c->file.at[i].name);
-    }
+    for (size_t i = 0; i < c->file.n; i++) file_free(&c->file.at[i]);
     VEC_FREE(&c->file);
     VEC_FREE(&c->tensor);
     json_decref(c->config);
@@ -222,6 +286,7 @@ void ckpt_close(struct ckpt *c)
     mem_free(c);
 }
 
+const struct gguf *ckpt_gguf(const struct ckpt *c) { return c->is_gguf ? &c->file.at[0].gguf : NULL; }
 const char *ckpt_path(const struct ckpt *c) { return c->path; }
 const json_t *ckpt_config(const struct ckpt *c) { return c->config; }
 size_t ckpt_count(const struct ckpt *c) { return c->tensor.n; }

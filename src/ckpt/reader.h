@@ -24,6 +24,11 @@ uint64_t tensor_bytes(const struct tensor *t);
 /* Everything is checked against n, nothing is read behind it, and no more is allocated than the header's text
  * justifies. */
 coe_status safetensors_parse(struct tensor_list *out, const unsigned char *bytes, uint64_t n, const char *where);
+/* `where` is borrowed for as long as g lives. */
+struct gguf;
+coe_status gguf_parse(struct gguf *g, struct tensor_list *out, const unsigned char *bytes, uint64_t n,
+                      const char *where);
+void gguf_free(struct gguf *g);
 /* out->data is a copy. */
 coe_status npy_parse(struct npy *out, const unsigned char *bytes, uint64_t n, const char *where);
 /* The file that `text`, the JSON of an index, names for each tensor: *map is a new reference to {tensor: file}, every
