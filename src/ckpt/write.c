@@ -73,7 +73,7 @@ static coe_status header_text(struct str *out, const struct ckpt_item *const *it
     if (s) goto out;
     str_add(out, "\0\0\0\0\0\0\0\0", 8);
     str_addz(out, text);
-    while (out->n % PAGE) str_addc(out, ' ');
+    while (out->n % PAGE && !out->oom) str_addc(out, ' ');
     s = str_check(out);
     if (!s) store_u64((unsigned char *)out->at, out->n - 8);
 out:
