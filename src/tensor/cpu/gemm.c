@@ -193,6 +193,12 @@ static outer_fn *const outer_of[OUTER_MR + 1][OUTER_NV + 1] = {
 #endif
 };
 
+/* Asks for a row of a strip before it is needed; past the end of memory the request does nothing. */
+LANES void fetch_row(const float *c, int nv)
+{
+    for (int v = 0; v < nv; v++) __builtin_prefetch(c + v * 16, 1);
+}
+
 /* Rows k0 … of B from column j on, nv v16 wide: copied to `buffer` (the rest of the last v16 zero) when it is read often or
  * when reading whole registers would pass the end of a row; otherwise left where they are. */
 static void fill_panel(struct panel *p, float *buffer, const struct outer_args *g, int64_t k0, int64_t j, int nv)
@@ -207,6 +213,7 @@ static void fill_panel(struct panel *p, float *buffer, const struct outer_args *
         p->b[e] = b;
         if (!copy) continue;
         float *to = buffer + e * nv * 16;
+        fetch_row(b + 16 * g->ldb, nv); /* a column strip: too wide a step for the hardware to foresee */
         for (int v = 0; v < nv; v++) v16_store(to + v * 16, v16_load_upto(b + v * 16, width - v * 16));
         p->b[e] = to;
     }
@@ -223,7 +230,11 @@ static void outer_tile(const struct outer_args *g)
             for (int64_t i = 0; i < g->m;) {
                 const int mr = strip(g->m - i, OUTER_MR);
                 const float *a[OUTER_MR];
-                for (int r = 0; r < mr; r++) a[r] = g->a + (g->mi ? g->mi[i + r] : i + r) * g->a_m;
+                for (int r = 0; r < mr; r++) {
+                    a[r] = g->a + (g->mi ? g->mi[i + r] : i + r) * g->a_m;
+                    /* C is touched once per tile, far apart: the next tile's rows come while this one is computed */
+                    fetch_row(g->c + (i + mr + r) * g->ldc + j, nv);
+                }
                 outer_of[mr][nv](g->c + i * g->ldc + j, g->ldc, a, &p, g->accumulate || k0 > 0);
                 i += mr;
             }
