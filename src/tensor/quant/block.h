@@ -16,6 +16,10 @@ decode_block_fn decode_mxfp4, decode_nvfp4, decode_tq1_0, decode_tq2_0, decode_i
 decode_block_fn decode_q2_k, decode_q3_k, decode_q4_k, decode_q5_k, decode_q6_k, decode_q8_k;
 decode_block_fn decode_iq2_xxs, decode_iq2_xs, decode_iq2_s, decode_iq3_xxs, decode_iq3_s, decode_iq1_s, decode_iq1_m;
 
+encode_row_fn encode_q4_0, encode_q4_1, encode_q5_0, encode_q5_1, encode_q8_0, encode_mxfp4, encode_nvfp4;
+encode_row_fn encode_q1_0, encode_q2_0, encode_tq1_0, encode_tq2_0, encode_iq4_nl, encode_iq4_xs;
+encode_row_fn encode_q2_k, encode_q3_k, encode_q4_k, encode_q5_k, encode_q6_k;
+
 static inline uint32_t get_u16(const uint8_t *p) { return (uint32_t)p[0] | (uint32_t)p[1] << 8; }
 static inline uint32_t get_u32(const uint8_t *p) { return get_u16(p) | get_u16(p + 2) << 16; }
 static inline float get_f16(const uint8_t *p) { return f16_to_f32((uint16_t)get_u16(p)); }

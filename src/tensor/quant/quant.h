@@ -15,8 +15,9 @@ void dtype_decode_row(float *dst, const void *src, enum dtype t, int64_t n);
 /* Whether dtype_encode_row knows t: F32, F16, BF16 and the block types that have an encoder. */
 bool dtype_can_encode(enum dtype t);
 /* dst = src[n] as type t, whole blocks. importance [n] or NULL: how much an error in each column costs (mean square of
- * the input that meets it); types that round plainly ignore it. Deterministic; a row's bytes depend on nothing but the
- * row. */
+ * the input that meets it); types that round plainly ignore it; where it is zero throughout a
+ * sub-block nothing holds the codes to the values, so an expert that was never visited gets ones or NULL.
+ * Deterministic; a row's bytes depend on nothing but the row. */
 void dtype_encode_row(void *dst, enum dtype t, const float *src, int64_t n, const float *importance);
 
 /* Numbers of the types in GGUF files. DT_COUNT and -1 when there is none. */
