@@ -52,10 +52,9 @@ static void penalise(struct sampler *s)
     }
 }
 
-static const float *sort_key;
-
-static int by_probability(const void *a, const void *b)
+static int by_probability(const void *a, const void *b, void *probability)
 {
+    const float *sort_key = probability;
     const int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
     if (sort_key[x] != sort_key[y]) return sort_key[x] < sort_key[y] ? 1 : -1;
     return (x > y) - (x < y);
@@ -100,8 +99,7 @@ int32_t sampler_draw(struct sampler *s, const float *logits)
     int32_t n = s->vocab;
     const bool cuts = s->how.top_k > 0 || (s->how.top_p > 0 && s->how.top_p < 1) || s->how.min_p > 0;
     if (cuts) {
-        sort_key = p;
-        qsort(s->order, (size_t)s->vocab, sizeof *s->order, by_probability);
+        qsort_r(s->order, (size_t)s->vocab, sizeof *s->order, by_probability, p);
         n = cut(s, total);
         total = 0;
         for (int32_t i = 0; i < n; i++) total += (double)p[s->order[i]];

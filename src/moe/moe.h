@@ -164,7 +164,8 @@ struct loss_call {
     const struct attn_batch *batch; /* sequence boundaries */
     const uint8_t *counted;         /* [T] 0: a padding token, left out; NULL: all count */
     double coef, scale;             /* scale: 0 = value only */
-    uint64_t *step_counts;          /* [n_records, E] counts of the earlier micro-batches of this step, or NULL */
+    const uint64_t *step_counts;    /* [n_records, step_stride] counts of the earlier micro-batches of this step, or NULL */
+    int32_t step_stride;
     uint64_t step_tokens;
 };
 struct loss_part {

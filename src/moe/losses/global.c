@@ -16,7 +16,7 @@ static coe_status apply(const struct loss_call *c, double *value)
         const struct token_range all = { r, 0, r->route.n_tokens };
         double tokens = (double)balance_counts(c, &all, f) + (double)c->step_tokens;
         for (int32_t e = 0; e < n; e++) {
-            if (c->step_counts) f[e] += (double)c->step_counts[(int64_t)i * n + e];
+            if (c->step_counts) f[e] += (double)c->step_counts[(int64_t)i * c->step_stride + e];
             f[e] /= tokens > 0 ? tokens * r->spec->router.top_k : 1;
         }
         COE_TRY(balance_set(c, &all, 1, (double)n, f, 1, value));

@@ -1,0 +1,34 @@
+/* train.c — `coe train RECIPE.yaml`. */
+#include "cli/cli.h"
+#include "train/train.h"
+
+static coe_status run(struct cli *c)
+{
+    struct recipe r;
+    struct trainer *t = NULL;
+    coe_interrupt_install();
+    COE_TRY(recipe_read(&r, cli_arg(c, 0)));
+    if (cli_given(c, "seed")) r.seed = (uint64_t)cli_int(c, "seed", 0);
+    r.output = cli_str(c, "output", r.output);
+    r.steps = cli_int(c, "steps", r.steps);
+    const enum resume_mode mode = cli_flag(c, "restart") ? RESUME_RESTART : cli_flag(c, "resume") ? RESUME_YES : RESUME_REFUSE;
+    coe_status s = trainer_open(&t, &r, mode);
+    if (!s) s = trainer_run(t);
+    trainer_close(t);
+    recipe_free(&r);
+    return s;
+}
+
+static const struct cli_opt opts[] = {
+    { "output", 'o', OPT_STR, "DIR", "where state, log and model go (default: the recipe's)", 0, 0, false },
+    { "steps", 'n', OPT_INT, "N", "optimiser steps (default: the recipe's)", 1, 1e15, false },
+    { "resume", 'r', OPT_FLAG, NULL, "continue the run saved in the output directory", 0, 0, false },
+    { "restart", 0, OPT_FLAG, NULL, "begin again although the output directory holds a run", 0, 0, false },
+    CLI_SEED, CLI_THREADS, CLI_MEMORY,
+};
+static const struct verb verb = {
+    .usage = "RECIPE.yaml", .opts = opts, .n_opts = COE_COUNT(opts), .min_args = 1, .max_args = 1,
+    .details = "Trains the model that a recipe describes (docs/training.md). The output directory gets model/, an ordinary Hugging Face\n"
+               "directory, log.jsonl, and state.safetensors, from which --resume continues bit for bit. Ctrl-C finishes the step and saves.",
+    .example = "  coe train recipes/tales.yaml", .run = run };
+COE_PART(verb, train, .summary = "train a model from a recipe", .impl = &verb)

@@ -1,0 +1,44 @@
+/* internal.h — the trainer's state, for the files of this room. */
+#ifndef COE_TRAIN_INTERNAL_H
+#define COE_TRAIN_INTERNAL_H
+
+#include <stdio.h>
+
+#include "train/train.h"
+
+struct trainer {
+    const struct recipe *r;
+    struct tokenizer *tokenizer;
+    struct coe_model *model;
+    json_t *config; /* written with the model */
+    struct corpus train, valid;
+    struct optim_param *params;
+    char *moments; /* m and v of all parameters */
+    int64_t step;  /* optimiser steps done */
+    int64_t tokens;
+    double seconds; /* of training, over all sittings */
+    struct arena arena;
+    /* buffers of a micro-batch */
+    int32_t *input, *target, *off;
+    int64_t *start, *pos0;
+    struct route_record **records;
+    int32_t n_records;
+    uint64_t *counts;     /* [n_records, max_experts] of the step so far */
+    int32_t max_experts;
+    FILE *log;
+};
+
+/* state.c — one file, OUTPUT/state.safetensors: parameters, moments, and in its metadata step, data hash, recipe hash. */
+coe_status state_save(struct trainer *t);
+bool state_exists(const struct trainer *t);
+coe_status state_load(struct trainer *t);
+/* OUTPUT/model as a Hugging Face directory. */
+coe_status state_write_model(const struct trainer *t);
+
+/* monitor.c — OUTPUT/log.jsonl and the progress line. */
+coe_status monitor_open(struct trainer *t);
+coe_status monitor_step(struct trainer *t, const struct step_report *s);
+coe_status monitor_valid(struct trainer *t, double nats, double bits_per_byte, bool whole);
+void monitor_close(struct trainer *t);
+
+#endif

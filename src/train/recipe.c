@@ -1,0 +1,195 @@
+/* recipe.c — reading a training recipe. docs/training.md lists the keys. */
+#include <string.h>
+
+#include "base/file.h"
+#include "train/train.h"
+
+/* "label=path" → { label, path }, so that the document owns both strings */
+static coe_status split_label(json_t **v, const char *where)
+{
+    const char *text = json_string_value(*v), *eq = strchr(text, '=');
+    const bool labelled = eq && !memchr(text, '/', (size_t)(eq - text));
+    json_t *o = labelled ? json_pack("{s:s#, s:s}", "label", text, (int)(eq - text), "path", eq + 1) : json_pack("{s:s}", "path", text);
+    if (!o) return coe_fail(COE_E_NOMEM, "%s", where);
+    *v = o;
+    return COE_OK;
+}
+
+static coe_status read_source(struct data_source *d, const json_t *v, const char *where)
+{
+    static const char *const keys[] = { "path", "label", "field", NULL };
+    *d = (struct data_source){ 0 };
+    COE_TRY(json_only_keys(v, keys, where));
+    COE_TRY(json_need_str(v, "path", &d->path, where));
+    d->label = path_base(d->path);
+    COE_TRY(json_get_str(v, "label", &d->label, where));
+    return json_get_str(v, "field", &d->field, where);
+}
+
+static coe_status read_sources(struct recipe *r, json_t *data, const char *key, struct data_source **out, size_t *n)
+{
+    char where[700];
+    snprintf(where, sizeof where, "%s: data.%s", r->path, key);
+    json_t *list = json_object_get(data, key);
+    if (!list || json_is_null(list)) return COE_OK;
+    if (!json_is_array(list)) {
+        list = json_pack("[O]", list);
+        if (!list || json_object_set_new(data, key, list)) return coe_fail(COE_E_NOMEM, "%s", where);
+    }
+    *n = json_array_size(list);
+    *out = mem_zalloc("recipe", (*n + 1) * sizeof **out);
+    if (!*out) return COE_E_NOMEM;
+    for (size_t i = 0; i < *n; i++) {
+        json_t *v = json_array_get(list, i);
+        if (json_is_string(v)) {
+            COE_TRY(split_label(&v, where));
+            if (json_array_set_new(list, i, v)) return coe_fail(COE_E_NOMEM, "%s", where);
+        }
+        COE_TRY(read_source(&(*out)[i], v, where));
+    }
+    return COE_OK;
+}
+
+static coe_status read_data(struct recipe *r, const char *where)
+{
+    static const char *const keys[] = { "train", "valid", "hold_out_last", "sequence", "boundaries", NULL };
+    json_t *d = json_object_get(r->doc, "data");
+    if (!d) return coe_fail(COE_E_INPUT, "%s: data is missing", where);
+    char place[700];
+    snprintf(place, sizeof place, "%s: data", where);
+    COE_TRY(json_only_keys(d, keys, place));
+    COE_TRY(json_get_i32(d, "hold_out_last", 0, 1 << 30, &r->hold_out_last, place));
+    COE_TRY(json_get_i32(d, "sequence", 2, 1 << 20, &r->sequence, place));
+    COE_TRY(json_get_bool(d, "boundaries", &r->boundaries, place));
+    COE_TRY(read_sources(r, d, "train", &r->train, &r->n_train));
+    COE_TRY(read_sources(r, d, "valid", &r->valid, &r->n_valid));
+    if (!r->n_train) return coe_fail(COE_E_INPUT, "%s: data.train names no file", where);
+    if (r->n_valid && r->hold_out_last) return coe_fail(COE_E_INPUT, "%s: data.valid and data.hold_out_last exclude each other", where);
+    return COE_OK;
+}
+
+static coe_status read_model(struct recipe *r, const char *where)
+{
+    static const char *const keys[] = { "config", "init", "init_std", NULL };
+    const json_t *m = json_object_get(r->doc, "model");
+    char place[700];
+    snprintf(place, sizeof place, "%s: model", where);
+    if (!m) return coe_fail(COE_E_INPUT, "%s: model is missing", where);
+    COE_TRY(json_only_keys(m, keys, place));
+    COE_TRY(json_get_str(m, "init", &r->init, place));
+    COE_TRY(json_get_num(m, "init_std", &r->init_std, place));
+    r->config = json_object_get(m, "config");
+    if (!r->config == !r->init) return coe_fail(COE_E_INPUT, "%s: needs either config (a fresh model) or init (a directory)", place);
+    if (!(r->init_std > 0 && r->init_std < 10)) return coe_fail(COE_E_INPUT, "%s: init_std %g", place, r->init_std);
+    return COE_OK;
+}
+
+static coe_status named(const json_t *o, const char *key, const char *const *names, int n, int *out, const char *where)
+{
+    const char *text = NULL;
+    COE_TRY(json_get_str(o, key, &text, where));
+    for (int i = 0; text && i < n; i++)
+        if (!strcmp(names[i], text)) {
+            *out = i;
+            return COE_OK;
+        }
+    return text ? coe_fail(COE_E_INPUT, "%s: %s '%s' is unknown", where, key, text) : COE_OK;
+}
+
+static coe_status check_numbers(const struct recipe *r, const char *where)
+{
+    const struct {
+        const char *key;
+        double value, lo, hi;
+    } ranges[] = { { "lr", r->lr, 0, 10 }, { "min_lr", r->min_lr, 0, 10 }, { "beta1", r->beta1, 0, 0.999999 }, { "beta2", r->beta2, 0, 0.9999999 },
+                   { "eps", r->eps, 0, 1 }, { "weight_decay", r->weight_decay, 0, 10 }, { "clip", r->clip, 0, 1e9 },
+                   { "dropout", r->dropout, 0, 0.95 }, { "z_loss", r->z_loss, 0, 10 } };
+    for (size_t i = 0; i < COE_COUNT(ranges); i++)
+        if (!(ranges[i].value >= ranges[i].lo && ranges[i].value <= ranges[i].hi))
+            return coe_fail(COE_E_INPUT, "%s: %s is %g, outside %g … %g", where, ranges[i].key, ranges[i].value, ranges[i].lo, ranges[i].hi);
+    if (r->batch % r->micro_batch) return coe_fail(COE_E_INPUT, "%s: batch %d is not a multiple of micro_batch %d", where, r->batch, r->micro_batch);
+    return COE_OK;
+}
+
+static coe_status read_train(struct recipe *r, const char *where)
+{
+    static const char *const keys[] = { "steps", "batch", "micro_batch", "lr", "min_lr", "warmup", "schedule", "beta1", "beta2", "eps", "weight_decay",
+                                        "clip", "dropout", "z_loss", "seed", "eval_every", "eval_tokens", "save_every", "log_every", "dtype", NULL };
+    const json_t *t = json_object_get(r->doc, "train");
+    char place[700];
+    snprintf(place, sizeof place, "%s: train", where);
+    if (!t) return coe_fail(COE_E_INPUT, "%s: train is missing", where);
+    COE_TRY(json_only_keys(t, keys, place));
+    const struct {
+        const char *key;
+        int64_t *to, lo;
+    } wholes[] = { { "steps", &r->steps, 1 }, { "warmup", &r->warmup, 0 }, { "eval_every", &r->eval_every, 0 },
+                   { "eval_tokens", &r->eval_tokens, 0 }, { "save_every", &r->save_every, 0 }, { "log_every", &r->log_every, 1 } };
+    for (size_t i = 0; i < COE_COUNT(wholes); i++) COE_TRY(json_get_int(t, wholes[i].key, wholes[i].lo, (int64_t)1 << 50, wholes[i].to, place));
+    const struct {
+        const char *key;
+        double *to;
+    } reals[] = { { "lr", &r->lr }, { "beta1", &r->beta1 }, { "beta2", &r->beta2 }, { "eps", &r->eps }, { "weight_decay", &r->weight_decay },
+                  { "clip", &r->clip }, { "dropout", &r->dropout }, { "z_loss", &r->z_loss } };
+    for (size_t i = 0; i < COE_COUNT(reals); i++) COE_TRY(json_get_num(t, reals[i].key, reals[i].to, place));
+    r->min_lr = r->lr / 10;
+    COE_TRY(json_get_num(t, "min_lr", &r->min_lr, place));
+    COE_TRY(json_get_i32(t, "batch", 1, 1 << 20, &r->batch, place));
+    r->micro_batch = r->batch;
+    COE_TRY(json_get_i32(t, "micro_batch", 1, 1 << 20, &r->micro_batch, place));
+    int64_t seed = 0;
+    COE_TRY(json_get_int(t, "seed", 0, INT64_MAX, &seed, place));
+    r->seed = (uint64_t)seed;
+    static const char *const schedules[] = { "cosine", "constant", "linear" }, *const types[] = { "f32", "bf16", "f16" };
+    static const enum dtype dtypes[] = { DT_F32, DT_BF16, DT_F16 };
+    int schedule = SCHEDULE_COSINE, type = 1;
+    COE_TRY(named(t, "schedule", schedules, 3, &schedule, place));
+    COE_TRY(named(t, "dtype", types, 3, &type, place));
+    r->schedule = (enum schedule_kind)schedule;
+    r->dtype = dtypes[type];
+    return check_numbers(r, place);
+}
+
+static void set_defaults(struct recipe *r)
+{
+    r->init_std = 0.02;
+    r->sequence = 256;
+    r->boundaries = true;
+    r->steps = 1000;
+    r->batch = 16;
+    r->lr = 1e-3;
+    r->beta1 = 0.9, r->beta2 = 0.95, r->eps = 1e-8;
+    r->weight_decay = 0.1;
+    r->clip = 1;
+    r->warmup = 100;
+    r->log_every = 10;
+    r->eval_every = 200;
+    r->eval_tokens = 100000;
+    r->save_every = 200;
+}
+
+coe_status recipe_read(struct recipe *r, const char *path)
+{
+    static const char *const keys[] = { "model", "tokenizer", "data", "train", "output", "about", NULL };
+    *r = (struct recipe){ .path = path };
+    set_defaults(r);
+    coe_status s = yaml_read_file(&r->doc, path);
+    if (!s) s = json_only_keys(r->doc, keys, path);
+    if (!s) s = json_need_str(r->doc, "output", &r->output, path);
+    if (!s) s = read_model(r, path);
+    if (!s) s = json_get_str(r->doc, "tokenizer", &r->tokenizer, path);
+    if (!s && !r->tokenizer && !r->init) s = coe_fail(COE_E_INPUT, "%s: tokenizer is missing", path);
+    if (!s && !r->tokenizer) r->tokenizer = r->init;
+    if (!s) s = read_data(r, path);
+    if (!s) s = read_train(r, path);
+    if (s) recipe_free(r);
+    return s;
+}
+
+void recipe_free(struct recipe *r)
+{
+    mem_free(r->train);
+    mem_free(r->valid);
+    json_decref(r->doc);
+    *r = (struct recipe){ 0 };
+}

@@ -1,0 +1,99 @@
+/* train.h — training: from a recipe to a Hugging Face directory.
+ *
+ * Enters here: recipes, data, schedules, the training loop, its saved state. Knows models and text; not traces or plans.
+ * Reading order: train.h, recipe.c, data.c, schedule.c, trainer.c, state.c, monitor.c.
+ *
+ * Everything random is a function of (seed, step, index): a resumed run has the bits of an uninterrupted one, and so has a run
+ * with another number of threads.
+ *
+ *     struct recipe r; struct trainer *t;
+ *     COE_TRY(recipe_read(&r, "recipes/tales.yaml"));
+ *     COE_TRY(trainer_open(&t, &r, RESUME_IF_SAVED));
+ *     s = trainer_run(t);            until r.steps, or until coe_interrupted(): then saved, resumable
+ *     trainer_close(t); recipe_free(&r); */
+#ifndef COE_TRAIN_H
+#define COE_TRAIN_H
+
+#include "model/model.h"
+
+/* ---- recipe.c: a YAML (or JSON) file ---- */
+
+struct data_source {
+    const char *path, *label; /* label: the domain, default the file's name */
+    const char *field;        /* JSONL field or template, see text/textin.h */
+};
+enum schedule_kind { SCHEDULE_COSINE, SCHEDULE_CONSTANT, SCHEDULE_LINEAR };
+
+struct recipe {
+    json_t *doc; /* owns every string below */
+    const char *path;
+    const json_t *config; /* model.config, or NULL with init */
+    const char *init;     /* model.init: a directory to train on from, or NULL */
+    double init_std;
+    const char *tokenizer, *output;
+    struct data_source *train, *valid;
+    size_t n_train, n_valid;
+    int32_t hold_out_last; /* documents at the end of the training files that become the validation text */
+    int32_t sequence;      /* tokens per row */
+    bool boundaries;       /* attention stops at document boundaries */
+    int64_t steps;
+    int32_t batch, micro_batch; /* rows per step, rows per forward pass */
+    double lr, min_lr, beta1, beta2, eps, weight_decay, clip, dropout, z_loss;
+    int64_t warmup;
+    enum schedule_kind schedule;
+    uint64_t seed;
+    int64_t eval_every, eval_tokens, save_every, log_every; /* eval_tokens 0: the whole validation text */
+    enum dtype dtype;      /* of the model that is written */
+};
+/* COE_E_INPUT with file and key for anything unknown or out of range. */
+coe_status recipe_read(struct recipe *r, const char *path);
+void recipe_free(struct recipe *r);
+
+/* ---- data.c: tokens of the corpus, packed into rows ---- */
+
+struct corpus {
+    int32_t *ids;      /* the stream: an end token, then a document, and so on, and a last end token */
+    size_t n;
+    uint64_t bytes;    /* of text */
+    size_t n_documents;
+    int32_t end_id;
+    uint64_t hash;     /* of the stream, so that a run is not resumed on other data */
+};
+/* Tokenizes all files; the last `hold_out` documents go to `valid` (which may then be NULL only if hold_out is 0). Shows
+ * progress. */
+coe_status corpus_read(struct corpus *train, struct corpus *valid, const struct tokenizer *t, const struct data_source *files, size_t n_files,
+                       int32_t hold_out);
+void corpus_free(struct corpus *c);
+/* Rows of one pass over the corpus. */
+int64_t corpus_rows(const struct corpus *c, int32_t sequence);
+/* Row number `index` of the run (any index ≥ 0; passes follow one another, each in its own order and with its own offset):
+ * inputs [sequence], targets [sequence]; start [sequence] = first position each token may attend to, when wanted. */
+coe_status corpus_row(struct corpus *c, uint64_t seed, int64_t index, int32_t sequence, int32_t *input, int32_t *target, int64_t *start);
+/* Window number i in order, without shuffling; returns how many tokens it holds (0 behind the end). */
+int32_t corpus_window(const struct corpus *c, int64_t i, int32_t sequence, int32_t *input, int32_t *target, int64_t *start);
+
+/* ---- schedule.c ---- */
+/* Learning rate of step (from 0): linear warm-up, then the schedule down to min_lr at the last step. */
+double schedule_lr(const struct recipe *r, int64_t step);
+
+/* ---- trainer.c ---- */
+
+struct trainer;
+enum resume_mode { RESUME_REFUSE, RESUME_YES, RESUME_RESTART }; /* what to do when the output holds a saved run */
+coe_status trainer_open(struct trainer **out, const struct recipe *r, enum resume_mode mode);
+coe_status trainer_run(struct trainer *t);
+void trainer_close(struct trainer *t);
+
+/* One optimiser step on the next batch; what it measured. */
+struct step_report {
+    int64_t step;         /* 1 after the first */
+    double loss, aux, grad_norm, lr, seconds;
+    int64_t tokens;
+    struct load_stats load; /* worst layer of the step: largest CV, MaxVio, dead experts summed over layers */
+};
+coe_status trainer_step(struct trainer *t, struct step_report *out);
+/* Cross-entropy in nats per token and bits per byte on the validation text; n_tokens 0: all of it. */
+coe_status trainer_validate(struct trainer *t, int64_t n_tokens, double *nats, double *bits_per_byte);
+struct coe_model *trainer_model(struct trainer *t);
+
+#endif
