@@ -1,6 +1,6 @@
 /* cli.h — how a verb is written: a table of options, an example, and run().
  *
- * Enters here: one file per verb, and main.c. A verb reads its options with the cli_* getters, prints results on stdout and
+ * Enters here: one file per verb, cli.c, and main.c that calls it. A verb reads its options with the cli_* getters, prints results on stdout and
  * notes on stderr (base/log.h), and returns a coe_status, which is the exit status (0 done, 1 failed, 2 wrong usage, 3 bad
  * input file, 4 out of memory budget). Help, completion and the checks of the tests come from the table.
  *
@@ -44,6 +44,9 @@ struct verb {
     int min_args, max_args; /* positional arguments; max -1: any number */
     coe_status (*run)(struct cli *c);
 };
+
+/* The whole program; answers its exit status. In the library, so that programs linked with it carry every verb. */
+int cli_main(int argc, char **argv);
 
 int cli_n_args(const struct cli *c);
 const char *cli_arg(const struct cli *c, int i); /* NULL behind the last */
