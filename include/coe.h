@@ -96,7 +96,8 @@ typedef struct coe_sampling {
 
 /* Called with the bytes of each generated piece (whole UTF-8 characters); return non-zero to stop. */
 typedef int coe_text_fn(void *user, const char *bytes, size_t n);
-/* Feeds ids, then samples until max_new tokens, the end token, or on_text says stop. *n_new may be NULL. */
+/* Feeds ids, then samples until max_new tokens, the end token, a full cache, or on_text says stop. Afterwards the session holds
+ * ids and the *n_new tokens (n_new may be NULL), so that more can be fed; an end token is not among them. */
 coe_status coe_generate(coe_session *s, const int32_t *ids, size_t n, int32_t max_new, const coe_sampling *how,
                         coe_text_fn *on_text, void *user, int32_t *n_new);
 

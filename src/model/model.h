@@ -1,7 +1,7 @@
 /* model.h — a network with its weights, its one forward pass, sessions over it, sampling.
  *
  * Enters here: what turns token ids into logits. A family enters as one file in families/. Knows checkpoints, text, nn and moe;
- * not traces, plans or training. Reading order: spec.h, slots.c, spec_json.c, families/mixtral.c, bind.c, forward.c, session.c. */
+ * not traces, plans or training. Reading order: spec.h, slots.c, spec_json.c, families/mixtral.c, bind.c, forward.c, session.c, generate.c. */
 #ifndef COE_MODEL_H
 #define COE_MODEL_H
 
@@ -106,5 +106,34 @@ coe_status sampler_open(struct sampler *s, const coe_sampling *how, int32_t voca
 void sampler_close(struct sampler *s);
 /* The next token; logits are not changed. Order: penalty, temperature, top-k, top-p, min-p. */
 int32_t sampler_draw(struct sampler *s, const float *logits);
+
+/* ---- generation ---- */
+
+/* Generation step by step over a session, for callers that go on afterwards (a conversation, a server):
+ *     generator_open(&g, session, &how);
+ *     generator_feed(&g, ids, n);
+ *     while (!generator_next(&g, &id) && id >= 0) { … g.text holds the characters that became whole … }
+ *     generator_flush(&g);
+ *     generator_feed(&g, more, n_more); …
+ *     generator_close(&g); */
+struct generator {
+    struct coe_session *s;
+    struct sampler sampler;
+    struct decode_stream *stream; /* NULL when the model has no tokenizer: then text stays empty */
+    struct ids history;           /* fed and made, for the repetition penalty */
+    float *logits;                /* [vocab] after everything fed */
+    int32_t pending;              /* the last token made: drawn, not yet fed; -1 none */
+    bool full;                    /* the last generator_next stopped because the cache is full, not at an end token */
+    struct str text;              /* whole characters of the last step */
+};
+/* COE_E_USAGE for sampling options without meaning. The session is borrowed. */
+coe_status generator_open(struct generator *g, struct coe_session *s, const coe_sampling *how);
+void generator_close(struct generator *g);
+/* Feeds the token still pending and then ids [n], n may be 0 if anything was made before. */
+coe_status generator_feed(struct generator *g, const int32_t *ids, size_t n);
+/* Draws one token into *id; -1 at an end token and when the cache has no room for the token before it. */
+coe_status generator_next(struct generator *g, int32_t *id);
+/* Puts what is left of an unfinished character into g->text. */
+coe_status generator_flush(struct generator *g);
 
 #endif

@@ -1,4 +1,4 @@
-/* session.c — one timeline of inference: its cache, evaluation of one or several of them at once, and generation. */
+/* session.c — one timeline of inference: its cache, and evaluation of one or several of them at once. */
 #include <string.h>
 
 #include "model/model.h"
@@ -171,63 +171,4 @@ coe_status session_eval_batch(struct coe_session *const *s, const int32_t *const
 coe_status coe_session_eval(coe_session *s, const int32_t *ids, size_t n, float *logits, int last_only)
 {
     return session_eval_batch(&s, &ids, &n, 1, logits ? &logits : NULL, last_only != 0);
-}
-
-static bool is_end(const struct coe_model *m, int32_t id)
-{
-    for (int32_t i = 0; i < m->spec.n_eos; i++)
-        if (m->spec.eos[i] == id) return true;
-    return false;
-}
-
-static coe_status hand_over(struct str *text, coe_text_fn *on_text, void *user, bool *stop)
-{
-    COE_TRY(str_check(text));
-    if (text->n && on_text && on_text(user, text->at, text->n)) *stop = true;
-    str_clear(text);
-    return COE_OK;
-}
-
-coe_status coe_generate(coe_session *s, const int32_t *ids, size_t n, int32_t max_new, const coe_sampling *how, coe_text_fn *on_text, void *user,
-                        int32_t *n_new)
-{
-    const struct coe_model *m = s->model;
-    struct sampler sampler = { 0 };
-    struct decode_stream *stream = NULL;
-    struct str text = { 0 };
-    struct ids history = { 0 };
-    float *logits = mem_alloc("logits", (size_t)m->spec.vocab * sizeof *logits);
-    coe_status status = logits ? COE_OK : COE_E_NOMEM;
-    bool stop = false;
-    int32_t made = 0;
-    if (!status && on_text && !m->tokenizer) status = coe_fail(COE_E_INPUT, "%s: has no tokenizer", m->path);
-    if (!status && on_text) status = decode_stream_open(&stream, m->tokenizer, true);
-    if (!status) status = sampler_open(&sampler, how, m->spec.vocab);
-    if (!status && !VEC_RESERVE(&history, n + (size_t)COE_MAX(max_new, 0))) status = COE_E_NOMEM;
-    for (size_t i = 0; !status && i < n; i++) history.at[history.n++] = ids[i];
-    if (!status) status = coe_session_eval(s, ids, n, logits, 1);
-    while (!status && !stop && made < max_new) {
-        sampler.history = history.at;
-        sampler.n_history = history.n;
-        const int32_t id = sampler_draw(&sampler, logits);
-        if (is_end(m, id)) break;
-        history.at[history.n++] = id;
-        made++;
-        if (stream) status = decode_stream_push(stream, &text, id);
-        if (!status) status = hand_over(&text, on_text, user, &stop);
-        if (!status && !stop && made < max_new) {
-            if (s->position == s->capacity) break; /* the cache is full: what was made stands */
-            status = coe_session_eval(s, &id, 1, logits, 1);
-        }
-        if (coe_interrupted()) break;
-    }
-    if (!status && stream) status = decode_stream_flush(stream, &text);
-    if (!status) status = hand_over(&text, on_text, user, &stop);
-    if (n_new) *n_new = made;
-    if (stream) decode_stream_close(stream);
-    sampler_close(&sampler);
-    str_free(&text);
-    VEC_FREE(&history);
-    mem_free(logits);
-    return status;
 }
