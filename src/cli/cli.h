@@ -1,8 +1,8 @@
 /* cli.h — how a verb is written: a table of options, an example, and run().
  *
- * Enters here: one file per verb, cli.c, and main.c that calls it. A verb reads its options with the cli_* getters, prints results on stdout and
- * notes on stderr (base/log.h), and returns a coe_status, which is the exit status (0 done, 1 failed, 2 wrong usage, 3 bad
- * input file, 4 out of memory budget). Help, completion and the checks of the tests come from the table.
+ * Enters here: one file per verb, cli.c, and main.c that calls it. A verb reads its options with the cli_* getters, prints
+ * results on stdout and notes on stderr (base/log.h), and returns a coe_status, which is the exit status (0 done, 1 failed,
+ * 2 wrong usage, 3 bad input file, 4 out of memory budget). Help, completion and the checks of the tests come from the table.
  *
  *     static const struct cli_opt opts[] = {
  *         { "json", 0, OPT_FLAG, NULL, "print one JSON object" },
