@@ -71,6 +71,20 @@ const char *const *cli_list(const struct cli *c, const char *name, size_t *n)
     return mine->list + first;
 }
 
+json_t *cli_json_text(const char *bytes, size_t n)
+{
+    struct str clean = { 0 };
+    for (size_t i = 0; i < n;) {
+        const int len = utf8_decode(bytes + i, n - i, NULL);
+        if (len) str_add(&clean, bytes + i, (size_t)len);
+        else str_addz(&clean, "\xEF\xBF\xBD");
+        i += len ? (size_t)len : 1;
+    }
+    json_t *text = clean.oom ? NULL : json_stringn(clean.n ? clean.at : "", clean.n);
+    str_free(&clean);
+    return text;
+}
+
 void cli_print_json(json_t *value)
 {
     json_dumpf(value, stdout, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));

@@ -59,6 +59,8 @@ bool cli_given(const struct cli *c, const char *name);
 /* Values of a `many` option in order; n = 0 when absent. Borrowed. */
 const char *const *cli_list(const struct cli *c, const char *name, size_t *n);
 
+/* A JSON string of any bytes: what is not UTF-8 becomes U+FFFD. NULL: out of memory. */
+json_t *cli_json_text(const char *bytes, size_t n);
 /* One JSON value and a newline on stdout; takes the reference. */
 void cli_print_json(json_t *value);
 /* "1.23 MB" into text */
