@@ -1,5 +1,5 @@
-/* corpus.c — text files through the model: documents are tokenized with what the tokenizer adds (BOS), cut into windows, and
- * windows are gathered into forward passes. */
+/* corpus.c — text files through the model: documents are tokenized with what the tokenizer adds (BOS), cut into
+ * windows, and windows are gathered into forward passes. */
 #include "trace/trace.h"
 
 #include <string.h>
@@ -108,7 +108,8 @@ static coe_status prepare(struct job *j, const char *label, const struct trace_o
     return j->ids ? COE_OK : COE_E_NOMEM;
 }
 
-coe_status trace_text(struct trace *t, const struct coe_model *m, const char *label, const char *path, const struct trace_opts *o)
+coe_status trace_text(struct trace *t, const struct coe_model *m, const char *label, const char *path,
+                      const struct trace_opts *o)
 {
     struct job j = { .t = t, .m = m, .recorder = { .trace = t } };
     struct text_docs *docs = NULL;

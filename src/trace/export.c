@@ -21,7 +21,8 @@ static coe_status write_array(const struct trace *t, const char *dir, enum trace
 {
     const struct trace_column_info *i = &trace_column_info[c];
     const struct trace_layer *layer = &t->layer[l];
-    const int64_t e = layer->n_experts, iterations = i->shape == PER_STEP ? layer->n_iterations - 1 : layer->n_iterations;
+    const int64_t e = layer->n_experts,
+                  iterations = i->shape == PER_STEP ? layer->n_iterations - 1 : layer->n_iterations;
     const int64_t dim[] = { (int64_t)t->domains.n, iterations, e, e };
     const int32_t n_dims = i->shape == PER_ITERATION ? 2 : i->shape == PER_EXPERT ? 3 : 4;
     const enum dtype type = i->type == DT_U64 ? DT_I64 : i->type; /* counts stay far below 2^63 */
@@ -47,7 +48,8 @@ static coe_status export_npy(const struct trace *t, const char *dir)
     return COE_OK;
 }
 
-static void add_value(struct str *s, const struct trace *t, enum trace_column c, int32_t d, int32_t l, int32_t it, int32_t e)
+static void add_value(struct str *s, const struct trace *t, enum trace_column c, int32_t d, int32_t l, int32_t it,
+                      int32_t e)
 {
     const void *at = trace_at(t, c, d, l, it);
     switch (trace_column_info[c].type) {
@@ -128,7 +130,8 @@ static coe_status export_rows(const struct trace *t, const char *dir, const char
 coe_status trace_export(const struct trace *t, const char *format, const char *dir)
 {
     const bool npy = !strcmp(format, "npy"), csv = !strcmp(format, "csv");
-    if (!npy && !csv && strcmp(format, "jsonl")) return coe_fail(COE_E_USAGE, "--export %s: expected npy, csv or jsonl", format);
+    if (!npy && !csv && strcmp(format, "jsonl"))
+        return coe_fail(COE_E_USAGE, "--export %s: expected npy, csv or jsonl", format);
     COE_TRY(dir_make(dir));
     COE_TRY(write_header(t, dir));
     return npy ? export_npy(t, dir) : export_rows(t, dir, csv ? "experts.csv" : "experts.jsonl", csv);

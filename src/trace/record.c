@@ -1,5 +1,5 @@
-/* record.c — one forward pass into the columns. Every sum is a chain over the tokens in their order: experts are shared out
- * between threads, tokens never are. */
+/* record.c — one forward pass into the columns. Every sum is a chain over the tokens in their order: experts are shared
+ * out between threads, tokens never are. */
 #include "trace/trace.h"
 
 #include <math.h>
@@ -14,7 +14,8 @@ static int32_t layer_index(const struct trace *t, int32_t layer)
     return i;
 }
 
-static void add_tokens(const struct trace_recorder *r, const struct route_record *rec, uint64_t *tokens, double *probability)
+static void add_tokens(const struct trace_recorder *r, const struct route_record *rec, uint64_t *tokens,
+                       double *probability)
 {
     const int32_t n = rec->route.n_experts;
     for (int32_t t = 0; t < rec->route.n_tokens; t++) *tokens += counts(r, t);
@@ -90,7 +91,8 @@ static double chosen_score(const struct route *rt, int32_t token)
     return sum;
 }
 
-static void add_maximum(const struct trace_recorder *r, const struct cell *c, int32_t e, int32_t token, const float *y, int64_t d)
+static void add_maximum(const struct trace_recorder *r, const struct cell *c, int32_t e, int32_t token, const float *y,
+                        int64_t d)
 {
     float abs = 0, out = 0;
     for (int64_t j = 0; j < d; j++) {
@@ -104,7 +106,8 @@ static void add_maximum(const struct trace_recorder *r, const struct cell *c, in
     c->max_position[e] = position_of(r->batch, token);
 }
 
-static void add_expert(const struct trace_recorder *r, const struct cell *c, const struct route *rt, int32_t e, const float *y, int64_t d)
+static void add_expert(const struct trace_recorder *r, const struct cell *c, const struct route *rt, int32_t e,
+                       const float *y, int64_t d)
 {
     for (int32_t row = rt->off[e]; row < rt->off[e + 1]; row++) {
         const int32_t token = rt->row_token[row], slot = rt->row_slot[row];

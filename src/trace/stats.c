@@ -10,8 +10,8 @@ struct span {
 
 static struct span span_of(const struct trace *t, int32_t domain, int32_t l, int32_t iteration)
 {
-    return (struct span){ domain < 0 ? 0 : domain, domain < 0 ? (int32_t)t->domains.n : domain + 1, iteration < 0 ? 0 : iteration,
-                          iteration < 0 ? t->layer[l].n_iterations : iteration + 1 };
+    return (struct span){ domain < 0 ? 0 : domain, domain < 0 ? (int32_t)t->domains.n : domain + 1,
+                          iteration < 0 ? 0 : iteration, iteration < 0 ? t->layer[l].n_iterations : iteration + 1 };
 }
 
 void trace_expert_sums(const struct trace *t, int32_t domain, int32_t l, int32_t iteration, struct expert_sums *out)
@@ -45,7 +45,8 @@ void trace_counts(const struct trace *t, int32_t domain, int32_t l, int32_t iter
             for (int32_t e = 0; e < t->layer[l].n_experts; e++) counts[e] += trace_u64(t, TRACE_COUNT, d, l, c)[e];
 }
 
-void trace_pairs(const struct trace *t, enum trace_column column, int32_t domain, int32_t l, int32_t iteration, uint64_t *pairs)
+void trace_pairs(const struct trace *t, enum trace_column column, int32_t domain, int32_t l, int32_t iteration,
+                 uint64_t *pairs)
 {
     const struct span s = span_of(t, domain, l, iteration);
     const size_t n = (size_t)t->layer[l].n_experts * (size_t)t->layer[l].n_experts;

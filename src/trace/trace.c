@@ -36,7 +36,7 @@ static int32_t shape_iterations(const struct trace_layer *l, enum trace_shape sh
     return shape == PER_STEP ? l->n_iterations - 1 : l->n_iterations;
 }
 
-/* Offsets of every layer inside a domain; false when the sizes do not fit. Layers are bounded by the readers (file.c): 4096
+/* Offsets of every layer inside a domain. Layers are bounded by the reader (read.c): 4096
  * layers, 16 iterations, 65536² pairs make less than 2^48. */
 static void lay_out(struct trace *t)
 {
@@ -44,7 +44,8 @@ static void lay_out(struct trace *t)
         size_t at = 0;
         for (int32_t l = 0; l < t->n_layers; l++) {
             t->layer[l].at[shape] = at;
-            at += shape_values(&t->layer[l], (enum trace_shape)shape) * (size_t)shape_iterations(&t->layer[l], (enum trace_shape)shape);
+            at += shape_values(&t->layer[l], (enum trace_shape)shape) *
+                  (size_t)shape_iterations(&t->layer[l], (enum trace_shape)shape);
         }
         t->stride[shape] = at;
     }
@@ -60,8 +61,15 @@ void *trace_at(const struct trace *t, enum trace_column c, int32_t domain, int32
 {
     const struct trace_column_info *i = &trace_column_info[c];
     const struct trace_layer *l = &t->layer[layer];
-    const size_t value = (size_t)domain * t->stride[i->shape] + l->at[i->shape] + (size_t)iteration * shape_values(l, i->shape);
+    const size_t value =
+        (size_t)domain * t->stride[i->shape] + l->at[i->shape] + (size_t)iteration * shape_values(l, i->shape);
     return (char *)t->column[c] + value * (size_t)dtype_info[i->type].bytes;
+}
+
+size_t trace_column_bytes(const struct trace *t, int c)
+{
+    const struct trace_column_info *i = &trace_column_info[c];
+    return t->domains.n * t->stride[i->shape] * (size_t)dtype_info[i->type].bytes;
 }
 
 uint64_t trace_tokens(const struct trace *t)
@@ -93,10 +101,15 @@ void trace_layers_done(struct trace *t) { lay_out(t); }
 static void describe_layer(struct trace_layer *l, const struct coe_model *m, int32_t layer)
 {
     const struct moe_spec *s = &m->spec.layer[layer].moe;
-    *l = (struct trace_layer){ .layer = layer, .n_experts = s->n_experts, .top_k = s->router.top_k,
-                               .n_iterations = s->chain.n_iterations, .n_group = s->router.n_group,
-                               .groups_kept = s->router.topk_group, .score = s->router.score,
-                               .renormalize = s->router.renormalize, .shared_gate = s->chain.shared_gate,
+    *l = (struct trace_layer){ .layer = layer,
+                               .n_experts = s->n_experts,
+                               .top_k = s->router.top_k,
+                               .n_iterations = s->chain.n_iterations,
+                               .n_group = s->router.n_group,
+                               .groups_kept = s->router.topk_group,
+                               .score = s->router.score,
+                               .renormalize = s->router.renormalize,
+                               .shared_gate = s->chain.shared_gate,
                                .scale = (double)s->router.scale };
 }
 
@@ -168,7 +181,8 @@ int32_t trace_add_domain(struct trace *t, const char *label)
     for (int c = 0; c < TRACE_N_COLUMNS; c++) {
         const struct trace_column_info *i = &trace_column_info[c];
         size_t values, bytes;
-        if (!coe_mul_size(&values, n, t->stride[i->shape]) || !coe_mul_size(&bytes, values, (size_t)dtype_info[i->type].bytes)) {
+        if (!coe_mul_size(&values, n, t->stride[i->shape]) ||
+            !coe_mul_size(&bytes, values, (size_t)dtype_info[i->type].bytes)) {
             coe_fail(COE_E_NOMEM, "%s: a trace of %zu domains does not fit in memory", t->path, n);
             return -1;
         }
@@ -186,7 +200,9 @@ static bool same_layers(const struct trace *a, const struct trace *b)
     if (a->n_layers != b->n_layers) return false;
     for (int32_t l = 0; l < a->n_layers; l++) {
         const struct trace_layer *x = &a->layer[l], *y = &b->layer[l];
-        if (x->layer != y->layer || x->n_experts != y->n_experts || x->n_iterations != y->n_iterations || x->top_k != y->top_k) return false;
+        if (x->layer != y->layer || x->n_experts != y->n_experts || x->n_iterations != y->n_iterations ||
+            x->top_k != y->top_k)
+            return false;
     }
     return true;
 }
@@ -195,12 +211,15 @@ static coe_status check_mergeable(const struct trace *t, const struct trace *fro
 {
     const struct {
         const char *what, *a, *b;
-    } equal[] = { { "model", t->model, from->model }, { "tokenizer", t->tokenizer, from->tokenizer }, { "plan", t->plan, from->plan } };
+    } equal[] = { { "model", t->model, from->model },
+                  { "tokenizer", t->tokenizer, from->tokenizer },
+                  { "plan", t->plan, from->plan } };
     for (size_t i = 0; i < COE_COUNT(equal); i++)
         if (strcmp(equal[i].a, equal[i].b))
-            return coe_fail(COE_E_INPUT, "%s: %s is '%s', in %s it is '%s'; such traces do not add up", from->path, equal[i].what,
-                            equal[i].b, t->path, equal[i].a);
-    if (!same_layers(t, from)) return coe_fail(COE_E_INPUT, "%s: layers and experts differ from those of %s", from->path, t->path);
+            return coe_fail(COE_E_INPUT, "%s: %s is '%s', in %s it is '%s'; such traces do not add up", from->path,
+                            equal[i].what, equal[i].b, t->path, equal[i].a);
+    if (!same_layers(t, from))
+        return coe_fail(COE_E_INPUT, "%s: layers and experts differ from those of %s", from->path, t->path);
     return COE_OK;
 }
 
@@ -241,13 +260,15 @@ coe_status trace_merge(struct trace *t, const struct trace *from)
         for (int c = 0; c < TRACE_N_COLUMNS; c++) {
             const struct trace_column_info *i = &trace_column_info[c];
             const size_t n = t->stride[i->shape], bytes = (size_t)dtype_info[i->type].bytes;
-            add_values((char *)t->column[c] + (size_t)to * n * bytes, (const char *)from->column[c] + d * n * bytes, i->type, n);
+            add_values((char *)t->column[c] + (size_t)to * n * bytes, (const char *)from->column[c] + d * n * bytes,
+                       i->type, n);
         }
         merge_maxima(t, to, target->tokens, from, (int32_t)d);
         target->tokens += source->tokens;
         for (size_t f = 0; f < source->files.n; f++) {
             struct trace_file_source file = source->files.at[f];
-            if (!(file.path = arena_strdup(&t->arena, file.path)) || !VEC_PUSH(&target->files, file)) return COE_E_NOMEM;
+            if (!(file.path = arena_strdup(&t->arena, file.path)) || !VEC_PUSH(&target->files, file))
+                return COE_E_NOMEM;
         }
     }
     return COE_OK;

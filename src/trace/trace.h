@@ -1,21 +1,21 @@
 /* trace.h — what a model's experts did on real text: recorded, stored, merged, summed.
  *
- * Enters here: recording through the model's observer, the trace file, statistics that reports and planners share. Knows
- * models and text; nothing of plans. Reading order: trace.h, trace.c (columns), record.c (one forward pass), corpus.c (text
- * files), file.c (the format, docs/formats.md), stats.c, export.c.
+ * Enters here: recording through the model's observer, the trace file, statistics that reports and planners share.
+ * Knows models and text; nothing of plans. Reading order: trace.h, trace.c (columns), record.c (one forward pass),
+ * corpus.c (text files), write.c and read.c (the file, docs/formats.md), stats.c, export.c.
  *
  *     struct trace *t;
  *     COE_TRY(trace_new(&t, model, 512));
  *     COE_TRY(trace_text(t, model, "stories", "stories.txt.xz", &opts));
  *     COE_TRY(trace_write(t, "stories.coet"));
  *
- * A trace is a set of columns. A column holds, for each domain (label of text), MoE layer and chain iteration, one number, one
- * number for each expert, or one for each pair of experts:
+ * A trace is a set of columns. A column holds, for each domain (label of text), MoE layer and chain iteration, one
+ * number, one number for each expert, or one for each pair of experts:
  *
  *     domain 0: [layer 0: iteration 0: e0 e1 … | iteration 1: …] [layer 1: …]   domain 1: …
  *
- * Level `counts` has the columns below; higher levels add columns, they change none. Sums are FP64 chains over the tokens in
- * the order of the text, so they depend neither on threads nor on how the text was cut into batches. */
+ * Level `counts` has the columns below; higher levels add columns, they change none. Sums are FP64 chains over the
+ * tokens in the order of the text, so they depend neither on threads nor on how the text was cut into batches. */
 #ifndef COE_TRACE_H
 #define COE_TRACE_H
 
@@ -25,9 +25,10 @@ enum trace_level { TRACE_COUNTS };
 extern const char *const trace_level_name[1];
 
 enum trace_column {
-    TRACE_TOKENS,       /* tokens seen */
-    TRACE_PROBABILITY,  /* Σ over all tokens of the activated router score (softmax probability, sigmoid), chosen or not */
-    TRACE_COUNT,        /* tokens routed to the expert */
+    TRACE_TOKENS,      /* tokens seen */
+    TRACE_PROBABILITY, /* Σ over all tokens of the activated router score (softmax probability, sigmoid), chosen or not
+                        */
+    TRACE_COUNT,       /* tokens routed to the expert */
     /* sums over the tokens routed to the expert */
     TRACE_SCORE,        /* p: activated score before any renormalisation */
     TRACE_RENORM,       /* q = p / Σ of p over the token's chosen experts, whatever the model does */
@@ -81,9 +82,9 @@ struct trace {
     char model[17], tokenizer[17]; /* fingerprints */
     char *family, *weights;        /* family of the model; storage type of its experts. Activations are F32 */
     int32_t n_model_layers, d_model, vocab;
-    int64_t window;                /* longest sequence; documents are cut, sequences never cross them */
-    char plan[17];                 /* fingerprint of the plan that was live while recording, or "" */
-    int32_t n_layers;              /* MoE layers */
+    int64_t window;   /* longest sequence; documents are cut, sequences never cross them */
+    char plan[17];    /* fingerprint of the plan that was live while recording, or "" */
+    int32_t n_layers; /* MoE layers */
     struct trace_layer *layer;
     VEC(struct trace_domain) domains;
     void *column[TRACE_N_COLUMNS];
@@ -100,18 +101,20 @@ int32_t trace_add_domain(struct trace *t, const char *label);
 size_t trace_count(const struct trace *t, enum trace_column c, int32_t layer, int32_t iteration);
 /* The first of them; cast to the column's type. */
 void *trace_at(const struct trace *t, enum trace_column c, int32_t domain, int32_t layer, int32_t iteration);
-static inline uint64_t *trace_u64(const struct trace *t, enum trace_column c, int32_t domain, int32_t layer, int32_t iteration)
+static inline uint64_t *trace_u64(const struct trace *t, enum trace_column c, int32_t domain, int32_t layer,
+                                  int32_t iteration)
 {
     return trace_at(t, c, domain, layer, iteration);
 }
-static inline double *trace_f64(const struct trace *t, enum trace_column c, int32_t domain, int32_t layer, int32_t iteration)
+static inline double *trace_f64(const struct trace *t, enum trace_column c, int32_t domain, int32_t layer,
+                                int32_t iteration)
 {
     return trace_at(t, c, domain, layer, iteration);
 }
 uint64_t trace_tokens(const struct trace *t); /* of all domains */
 
-/* Adds `from` into `t`: equal labels are summed (t first, then from), new labels appended. COE_E_INPUT when the two are not
- * traces of the same model recorded the same way. On failure t may hold part of `from`. */
+/* Adds `from` into `t`: equal labels are summed (t first, then from), new labels appended. COE_E_INPUT when the two are
+ * not traces of the same model recorded the same way. On failure t may hold part of `from`. */
 coe_status trace_merge(struct trace *t, const struct trace *from);
 
 /* ---- recording (record.c) ---- */
@@ -121,9 +124,9 @@ coe_status trace_merge(struct trace *t, const struct trace *from);
 struct trace_recorder {
     struct trace *trace;
     int32_t domain;
-    int64_t n_tokens;                /* tokens of earlier batches of this domain */
-    const struct attn_batch *batch;  /* where sequences begin, for positions; NULL: one sequence from 0 */
-    const uint8_t *counted;          /* [T], 0 = left out of everything (padding), or NULL */
+    int64_t n_tokens;                  /* tokens of earlier batches of this domain */
+    const struct attn_batch *batch;    /* where sequences begin, for positions; NULL: one sequence from 0 */
+    const uint8_t *counted;            /* [T], 0 = left out of everything (padding), or NULL */
     const struct route_record *before; /* the previous iteration of the layer in progress */
 };
 struct moe_observer trace_observer(struct trace_recorder *r);
@@ -138,9 +141,10 @@ struct trace_opts {
 };
 /* Runs the model over a file's documents in windows of t->window tokens and adds what happened to the domain `label`.
  * COE_E_FAILED when interrupted. */
-coe_status trace_text(struct trace *t, const struct coe_model *m, const char *label, const char *path, const struct trace_opts *o);
+coe_status trace_text(struct trace *t, const struct coe_model *m, const char *label, const char *path,
+                      const struct trace_opts *o);
 
-/* ---- the file (file.c) ---- */
+/* ---- the file (write.c, read.c) ---- */
 
 coe_status trace_write(struct trace *t, const char *path);
 /* COE_E_INPUT names the file and the field or column at fault. */
@@ -149,7 +153,8 @@ coe_status trace_read(struct trace **out, const char *path);
 coe_status trace_parse(struct trace **out, const unsigned char *bytes, size_t n, const char *where, uint64_t max_bytes);
 /* xxh3 over everything a trace says except file names: 16 hex digits. */
 coe_status trace_fingerprint(const struct trace *t, char hex[17]);
-/* format "npy" (one array for each layer and column), "csv" or "jsonl" (one row for each domain, layer, iteration, expert). */
+/* format "npy" (one array for each layer and column), "csv" or "jsonl" (one row for each domain, layer, iteration,
+ * expert). */
 coe_status trace_export(const struct trace *t, const char *format, const char *dir);
 /* The JSON that heads the file, without its directory of columns; a new reference. */
 json_t *trace_header_json(const struct trace *t);
@@ -166,6 +171,7 @@ struct expert_sums {
 void trace_expert_sums(const struct trace *t, int32_t domain, int32_t l, int32_t iteration, struct expert_sums *out);
 /* counts [n_experts]; pairs [n_experts, n_experts] of TRACE_COSELECT or TRACE_CHAIN. domain < 0: all. */
 void trace_counts(const struct trace *t, int32_t domain, int32_t l, int32_t iteration, uint64_t *counts);
-void trace_pairs(const struct trace *t, enum trace_column c, int32_t domain, int32_t l, int32_t iteration, uint64_t *pairs);
+void trace_pairs(const struct trace *t, enum trace_column c, int32_t domain, int32_t l, int32_t iteration,
+                 uint64_t *pairs);
 
 #endif

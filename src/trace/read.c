@@ -1,12 +1,6 @@
-/* file.c — the trace file: a head that points to a JSON directory, and one or more zstd frames for each column. docs/formats.md
- * describes it byte by byte.
- *
- *     0  "COETRACE"   8  version u32   12  0 u32   16  offset u64   24  bytes u64   32  xxh3 u64   of the JSON    40  frames … JSON
- *
- * Everything a reader is told is checked before it is believed: shapes against caps, frames against the file, unpacked sizes
- * against shapes, contents against their xxh3. */
+/* read.c — the trace file read back. Everything it says is checked before it is believed: shapes against caps, frames
+ * against the file, unpacked sizes against shapes, contents against their xxh3. */
 #include <inttypes.h>
-#include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
 #include <zstd.h>
@@ -14,18 +8,12 @@
 #include "base/file.h"
 #include "trace/trace_in.h"
 
-#define HEAD 40u
-#define VERSION 1u
-#define FRAME ((size_t)1 << 22)      /* bytes of a column in one zstd frame */
 #define MAX_FRAMES 65536u
 #define MAX_DIRECTORY ((uint64_t)1 << 26)
 #define MAX_COLUMNS_BYTES ((uint64_t)1 << 36)
 #define MAX_LAYERS 4096
 #define MAX_EXPERTS 65536
 #define MAX_DOMAINS 4096
-#define LEVEL 6                      /* of zstd: sums are nearly random, counts small after it */
-
-static const char magic[8] = "COETRACE";
 
 static uint64_t load64(const unsigned char *p)
 {
@@ -34,155 +22,18 @@ static uint64_t load64(const unsigned char *p)
     return x;
 }
 
-static size_t column_bytes(const struct trace *t, int c)
-{
-    return t->domains.n * t->stride[trace_column_info[c].shape] * (size_t)dtype_info[trace_column_info[c].type].bytes;
-}
-
-/* ---- the JSON ---- */
-
-static json_t *layer_json(const struct trace_layer *l)
-{
-    return json_pack("{s:i, s:i, s:i, s:i, s:s, s:b, s:f, s:b, s:i, s:i}", "layer", l->layer, "experts", l->n_experts, "top_k", l->top_k,
-                     "iterations", l->n_iterations, "score", score_name[l->score], "renormalize", l->renormalize, "scale", l->scale,
-                     "shared_gate", l->shared_gate, "groups", l->n_group, "groups_kept", l->groups_kept);
-}
-
-static json_t *domain_json(const struct trace_domain *d)
-{
-    json_t *files = json_array();
-    for (size_t f = 0; f < d->files.n; f++)
-        json_array_append_new(files, json_pack("{s:s, s:I, s:I}", "file", path_base(d->files.at[f].path), "documents",
-                                               (json_int_t)d->files.at[f].documents, "tokens", (json_int_t)d->files.at[f].tokens));
-    return json_pack("{s:s, s:I, s:o}", "label", d->label, "tokens", (json_int_t)d->tokens, "files", files);
-}
-
-json_t *trace_header_json(const struct trace *t)
-{
-    json_t *layers = json_array(), *domains = json_array();
-    for (int32_t l = 0; l < t->n_layers; l++) json_array_append_new(layers, layer_json(&t->layer[l]));
-    for (size_t d = 0; d < t->domains.n; d++) json_array_append_new(domains, domain_json(&t->domains.at[d]));
-    return json_pack("{s:i, s:s, s:{s:s, s:s, s:i, s:i, s:i}, s:s, s:{s:s, s:s}, s:s, s:I, s:s, s:o, s:o}", "coe_trace", (int)VERSION, "level",
-                     trace_level_name[t->level], "model", "fingerprint", t->model, "family", t->family, "n_layers", t->n_model_layers,
-                     "d_model", t->d_model, "vocab", t->vocab, "tokenizer", t->tokenizer, "dtype", "weights", t->weights, "activations",
-                     "F32", "mask", "none", "window", (json_int_t)t->window, "plan", t->plan, "layers", layers, "domains", domains);
-}
-
-coe_status trace_fingerprint(const struct trace *t, char hex[17])
-{
-    coe_status s = COE_OK;
-    XXH3_state_t *h = XXH3_createState();
-    json_t *header = trace_header_json(t), *d;
-    size_t i;
-    char *text = NULL;
-    json_array_foreach(json_object_get(header, "domains"), i, d) json_object_del(d, "files");
-    text = json_dumps(header, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(17));
-    if (!h || !text) {
-        s = coe_fail(COE_E_NOMEM, "%s: no memory for a fingerprint", t->path);
-        goto out;
-    }
-    XXH3_64bits_reset(h);
-    XXH3_64bits_update(h, text, strlen(text));
-    for (int c = 0; c < TRACE_N_COLUMNS; c++)
-        if (column_bytes(t, c)) XXH3_64bits_update(h, t->column[c], column_bytes(t, c));
-    snprintf(hex, 17, "%016" PRIx64, (uint64_t)XXH3_64bits_digest(h));
-out:
-    free(text);
-    json_decref(header);
-    XXH3_freeState(h);
-    return s;
-}
-
-/* ---- writing ---- */
-
-static json_t *hex_json(uint64_t x)
-{
-    char text[17];
-    snprintf(text, sizeof text, "%016" PRIx64, x);
-    return json_string(text);
-}
-
-/* One column's frames to f; *entry is its row of the directory. */
-static coe_status write_column(struct file_out *f, const struct trace *t, int c, void *packed, size_t cap, json_t **entry)
-{
-    static const char *const shape[] = { "iteration", "expert", "pair", "step" };
-    const struct trace_column_info *i = &trace_column_info[c];
-    const char *from = t->column[c];
-    const size_t total = column_bytes(t, c);
-    json_t *frames = json_array();
-    coe_status s = COE_OK;
-    for (size_t at = 0; at < total && !s; at += FRAME) {
-        const size_t raw = COE_MIN(FRAME, total - at), n = ZSTD_compress(packed, cap, from + at, raw, LEVEL);
-        if (ZSTD_isError(n)) {
-            s = coe_fail(COE_E_FAILED, "%s: column %s: %s", f->path, i->name, ZSTD_getErrorName(n));
-            break;
-        }
-        json_array_append_new(frames, json_pack("{s:I, s:I, s:I, s:o}", "offset", (json_int_t)f->bytes, "bytes", (json_int_t)n, "raw",
-                                                (json_int_t)raw, "xxh3", hex_json(XXH3_64bits(from + at, raw))));
-        s = file_put(f, packed, n);
-    }
-    *entry = json_pack("{s:s, s:s, s:s, s:o}", "name", i->name, "type", dtype_info[i->type].name, "per", shape[i->shape], "frames", frames);
-    return s;
-}
-
-static coe_status write_head(struct file_out *f, uint64_t offset, const char *text)
-{
-    unsigned char head[HEAD] = { 0 };
-    const uint32_t version = VERSION;
-    const uint64_t bytes = strlen(text), hash = XXH3_64bits(text, bytes);
-    memcpy(head, magic, sizeof magic);
-    memcpy(head + 8, &version, 4);
-    memcpy(head + 16, &offset, 8);
-    memcpy(head + 24, &bytes, 8);
-    memcpy(head + 32, &hash, 8);
-    if (fseek(f->stream, 0, SEEK_SET)) return coe_fail(COE_E_FAILED, "%s: cannot go back to the head", f->path);
-    return file_put(f, head, sizeof head);
-}
-
-coe_status trace_write(struct trace *t, const char *path)
-{
-    static const unsigned char empty[HEAD];
-    struct file_out f;
-    json_t *header = trace_header_json(t), *columns = json_array();
-    char *text = NULL;
-    const size_t cap = ZSTD_compressBound(FRAME);
-    void *packed = mem_alloc("trace", cap);
-    coe_status s = packed && header && columns ? file_begin(&f, path) : coe_fail(COE_E_NOMEM, "%s: no memory to write a trace", path);
-    if (s) goto out;
-    s = file_put(&f, empty, sizeof empty);
-    for (int c = 0; c < TRACE_N_COLUMNS && !s; c++) {
-        json_t *entry;
-        s = write_column(&f, t, c, packed, cap, &entry);
-        json_array_append_new(columns, entry);
-    }
-    json_object_set(header, "columns", columns);
-    const uint64_t offset = f.bytes;
-    if (!s && !(text = json_dumps(header, JSON_COMPACT | JSON_REAL_PRECISION(17)))) s = coe_fail(COE_E_NOMEM, "%s: no memory for the directory", path);
-    if (!s) s = file_put(&f, text, strlen(text));
-    if (!s) s = write_head(&f, offset, text);
-    if (s) file_abort(&f);
-    else s = file_commit(&f);
-out:
-    mem_free(packed);
-    free(text);
-    json_decref(columns);
-    json_decref(header);
-    return s;
-}
-
-/* ---- reading ---- */
-
 struct reader {
     struct trace *t;
     const unsigned char *bytes;
-    uint64_t frames_end; /* frames lie in [HEAD, frames_end) */
+    uint64_t frames_end; /* frames lie in [TRACE_HEAD, frames_end) */
     const char *where;
     uint64_t max_bytes;
 };
 
 static coe_status read_layer(struct trace_layer *l, const json_t *o, const char *where)
 {
-    static const char *const keys[] = { "layer", "experts", "top_k", "iterations", "score", "renormalize", "scale", "shared_gate", "groups", "groups_kept", NULL };
+    static const char *const keys[] = { "layer", "experts",     "top_k",  "iterations",  "score", "renormalize",
+                                        "scale", "shared_gate", "groups", "groups_kept", NULL };
     const char *score = "softmax";
     COE_TRY(json_only_keys(o, keys, where));
     COE_TRY(json_need_i32(o, "layer", 0, MAX_LAYERS - 1, &l->layer, where));
@@ -195,7 +46,8 @@ static coe_status read_layer(struct trace_layer *l, const json_t *o, const char 
     COE_TRY(json_get_bool(o, "shared_gate", &l->shared_gate, where));
     COE_TRY(json_get_num(o, "scale", &l->scale, where));
     COE_TRY(json_need_str(o, "score", &score, where));
-    if (l->n_experts % l->n_group) return coe_fail(COE_E_INPUT, "%s: %d experts in %d groups", where, l->n_experts, l->n_group);
+    if (l->n_experts % l->n_group)
+        return coe_fail(COE_E_INPUT, "%s: %d experts in %d groups", where, l->n_experts, l->n_group);
     for (size_t i = 0; i < COE_COUNT(score_name); i++)
         if (!strcmp(score, score_name[i])) {
             l->score = (enum score_kind)i;
@@ -208,12 +60,16 @@ static coe_status read_layers(struct trace *t, const json_t *list, const char *w
 {
     const size_t n = json_array_size(list);
     char place[600];
-    if (!json_is_array(list) || n < 1 || n > MAX_LAYERS) return coe_fail(COE_E_INPUT, "%s: layers is %s, expected a list of 1 to %d", where, json_kind(list), MAX_LAYERS);
+    if (!json_is_array(list) || n < 1 || n > MAX_LAYERS)
+        return coe_fail(COE_E_INPUT, "%s: layers is %s, expected a list of 1 to %d", where, json_kind(list),
+                        MAX_LAYERS);
     COE_TRY(trace_make_layers(t, (int32_t)n));
     for (size_t i = 0; i < n; i++) {
         snprintf(place, sizeof place, "%.500s: layers[%zu]", where, i);
         COE_TRY(read_layer(&t->layer[i], json_array_get(list, i), place));
-        if (i && t->layer[i].layer <= t->layer[i - 1].layer) return coe_fail(COE_E_INPUT, "%s: layer %d is not behind layer %d", place, t->layer[i].layer, t->layer[i - 1].layer);
+        if (i && t->layer[i].layer <= t->layer[i - 1].layer)
+            return coe_fail(COE_E_INPUT, "%s: layer %d is not behind layer %d", place, t->layer[i].layer,
+                            t->layer[i - 1].layer);
     }
     trace_layers_done(t);
     return COE_OK;
@@ -242,12 +98,14 @@ static coe_status read_domain(struct trace *t, const json_t *o, const char *wher
     COE_TRY(json_need_str(o, "label", &label, where));
     COE_TRY(json_get_int(o, "tokens", 0, INT64_MAX, &domain.tokens, where));
     for (size_t d = 0; d < t->domains.n; d++)
-        if (!strcmp(t->domains.at[d].label, label)) return coe_fail(COE_E_INPUT, "%s: label '%s' is there twice", where, label);
+        if (!strcmp(t->domains.at[d].label, label))
+            return coe_fail(COE_E_INPUT, "%s: label '%s' is there twice", where, label);
     domain.label = arena_strdup(&t->arena, label);
     if (!domain.label || !VEC_PUSH(&t->domains, domain)) return COE_E_NOMEM;
     const json_t *files = json_object_get(o, "files"), *file;
     size_t i;
-    if (!json_is_array(files)) return coe_fail(COE_E_INPUT, "%s: files is %s, expected a list", where, json_kind(files));
+    if (!json_is_array(files))
+        return coe_fail(COE_E_INPUT, "%s: files is %s, expected a list", where, json_kind(files));
     json_array_foreach(files, i, file) COE_TRY(read_file_source(t, &t->domains.at[t->domains.n - 1], file, where));
     return COE_OK;
 }
@@ -255,7 +113,9 @@ static coe_status read_domain(struct trace *t, const json_t *o, const char *wher
 static coe_status read_domains(struct trace *t, const json_t *list, const char *where)
 {
     char place[600];
-    if (!json_is_array(list) || json_array_size(list) > MAX_DOMAINS) return coe_fail(COE_E_INPUT, "%s: domains is %s, expected a list of at most %d", where, json_kind(list), MAX_DOMAINS);
+    if (!json_is_array(list) || json_array_size(list) > MAX_DOMAINS)
+        return coe_fail(COE_E_INPUT, "%s: domains is %s, expected a list of at most %d", where, json_kind(list),
+                        MAX_DOMAINS);
     for (size_t i = 0; i < json_array_size(list); i++) {
         snprintf(place, sizeof place, "%.500s: domains[%zu]", where, i);
         COE_TRY(read_domain(t, json_array_get(list, i), place));
@@ -294,17 +154,20 @@ static coe_status expect_text(const json_t *o, const char *key, const char *expe
 {
     const char *text = NULL;
     COE_TRY(json_need_str(o, key, &text, where));
-    return strcmp(text, expected) ? coe_fail(COE_E_INPUT, "%s: %s is '%s'; this program reads '%s'", where, key, text, expected) : COE_OK;
+    return strcmp(text, expected)
+               ? coe_fail(COE_E_INPUT, "%s: %s is '%s'; this program reads '%s'", where, key, text, expected)
+               : COE_OK;
 }
 
 static coe_status read_header(struct trace *t, const json_t *o, const char *where)
 {
-    static const char *const keys[] = { "coe_trace", "level", "model", "tokenizer", "dtype", "mask", "window", "plan", "layers", "domains", "columns", NULL };
+    static const char *const keys[] = { "coe_trace", "level", "model",  "tokenizer", "dtype",   "mask",
+                                        "window",    "plan",  "layers", "domains",   "columns", NULL };
     static const char *const types[] = { "weights", "activations", NULL };
     const char *weights = NULL;
     int32_t version = 0;
     COE_TRY(json_only_keys(o, keys, where));
-    COE_TRY(json_need_i32(o, "coe_trace", (int32_t)VERSION, (int32_t)VERSION, &version, where));
+    COE_TRY(json_need_i32(o, "coe_trace", (int32_t)TRACE_VERSION, (int32_t)TRACE_VERSION, &version, where));
     COE_TRY(expect_text(o, "level", trace_level_name[TRACE_COUNTS], where));
     COE_TRY(expect_text(o, "mask", "none", where));
     COE_TRY(json_get_int(o, "window", 1, INT64_MAX, &t->window, where));
@@ -317,7 +180,8 @@ static coe_status read_header(struct trace *t, const json_t *o, const char *wher
     COE_TRY(read_model(t, json_object_get(o, "model"), where));
     COE_TRY(read_layers(t, json_object_get(o, "layers"), where));
     if (t->layer[t->n_layers - 1].layer >= t->n_model_layers)
-        return coe_fail(COE_E_INPUT, "%s: layer %d of a model with %d layers", where, t->layer[t->n_layers - 1].layer, t->n_model_layers);
+        return coe_fail(COE_E_INPUT, "%s: layer %d of a model with %d layers", where, t->layer[t->n_layers - 1].layer,
+                        t->n_model_layers);
     return read_domains(t, json_object_get(o, "domains"), where);
 }
 
@@ -327,22 +191,26 @@ static coe_status read_frame(struct reader *r, const json_t *o, char *to, size_t
     int64_t offset = -1, bytes = -1, raw = -1;
     const char *hash = NULL;
     COE_TRY(json_only_keys(o, keys, where));
-    COE_TRY(json_get_int(o, "offset", HEAD, INT64_MAX, &offset, where));
+    COE_TRY(json_get_int(o, "offset", TRACE_HEAD, INT64_MAX, &offset, where));
     COE_TRY(json_get_int(o, "bytes", 1, INT64_MAX, &bytes, where));
-    COE_TRY(json_get_int(o, "raw", 1, (int64_t)FRAME, &raw, where));
+    COE_TRY(json_get_int(o, "raw", 1, (int64_t)TRACE_FRAME, &raw, where));
     COE_TRY(json_need_str(o, "xxh3", &hash, where));
     if (offset < 0 || bytes < 0 || raw < 0) return coe_fail(COE_E_INPUT, "%s: offset, bytes or raw is missing", where);
     if ((uint64_t)offset > r->frames_end || (uint64_t)bytes > r->frames_end - (uint64_t)offset)
-        return coe_fail(COE_E_INPUT, "%s: bytes %lld to %lld lie outside the frames, which end at %llu", where, (long long)offset,
-                        (long long)(offset + COE_MIN(bytes, INT64_MAX - offset)), (unsigned long long)r->frames_end);
-    if ((size_t)raw > left) return coe_fail(COE_E_INPUT, "%s: %lld bytes where the layers leave room for %zu", where, (long long)raw, left);
+        return coe_fail(COE_E_INPUT, "%s: bytes %lld to %lld lie outside the frames, which end at %llu", where,
+                        (long long)offset, (long long)(offset + COE_MIN(bytes, INT64_MAX - offset)),
+                        (unsigned long long)r->frames_end);
+    if ((size_t)raw > left)
+        return coe_fail(COE_E_INPUT, "%s: %lld bytes where the layers leave room for %zu", where, (long long)raw, left);
     const size_t n = ZSTD_decompress(to, (size_t)raw, r->bytes + offset, (size_t)bytes);
     if (ZSTD_isError(n)) return coe_fail(COE_E_INPUT, "%s: damaged: %s", where, ZSTD_getErrorName(n));
-    if (n != (size_t)raw) return coe_fail(COE_E_INPUT, "%s: unpacks to %zu bytes, expected %lld", where, n, (long long)raw);
+    if (n != (size_t)raw)
+        return coe_fail(COE_E_INPUT, "%s: unpacks to %zu bytes, expected %lld", where, n, (long long)raw);
     char found[17];
     snprintf(found, sizeof found, "%016" PRIx64, (uint64_t)XXH3_64bits(to, n));
 #ifndef FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION /* a fuzzer cannot guess hashes */
-    if (strcmp(found, hash)) return coe_fail(COE_E_INPUT, "%s: checksum is %s, expected %.40s: the file is damaged", where, found, hash);
+    if (strcmp(found, hash))
+        return coe_fail(COE_E_INPUT, "%s: checksum is %s, expected %.40s: the file is damaged", where, found, hash);
 #endif
     *got = n;
     return COE_OK;
@@ -353,14 +221,16 @@ static coe_status read_column(struct reader *r, const json_t *o, int c)
     static const char *const keys[] = { "name", "type", "per", "frames", NULL };
     const struct trace_column_info *i = &trace_column_info[c];
     const json_t *frames = json_object_get(o, "frames");
-    const size_t total = column_bytes(r->t, c);
+    const size_t total = trace_column_bytes(r->t, c);
     const char *type = NULL;
     char where[600];
     snprintf(where, sizeof where, "%.500s: column %s", r->where, i->name);
     COE_TRY(json_only_keys(o, keys, where));
     COE_TRY(json_need_str(o, "type", &type, where));
-    if (strcmp(type, dtype_info[i->type].name)) return coe_fail(COE_E_INPUT, "%s: type %s, expected %s", where, type, dtype_info[i->type].name);
-    if (!json_is_array(frames) || json_array_size(frames) > MAX_FRAMES) return coe_fail(COE_E_INPUT, "%s: frames is %s, expected a list", where, json_kind(frames));
+    if (strcmp(type, dtype_info[i->type].name))
+        return coe_fail(COE_E_INPUT, "%s: type %s, expected %s", where, type, dtype_info[i->type].name);
+    if (!json_is_array(frames) || json_array_size(frames) > MAX_FRAMES)
+        return coe_fail(COE_E_INPUT, "%s: frames is %s, expected a list", where, json_kind(frames));
     if (!(r->t->column[c] = mem_zalloc("trace", total))) return COE_E_NOMEM;
     size_t at = 0;
     for (size_t f = 0; f < json_array_size(frames); f++) {
@@ -377,8 +247,7 @@ static const json_t *find_column(const json_t *columns, const char *name)
 {
     const json_t *o;
     size_t i;
-    json_array_foreach(columns, i, o)
-    {
+    json_array_foreach(columns, i, o) {
         const char *found = json_string_value(json_object_get(o, "name"));
         if (found && !strcmp(found, name)) return o;
     }
@@ -391,9 +260,11 @@ static coe_status check_size(const struct reader *r)
     uint64_t total = 0;
     for (int c = 0; c < TRACE_N_COLUMNS; c++) {
         uint64_t n;
-        if (__builtin_mul_overflow((uint64_t)r->t->domains.n, (uint64_t)r->t->stride[trace_column_info[c].shape] * 8, &n) ||
+        if (__builtin_mul_overflow((uint64_t)r->t->domains.n, (uint64_t)r->t->stride[trace_column_info[c].shape] * 8,
+                                   &n) ||
             __builtin_add_overflow(total, n, &total) || total > r->max_bytes)
-            return coe_fail(COE_E_INPUT, "%s: its layers and domains need more than the %llu bytes allowed", r->where, (unsigned long long)r->max_bytes);
+            return coe_fail(COE_E_INPUT, "%s: its layers and domains need more than the %llu bytes allowed", r->where,
+                            (unsigned long long)r->max_bytes);
     }
     return COE_OK;
 }
@@ -403,13 +274,15 @@ static coe_status check_values(const struct reader *r)
 {
     const int64_t *token = r->t->column[TRACE_MAX_TOKEN];
     for (size_t i = 0; i < r->t->domains.n * r->t->stride[PER_EXPERT]; i++)
-        if (token[i] < -1) return coe_fail(COE_E_INPUT, "%s: column max_token: %lld at value %zu", r->where, (long long)token[i], i);
+        if (token[i] < -1)
+            return coe_fail(COE_E_INPUT, "%s: column max_token: %lld at value %zu", r->where, (long long)token[i], i);
     return COE_OK;
 }
 
 static coe_status read_columns(struct reader *r, const json_t *columns)
 {
-    if (!json_is_array(columns)) return coe_fail(COE_E_INPUT, "%s: columns is %s, expected a list", r->where, json_kind(columns));
+    if (!json_is_array(columns))
+        return coe_fail(COE_E_INPUT, "%s: columns is %s, expected a list", r->where, json_kind(columns));
     COE_TRY(check_size(r));
     for (int c = 0; c < TRACE_N_COLUMNS; c++) {
         const json_t *o = find_column(columns, trace_column_info[c].name);
@@ -423,15 +296,21 @@ static coe_status read_directory(struct reader *r, json_t **out, size_t n)
 {
     uint32_t version = 0;
     *out = NULL;
-    if (n < HEAD || memcmp(r->bytes, magic, sizeof magic)) return coe_fail(COE_E_INPUT, "%s: does not begin like a trace (COETRACE)", r->where);
+    if (n < TRACE_HEAD || memcmp(r->bytes, TRACE_MAGIC, 8))
+        return coe_fail(COE_E_INPUT, "%s: does not begin like a trace (COETRACE)", r->where);
     memcpy(&version, r->bytes + 8, sizeof version);
-    if (version != VERSION) return coe_fail(COE_E_INPUT, "%s: trace version %u; this program reads version %u", r->where, version, VERSION);
+    if (version != TRACE_VERSION)
+        return coe_fail(COE_E_INPUT, "%s: trace version %u; this program reads version %u", r->where, version,
+                        TRACE_VERSION);
     const uint64_t offset = load64(r->bytes + 16), bytes = load64(r->bytes + 24);
-    if (offset < HEAD || offset > n || bytes > n - offset || bytes > MAX_DIRECTORY)
-        return coe_fail(COE_E_INPUT, "%s: the directory should be %llu bytes at %llu, the file has %zu: it is cut or damaged", r->where,
-                        (unsigned long long)bytes, (unsigned long long)offset, n);
+    if (offset < TRACE_HEAD || offset > n || bytes > n - offset || bytes > MAX_DIRECTORY)
+        return coe_fail(COE_E_INPUT,
+                        "%s: the directory should be %llu bytes at %llu, the file has %zu: it is cut or damaged",
+                        r->where, (unsigned long long)bytes, (unsigned long long)offset, n);
 #ifndef FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION
-    if (XXH3_64bits(r->bytes + offset, (size_t)bytes) != load64(r->bytes + 32)) return coe_fail(COE_E_INPUT, "%s: checksum of the directory at byte %llu is wrong: the file is damaged", r->where, (unsigned long long)offset);
+    if (XXH3_64bits(r->bytes + offset, (size_t)bytes) != load64(r->bytes + 32))
+        return coe_fail(COE_E_INPUT, "%s: checksum of the directory at byte %llu is wrong: the file is damaged",
+                        r->where, (unsigned long long)offset);
 #endif
     r->frames_end = offset;
     return json_read_text(out, (const char *)r->bytes + offset, (size_t)bytes, r->where);
