@@ -31,7 +31,7 @@ const struct tensor *ckpt_find(const struct ckpt *c, const char *name);
 /* Total bytes of tensor data. */
 uint64_t ckpt_bytes(const struct ckpt *c);
 /* xxh3 over names, types, shapes and data (sampled: whole tensors up to 64 KB, else 16 KB each from start, middle and
- * end): 16 hex digits + NUL. The fingerprint that traces and plans carry. */
+ * end; of more than 1024 tensors 4 KB each): 16 hex digits + NUL. The fingerprint that traces and plans carry. */
 coe_status ckpt_fingerprint(const struct ckpt *c, char hex[17]);
 /* The __metadata__ strings of a safetensors file as a new reference, an empty object when it has none. */
 coe_status safetensors_metadata(json_t **out, const char *path);

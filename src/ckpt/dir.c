@@ -218,17 +218,17 @@ static coe_status add_part(struct ckpt *c, const char *path, int64_t i, int64_t 
     int64_t number = -1;
     COE_TRY(add_file(c, path, path));
     const struct gguf *g = &c->file.at[i].gguf;
-    COE_TRY(gguf_get_int(g, "split.no", 0, MAX_SPLIT, &number));
+    COE_TRY(gguf_int(g, "split.no", 0, MAX_SPLIT, &number));
     if (number != i)
         return coe_fail(COE_E_INPUT, "%s: split.no is %lld, expected %lld", path, (long long)number, (long long)i);
-    return gguf_get_int(g, "split.tensors.count", 0, INT32_MAX, total);
+    return gguf_int(g, "split.tensors.count", 0, INT32_MAX, total);
 }
 
 /* Opens all files of a split model in order. c->file holds the one that was named, PREFIX-00002-of-00003.gguf. */
 static coe_status open_split(struct ckpt *c)
 {
     int64_t count = 1, total = -1, tensors = 0;
-    COE_TRY(gguf_get_int(&c->file.at[0].gguf, "split.count", 0, MAX_SPLIT, &count));
+    COE_TRY(gguf_int(&c->file.at[0].gguf, "split.count", 0, MAX_SPLIT, &count));
     if (count <= 1) return COE_OK;
     char suffix[64], *path = text_copy(c->path);
     if (!path) return COE_E_NOMEM;
@@ -301,6 +301,14 @@ const struct tensor *ckpt_at(const struct ckpt *c, size_t i)
 const struct tensor *ckpt_find(const struct ckpt *c, const char *name)
 {
     return tensor_find(c->tensor.at, c->tensor.n, name);
+}
+
+void ckpt_advise(const struct ckpt *c, int advice)
+{
+    for (size_t i = 0; i < c->file.n; i++) {
+        const struct file_map *m = &c->file.at[i].map;
+        if (m->at) (void)madvise((void *)(uintptr_t)m->at, m->bytes, advice); /* advice: no harm when it is refused */
+    }
 }
 
 void ckpt_release_pages(const struct tensor *t)

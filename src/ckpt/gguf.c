@@ -91,98 +91,54 @@ static const char *take_name(struct cursor *c, struct arena *names)
     return copy;
 }
 
-/* Bytes of a value of fixed size, 0 for strings and arrays. */
-static uint64_t fixed_bytes(uint32_t type)
+static int compare_text(struct gguf_text a, struct gguf_text b)
 {
-    static const uint8_t bytes[GGUF_TYPES] = { 1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8 };
-    return bytes[type];
-}
-
-static void take_array(struct cursor *c, struct gguf_value *v)
-{
-    uint32_t item = take_u32(c);
-    v->n = take_u64(c);
-    if (c->failed) return;
-    if (item >= GGUF_TYPES || item == GGUF_ARRAY) {
-        coe_fail(COE_E_INPUT, "%s: %s is an array of %s", c->where, c->what,
-                 item == GGUF_ARRAY ? "arrays, expected numbers or strings" : "unknown type");
-        c->failed = true;
-        return;
-    }
-    v->item = item;
-    v->at = c->at;
-    uint64_t smallest = item == GGUF_STRING ? 8 : fixed_bytes(item);
-    if (v->n > left(c) / smallest) {
-        coe_fail(COE_E_INPUT, "%s: %s says it has %" PRIu64 " items, but the file ends after %" PRIu64 " bytes",
-                 c->where, c->what, v->n, left(c));
-        c->failed = true;
-    } else if (item != GGUF_STRING) take(c, v->n * smallest);
-    else
-        for (uint64_t i = 0; i < v->n && !c->failed; i++) take(c, take_u64(c));
-    v->bytes = (uint64_t)(c->at - v->at);
-}
-
-static void take_value(struct cursor *c, struct gguf_value *v)
-{
-    uint32_t type = take_u32(c);
-    if (!c->failed && type >= GGUF_TYPES) {
-        coe_fail(COE_E_INPUT, "%s: %s has the unknown type %u", c->where, c->what, type);
-        c->failed = true;
-    }
-    if (c->failed) return;
-    *v = (struct gguf_value){ .type = type, .n = 1 };
-    if (type == GGUF_ARRAY) {
-        take_array(c, v);
-        return;
-    }
-    v->bytes = type == GGUF_STRING ? take_u64(c) : fixed_bytes(type);
-    if (type == GGUF_STRING) v->n = v->bytes;
-    v->at = take(c, v->bytes);
+    int order = memcmp(a.at, b.at, COE_MIN(a.n, b.n));
+    return order ? order : (a.n > b.n) - (a.n < b.n);
 }
 
 static int by_key(const void *a, const void *b)
 {
-    return strcmp(((const struct gguf_entry *)a)->key, ((const struct gguf_entry *)b)->key);
+    return compare_text(((const struct gguf_value *)a)->key, ((const struct gguf_value *)b)->key);
 }
 
 const struct gguf_value *gguf_find(const struct gguf *g, const char *key)
 {
-    struct gguf_entry probe = { .key = key };
-    const struct gguf_entry *found = g->n ? bsearch(&probe, g->at, g->n, sizeof probe, by_key) : NULL;
-    return found ? &found->value : NULL;
+    struct gguf_value probe = { .key = { key, strlen(key) } };
+    return g->n ? bsearch(&probe, g->at, g->n, sizeof probe, by_key) : NULL;
 }
 
-static coe_status read_entries(struct gguf *g, struct cursor *c, uint64_t n)
+static coe_status read_values(struct gguf *g, struct gguf_meta *m)
 {
-    if (n > left(c) / MIN_ENTRY)
+    const uint64_t room = (uint64_t)(m->end - m->at) / MIN_ENTRY;
+    if (m->n_keys > room)
         return coe_fail(COE_E_INPUT, "%s: says it has %" PRIu64 " metadata entries, its size allows at most %" PRIu64,
-                        c->where, n, left(c) / MIN_ENTRY);
-    g->at = mem_alloc("metadata", (size_t)n * sizeof *g->at);
+                        g->where, m->n_keys, room);
+    g->at = mem_alloc("metadata", (size_t)m->n_keys * sizeof *g->at);
     if (!g->at) return COE_E_NOMEM;
-    for (; g->n < n; g->n++) {
-        struct gguf_entry *e = &g->at[g->n];
-        c->what = "a metadata entry";
-        if (!(e->key = take_name(c, &g->names))) break;
-        c->what = e->key;
-        take_value(c, &e->value);
-        if (c->failed) break;
+    for (bool more = true; more;) {
+        struct gguf_value v;
+        COE_TRY(gguf_meta_next(m, &v, &more));
+        if (!more) break;
+        if (!printable_utf8(v.key.at, v.key.n))
+            return coe_fail(COE_E_INPUT, "%s: a key of the metadata is not printable UTF-8", g->where);
+        g->at[g->n++] = v;
     }
-    if (c->failed) return coe_last_status();
     if (g->n) qsort(g->at, g->n, sizeof *g->at, by_key);
     for (size_t i = 1; i < g->n; i++)
-        if (!strcmp(g->at[i - 1].key, g->at[i].key))
-            return coe_fail(COE_E_INPUT, "%s: %s is there twice", c->where, g->at[i].key);
+        if (!by_key(&g->at[i - 1], &g->at[i]))
+            return coe_fail(COE_E_INPUT, "%s: %.*s is there twice", g->where, (int)COE_MIN(g->at[i].key.n, 200u),
+                            g->at[i].key.at);
     return COE_OK;
 }
 
 /* Keys whose type everything relies on. */
-static coe_status check_entries(struct gguf *g)
+static coe_status check_values(struct gguf *g)
 {
-    const char *text;
-    size_t n;
+    struct gguf_text text;
     int64_t alignment = 32;
-    COE_TRY(gguf_get_str(g, "general.architecture", &text, &n));
-    COE_TRY(gguf_get_int(g, "general.alignment", 1, MAX_ALIGNMENT, &alignment));
+    COE_TRY(gguf_str(g, "general.architecture", &text));
+    COE_TRY(gguf_int(g, "general.alignment", 1, MAX_ALIGNMENT, &alignment));
     if (alignment & (alignment - 1))
         return coe_fail(COE_E_INPUT, "%s: general.alignment is %lld, expected a power of two", g->where,
                         (long long)alignment);
@@ -292,34 +248,21 @@ out:
     return s;
 }
 
-static coe_status read_magic(struct cursor *c, uint32_t *version)
-{
-    if (left(c) < 4 || memcmp(c->at, "GGUF", 4))
-        return coe_fail(COE_E_INPUT, "%s: %s, expected the bytes GGUF at the beginning", c->where,
-                        left(c) ? "is not a GGUF file" : "is empty");
-    c->at += 4;
-    *version = take_u32(c);
-    if (c->failed) return coe_last_status();
-    if (*version == 2 || *version == 3) return COE_OK;
-    if (*version && !(*version & 0xFFFF))
-        return coe_fail(COE_E_INPUT, "%s: is big-endian, expected little-endian", c->where);
-    return coe_fail(COE_E_INPUT, "%s: GGUF version %u, expected 2 or 3", c->where, *version);
-}
-
 coe_status gguf_parse(struct gguf *g, struct tensor_list *out, const unsigned char *bytes, uint64_t n,
                       const char *where)
 {
-    struct cursor c = { bytes, bytes + n, where, "the header", false };
+    struct gguf_meta m;
     *g = (struct gguf){ .where = where };
     *out = (struct tensor_list){ 0 };
-    coe_status s = read_magic(&c, &g->version);
+    coe_status s = gguf_meta_begin(&m, bytes, (size_t)n, where);
     if (!s) s = arena_reserve(&g->names, (size_t)COE_MIN(n, 1u << 16)); /* no more than the file for a small one */
-    if (s) goto out;
-    uint64_t n_tensors = take_u64(&c), n_entries = take_u64(&c);
-    s = c.failed ? coe_last_status() : read_entries(g, &c, n_entries);
-    if (!s) s = check_entries(g);
-    if (!s) s = read_tensors(out, g, &c, n_tensors, bytes);
-out:
+    if (!s) s = read_values(g, &m);
+    if (!s) s = check_values(g);
+    if (!s) {
+        struct cursor c = { m.at, m.end, where, "a tensor", false };
+        g->version = m.version;
+        s = read_tensors(out, g, &c, m.n_tensors, bytes);
+    }
     if (s) {
         tensor_list_free(out);
         gguf_free(g);

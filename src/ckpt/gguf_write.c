@@ -95,12 +95,14 @@ void gguf_add_f32s(struct gguf_out *o, const char *key, const float *x, size_t n
     for (size_t i = 0; i < n; i++) add_u32(&o->text, float_bits(x[i]));
 }
 
-void gguf_add_value(struct gguf_out *o, const char *key, const struct gguf_value *v)
+void gguf_add_value(struct gguf_out *o, const struct gguf_value *v)
 {
-    if (v->type == GGUF_ARRAY) begin_array(o, key, v->item, v->n);
-    else begin(o, key, v->type);
-    if (v->type == GGUF_STRING) add_u64(&o->text, v->n);
-    str_add(&o->text, (const char *)v->at, (size_t)v->bytes);
+    add_text(&o->text, v->key.at, v->key.n);
+    add_u32(&o->text, v->array ? GGUF_ARRAY : v->type);
+    if (v->array) add_u32(&o->text, v->type);
+    if (v->array) add_u64(&o->text, v->count);
+    str_add(&o->text, (const char *)v->at, (size_t)(v->end - v->at));
+    o->n++;
 }
 
 void gguf_out_free(struct gguf_out *o)

@@ -35,6 +35,9 @@ coe_status npy_parse(struct npy *out, const unsigned char *bytes, uint64_t n, co
  * file a plain name without a path. */
 coe_status shard_index_parse(json_t **map, const char *text, size_t n, const char *where);
 
+/* madvise() over all mapped files. */
+void ckpt_advise(const struct ckpt *c, int advice);
+
 /* Writes one item to f through a 1 MB buffer. */
 coe_status ckpt_put_tensor(struct file_out *f, const struct ckpt_item *item, void *buffer);
 

@@ -19,11 +19,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
     struct tensor_list l;
     if (gguf_parse(&g, &l, bytes, n, "fuzz")) return 0;
     for (size_t i = 0; i < g.n; i++) {
-        inside(g.at[i].value.at, g.at[i].value.bytes, bytes, n);
-        struct gguf_strings s = gguf_strings(&g.at[i].value);
-        const char *text;
-        size_t length;
-        while (gguf_next(&s, &text, &length)) inside((const uint8_t *)text, length, bytes, n);
+        const struct gguf_value *v = &g.at[i];
+        inside(v->at, (uint64_t)(v->end - v->at), bytes, n);
+        struct gguf_text t;
+        for (const uint8_t *at = v->at; gguf_next_text(v, &at, &t);) inside((const uint8_t *)t.at, t.n, bytes, n);
     }
     for (size_t i = 0; i < l.n; i++) {
         inside(l.at[i].data, tensor_bytes(&l.at[i]), bytes, n);
