@@ -1,0 +1,102 @@
+/* convert.c — `coe convert IN OUT`: storage types, expert layout, a chain around the layers. */
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "cli/model_args.h"
+#include "model/convert.h"
+
+static coe_status read_type(const struct cli *c, enum dtype *out)
+{
+    static const struct {
+        const char *name;
+        enum dtype type;
+    } types[] = { { "f32", DT_F32 }, { "bf16", DT_BF16 }, { "f16", DT_F16 } };
+    const char *text = cli_str(c, "dtype", NULL);
+    *out = DT_COUNT;
+    if (!text) return COE_OK;
+    for (size_t i = 0; i < COE_COUNT(types); i++)
+        if (!strcmp(types[i].name, text)) *out = types[i].type;
+    return *out == DT_COUNT ? coe_fail(COE_E_USAGE, "--dtype %s: expected f32, bf16 or f16", text) : COE_OK;
+}
+
+static coe_status read_opts(const struct cli *c, struct convert_opts *o)
+{
+    const char *gate = cli_str(c, "gate", "independent");
+    COE_TRY(read_type(c, &o->type));
+    if (strcmp(gate, "independent") && strcmp(gate, "shared")) return coe_fail(COE_E_USAGE, "--gate %s: expected independent or shared", gate);
+    if (cli_given(c, "gate") && !cli_given(c, "chain")) return coe_fail(COE_E_USAGE, "--gate belongs to --chain");
+    if (cli_flag(c, "fuse") && cli_flag(c, "unfuse")) return coe_fail(COE_E_USAGE, "--fuse or --unfuse, not both");
+    o->chain = (int32_t)cli_int(c, "chain", 0);
+    o->shared_gate = !strcmp(gate, "shared");
+    o->layout = cli_flag(c, "fuse") ? LAYOUT_FUSED : cli_flag(c, "unfuse") ? LAYOUT_SEPARATE : LAYOUT_AS_IS;
+    o->shard_bytes = cli_size(c, "shard-size", 0);
+    return COE_OK;
+}
+
+static coe_status same_place(const char *in, const char *out)
+{
+    char a[PATH_MAX], b[PATH_MAX];
+    if (!realpath(in, a) || !realpath(out, b) || strcmp(a, b)) return COE_OK;
+    return coe_fail(COE_E_USAGE, "%s is the model itself; choose another place for the result", out);
+}
+
+static void print_report(const struct convert_report *r, const char *out, bool dry, bool json)
+{
+    char before[32], after[32];
+    if (json) {
+        cli_print_json(json_pack("{s:s, s:b, s:I, s:I, s:I, s:I}", "output", out, "dry_run", dry, "tensors", (json_int_t)r->n_tensors,
+                                 "bytes_before", (json_int_t)r->bytes_before, "bytes", (json_int_t)r->bytes, "overflowed",
+                                 (json_int_t)r->overflowed));
+        return;
+    }
+    printf("%s%s: %zu tensors, %s (before: %s)\n", dry ? "would write " : "", out, r->n_tensors, cli_bytes(r->bytes, after),
+           cli_bytes(r->bytes_before, before));
+}
+
+static coe_status run(struct cli *c)
+{
+    struct convert_opts o = { 0 };
+    struct convert_report r = { 0 };
+    struct coe_model *m = NULL;
+    const char *in = cli_arg(c, 0), *out = cli_arg(c, 1);
+    const bool dry = cli_flag(c, "dry-run");
+    COE_TRY(read_opts(c, &o));
+    COE_TRY(same_place(in, out));
+    COE_TRY(cli_check_out_dir(out));
+    coe_interrupt_install();
+    coe_status s = model_open(&m, in);
+    if (!s) s = model_convert(m, dry ? NULL : out, &o, &r);
+    if (!s && r.overflowed)
+        log_warn("%s: %llu values are beyond the range of F16 and became infinite; bf16 would hold them", out, (unsigned long long)r.overflowed);
+    if (!s) print_report(&r, out, dry, cli_flag(c, "json"));
+    model_close(m);
+    return s;
+}
+
+static const struct cli_opt opts[] = {
+    { "dtype", 0, OPT_STR, "TYPE", "f32, bf16 or f16 (default: as stored)", 0, 0, false },
+    { "chain", 0, OPT_INT, "C", "run each layer's experts C times, exact at the start (coe_weight = 0)", 2, 16, false },
+    { "gate", 0, OPT_STR, "KIND", "with --chain: independent (a router for each pass, the default) or shared", 0, 0, false },
+    { "fuse", 0, OPT_FLAG, NULL, "write all experts of a layer as one tensor, where the family has such a form", 0, 0, false },
+    { "unfuse", 0, OPT_FLAG, NULL, "write every expert's matrices apart", 0, 0, false },
+    { "shard-size", 0, OPT_SIZE, "SIZE", "largest file of weights (default 5G)", 0, 0, false },
+    { "dry-run", 0, OPT_FLAG, NULL, "only say what would be written", 0, 0, false },
+    CLI_JSON, CLI_THREADS, CLI_MEMORY,
+};
+static const struct verb verb = {
+    .usage = "IN OUT",
+    .details = "Writes the model IN as the directory OUT, tensor by tensor, never holding more than one in memory. OUT appears as\n"
+               "a whole when all is written. --chain turns the MoE layers of any model into chains: the experts are kept, each\n"
+               "pass gets a copy of the router, and the result computes the same bits until it is trained further.",
+    .example = "  coe convert models/tales tales-f32 --dtype f32\n"
+               "  coe convert OLMoE-1B-7B olmoe-chain --chain 2",
+    .opts = opts,
+    .n_opts = COE_COUNT(opts),
+    .min_args = 2,
+    .max_args = 2,
+    .run = run,
+};
+COE_PART(verb, convert, .summary = "change storage type or expert layout, make a chain", .impl = &verb)

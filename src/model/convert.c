@@ -1,0 +1,303 @@
+/* convert.c — see convert.h.
+ *
+ * The new config is read into a spec; each of its places takes its bytes from the place of the old model that answers to it:
+ *
+ *     new place                          source
+ *     router of iteration t              router of iteration t, or the only one
+ *     coe_weight                         zero
+ *     experts of a layer, fused          one tensor made of the pieces gate 0, up 0, gate 1, up 1, … and down 0, down 1, …
+ *     anything else                      itself */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "model/bind.h"
+#include "model/convert.h"
+
+/* A tensor to be written is one piece after the other, each of piece_count elements. */
+struct piece {
+    const void *data;
+    enum dtype type;
+};
+struct source {
+    struct conversion *of;
+    struct piece *piece;
+    int64_t n_pieces, piece_count;
+};
+
+struct conversion {
+    const struct coe_model *m;
+    const struct convert_opts *o;
+    struct arena arena;
+    json_t *config;
+    struct spec spec; /* of the new config */
+    const struct param **sorted;
+    struct ckpt_item *item;
+    size_t n;
+    bool fused;
+    struct convert_report report;
+    struct progress progress;
+    uint64_t written;
+};
+
+static const float zero_weight;
+
+/* ---- which source answers to a place ---- */
+
+static int by_place(const void *a, const void *b)
+{
+    const struct place x = (*(const struct param *const *)a)->at, y = (*(const struct param *const *)b)->at;
+    if (x.layer != y.layer) return x.layer < y.layer ? -1 : 1;
+    if (x.slot != y.slot) return x.slot < y.slot ? -1 : 1;
+    if (x.expert != y.expert) return x.expert < y.expert ? -1 : 1;
+    return (x.iteration > y.iteration) - (x.iteration < y.iteration);
+}
+
+static coe_status sort_params(struct conversion *c)
+{
+    c->sorted = arena_push(&c->arena, c->m->n_params * sizeof(struct param *));
+    if (!c->sorted) return COE_E_NOMEM;
+    for (size_t i = 0; i < c->m->n_params; i++) c->sorted[i] = &c->m->params[i];
+    qsort(c->sorted, c->m->n_params, sizeof *c->sorted, by_place);
+    return COE_OK;
+}
+
+static const struct param *find_param(const struct conversion *c, struct place p)
+{
+    struct param key = { .at = p };
+    const struct param *at = &key;
+    const struct param *const *found = bsearch(&at, c->sorted, c->m->n_params, sizeof *c->sorted, by_place);
+    return found ? *found : NULL;
+}
+
+static const struct param *source_of(const struct conversion *c, struct place p)
+{
+    const struct param *found = find_param(c, p);
+    if (found || slot_info[p.slot].scope != SCOPE_ITERATION) return found;
+    p.iteration = 0;
+    return find_param(c, p);
+}
+
+/* The tensor as the file has it: opening widened the vectors. */
+static struct piece piece_of(const struct conversion *c, const struct param *p)
+{
+    const struct tensor *t = slot_info[p->at.slot].is_vector && c->m->ckpt ? ckpt_find(c->m->ckpt, p->w.name) : NULL;
+    return t ? (struct piece){ t->data, t->type } : (struct piece){ p->w.data, p->w.type };
+}
+
+/* ---- writing ---- */
+
+static uint64_t count_overflow(const float *x, const uint16_t *half, int64_t n)
+{
+    uint64_t over = 0;
+    for (int64_t i = 0; i < n; i++) over += (half[i] & 0x7FFF) == 0x7C00 && isfinite(x[i]);
+    return over;
+}
+
+static void convert_stretch(struct conversion *c, const struct piece *p, int64_t first, int64_t count, enum dtype type, char *out)
+{
+    float wide[2048];
+    const struct dtype_info *in = &dtype_info[p->type], *to = &dtype_info[type];
+    const char *from = (const char *)p->data + first / in->block * in->bytes;
+    if (p->type == type) {
+        memcpy(out, from, (size_t)(count / in->block * in->bytes));
+        return;
+    }
+    for (int64_t i = 0; i < count; i += (int64_t)COE_COUNT(wide)) {
+        const int64_t n = COE_MIN((int64_t)COE_COUNT(wide), count - i);
+        char *at = out + i * to->bytes;
+        widen(wide, from + i / in->block * in->bytes, p->type, n);
+        narrow(at, type, wide, n);
+        if (type == DT_F16) c->report.overflowed += count_overflow(wide, (const uint16_t *)(const void *)at, n);
+    }
+}
+
+static coe_status fill(void *user, const struct tensor *t, int64_t first, int64_t count, void *out)
+{
+    struct source *s = user;
+    const struct dtype_info *to = &dtype_info[t->type];
+    char *at = out;
+    for (int64_t end = first + count; first < end;) {
+        const int64_t i = first / s->piece_count, within = first % s->piece_count;
+        const int64_t n = COE_MIN(s->piece_count - within, end - first);
+        convert_stretch(s->of, &s->piece[i], within, n, t->type, at);
+        at += n / to->block * to->bytes;
+        first += n;
+    }
+    struct conversion *c = s->of;
+    c->written += (uint64_t)(at - (char *)out);
+    progress_set(&c->progress, (double)c->written, "%s", t->name);
+    return COE_OK;
+}
+
+/* ---- the list of tensors ---- */
+
+static enum dtype stored_type(const struct conversion *c, enum slot slot, const struct piece *piece, int64_t n)
+{
+    if (slot == SLOT_SELECTION_BIAS || slot == SLOT_COE_WEIGHT) return DT_F32; /* a controller's state, not weights */
+    if (c->o->type != DT_COUNT) return c->o->type;
+    for (int64_t i = 1; i < n; i++)
+        if (piece[i].type != piece[0].type) return DT_F32; /* experts stored in several types fit one tensor only widened */
+    return piece[0].type;
+}
+
+static struct source *add_item(struct conversion *c, const char *name, int64_t n_pieces, int64_t piece_count)
+{
+    struct source *s = arena_push(&c->arena, sizeof *s);
+    char *kept = arena_strdup(&c->arena, name);
+    if (!s || !kept) return NULL;
+    *s = (struct source){ c, arena_push(&c->arena, (size_t)n_pieces * sizeof(struct piece)), n_pieces, piece_count };
+    if (!s->piece) return NULL;
+    c->item[c->n++] = (struct ckpt_item){ .t = { .name = kept }, .fill = fill, .user = s };
+    return s;
+}
+
+static void close_item(struct conversion *c, const struct source *s, enum slot slot)
+{
+    struct tensor *t = &c->item[c->n - 1].t;
+    uint64_t bytes = 0;
+    t->type = stored_type(c, slot, s->piece, s->n_pieces);
+    (void)dtype_bytes(t->type, (uint64_t)tensor_count(t), &bytes); /* no larger than what was mapped, four times over */
+    c->report.bytes += bytes;
+    c->report.n_tensors++;
+}
+
+/* Of a family's spellings the one that lives beside its fused experts, when these are written. */
+static bool name_of(const struct conversion *c, struct place p, char *out, size_t cap)
+{
+    const char *fused = c->fused ? c->m->family->fused_gate_up : NULL;
+    const char *experts = fused ? strstr(fused, "experts.") : NULL;
+    char folder[256];
+    for (int i = 0; experts && family_name(c->m->family, &c->spec, p, i, out, cap); i++) {
+        char pattern[256];
+        snprintf(pattern, sizeof pattern, "%.*s", (int)(experts - fused), fused);
+        if (expand_name(pattern, p, folder, sizeof folder) && !strncmp(out, folder, strlen(folder))) return true;
+    }
+    return family_name(c->m->family, &c->spec, p, 0, out, cap);
+}
+
+static coe_status add_fused(struct conversion *c, struct place p, int64_t rows, int64_t cols)
+{
+    const bool down = p.slot == SLOT_EXPERT_DOWN;
+    const int64_t experts = c->spec.layer[p.layer].moe.n_experts, per_expert = down ? 1 : 2;
+    char name[256];
+    if (p.expert || p.slot == SLOT_EXPERT_UP) return COE_OK; /* part of the tensor that expert 0's gate or down opened */
+    if (!expand_name(down ? c->m->family->fused_down : c->m->family->fused_gate_up, p, name, sizeof name))
+        return coe_fail(COE_E_FAILED, "%s: a tensor name is too long", c->m->path);
+    struct source *s = add_item(c, name, experts * per_expert, rows * cols);
+    if (!s) return COE_E_NOMEM;
+    for (int64_t i = 0; i < s->n_pieces; i++) {
+        const struct place at = { !down && i % 2 ? SLOT_EXPERT_UP : p.slot, p.layer, (int32_t)(i / per_expert), 0 };
+        s->piece[i] = piece_of(c, find_param(c, at));
+    }
+    struct tensor *t = &c->item[c->n - 1].t;
+    t->n_dims = 3, t->dim[0] = experts, t->dim[1] = per_expert * rows, t->dim[2] = cols;
+    close_item(c, s, p.slot);
+    return COE_OK;
+}
+
+static coe_status add_place(void *user, struct place p, int64_t rows, int64_t cols)
+{
+    struct conversion *c = user;
+    char name[256];
+    if (c->fused && slot_info[p.slot].scope == SCOPE_EXPERT) return add_fused(c, p, rows, cols);
+    if (!name_of(c, p, name, sizeof name))
+        return coe_fail(COE_E_USAGE, "%s: family %s has no tensor name for %s", c->m->path, c->m->family_part->name, slot_info[p.slot].name);
+    const struct param *from = source_of(c, p);
+    struct source *s = add_item(c, name, 1, rows * cols);
+    if (!s) return COE_E_NOMEM;
+    s->piece[0] = from ? piece_of(c, from) : (struct piece){ &zero_weight, DT_F32 };
+    if (!from && p.slot != SLOT_COE_WEIGHT)
+        return coe_fail(COE_E_FAILED, "%s: nothing to write into %s (layer %d)", c->m->path, slot_info[p.slot].name, p.layer);
+    struct tensor *t = &c->item[c->n - 1].t;
+    const bool vector = slot_info[p.slot].is_vector;
+    t->n_dims = vector ? 1 : 2, t->dim[0] = vector ? cols : rows, t->dim[1] = vector ? 0 : cols;
+    close_item(c, s, p.slot);
+    return COE_OK;
+}
+
+/* ---- the new config ---- */
+
+static coe_status check_chain(const struct coe_model *m, int32_t n)
+{
+    bool any = false;
+    if (n < 2 || n > MAX_ITERATIONS) return coe_fail(COE_E_USAGE, "a chain of %d iterations; expected 2 to %d", n, MAX_ITERATIONS);
+    for (int32_t l = 0; l < m->spec.n_layers; l++) {
+        const struct chain_spec *c = &m->spec.layer[l].moe.chain;
+        if (!m->spec.layer[l].is_moe) continue;
+        any = true;
+        if (c->n_iterations > 1) return coe_fail(COE_E_USAGE, "%s: layer %d is a chain of %d already", m->path, l, c->n_iterations);
+        if (c->residual != RESIDUAL_PRENORM)
+            return coe_fail(COE_E_USAGE, "%s: layer %d has the %s residual; only prenorm can be continued without a change", m->path, l,
+                            residual_name[c->residual]);
+    }
+    return any ? COE_OK : coe_fail(COE_E_USAGE, "%s: has no experts to chain", m->path);
+}
+
+static coe_status set_chain(struct conversion *c)
+{
+    COE_TRY(check_chain(c->m, c->o->chain));
+    json_t *coe = json_object_get(c->config, "coe");
+    if (!coe) {
+        coe = json_object();
+        json_object_set_new(c->config, "coe", coe);
+    }
+    json_t *chain = json_pack("{s:i, s:s, s:s, s:s}", "iterations", c->o->chain, "gate", c->o->shared_gate ? "shared" : "independent",
+                              "residual", "prenorm", "weight", "learned");
+    if (!chain || json_object_set_new(coe, "chain", chain)) return coe_fail(COE_E_NOMEM, "%s: no memory for the config", c->m->path);
+    return COE_OK;
+}
+
+static void set_type(json_t *config, enum dtype type)
+{
+    const char *name = type == DT_F32 ? "float32" : type == DT_F16 ? "float16" : "bfloat16";
+    const char *key = json_object_get(config, "dtype") ? "dtype" : "torch_dtype"; /* the newer spelling and the older */
+    json_object_set_new(config, key, json_string(name));
+}
+
+static bool source_is_fused(const struct coe_model *m)
+{
+    for (int32_t l = 0; l < m->spec.n_layers && m->family->fused_down && m->ckpt; l++) {
+        char name[256];
+        const struct place p = { SLOT_EXPERT_DOWN, l, 0, 0 };
+        if (m->spec.layer[l].is_moe && expand_name(m->family->fused_down, p, name, sizeof name) && ckpt_find(m->ckpt, name)) return true;
+    }
+    return false;
+}
+
+static coe_status prepare(struct conversion *c)
+{
+    const struct convert_opts *o = c->o;
+    const json_t *config = c->m->ckpt ? ckpt_config(c->m->ckpt) : NULL;
+    if (!config) return coe_fail(COE_E_USAGE, "%s: has no config.json", c->m->path);
+    if (!(c->config = json_deep_copy(config))) return coe_fail(COE_E_NOMEM, "%s: no memory for the config", c->m->path);
+    if (o->layout == LAYOUT_FUSED && !c->m->family->fused_gate_up)
+        return coe_fail(COE_E_USAGE, "%s: models of family %s have no fused form", c->m->path, c->m->family_part->name);
+    c->fused = o->layout == LAYOUT_FUSED || (o->layout == LAYOUT_AS_IS && source_is_fused(c->m));
+    if (o->chain) COE_TRY(set_chain(c));
+    if (o->type != DT_COUNT) set_type(c->config, o->type);
+    COE_TRY(spec_read(&c->spec, &c->arena, c->config, c->m->path));
+    COE_TRY(sort_params(c));
+    /* a chain adds at most a router, its two biases and the weight for each layer and iteration */
+    const size_t most = c->m->n_params + (size_t)c->spec.n_layers * (3 * (size_t)COE_MAX(o->chain, 0) + 1);
+    if (!(c->item = arena_push(&c->arena, most * sizeof *c->item))) return COE_E_NOMEM;
+    return spec_each_place(&c->spec, add_place, c);
+}
+
+coe_status model_convert(const struct coe_model *m, const char *dir, const struct convert_opts *o, struct convert_report *r)
+{
+    struct conversion c = { .m = m, .o = o };
+    coe_status s = prepare(&c);
+    c.report.bytes_before = m->ckpt ? ckpt_bytes(m->ckpt) : 0;
+    if (!s && dir) {
+        c.progress = progress_start("converting", (double)c.report.bytes);
+        s = ckpt_write_dir(dir, c.config, c.item, c.n, o->shard_bytes, dir_exists(m->path) ? m->path : NULL);
+        progress_end(&c.progress);
+    }
+    *r = c.report;
+    json_decref(c.config);
+    arena_free(&c.arena);
+    return s;
+}
