@@ -1,0 +1,124 @@
+/* block.c — see block.h. */
+#include "support/block.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static struct weight *add(struct block *b, int64_t rows, int64_t cols, const char *format, ...) COE_PRINTF(4, 5);
+
+static struct weight *add(struct block *b, int64_t rows, int64_t cols, const char *format, ...)
+{
+    char *name = test_alloc(64);
+    va_list args;
+    va_start(args, format);
+    vsnprintf(name, 64, format, args);
+    va_end(args);
+    struct weight *w = test_weight(name, test_alloc((size_t)(rows * cols) * sizeof(float)), rows, cols);
+    b->list[b->n++] = w;
+    return w;
+}
+
+static void add_routers(struct block *b)
+{
+    const struct moe_spec *s = &b->spec;
+    for (int32_t t = 0; t < s->chain.n_iterations; t++) {
+        if (t && s->chain.shared_gate) {
+            b->w.router[t] = b->w.router[0];
+            b->w.router_bias[t] = b->w.router_bias[0];
+            b->w.selection_bias[t] = b->w.selection_bias[0];
+            continue;
+        }
+        b->w.router[t] = add(b, s->n_experts, b->d, "router.%d", t);
+        if (s->router.bias) b->w.router_bias[t] = add(b, 1, s->n_experts, "router_bias.%d", t);
+        if (s->router.selection_bias) b->w.selection_bias[t] = add(b, 1, s->n_experts, "selection_bias.%d", t);
+    }
+    if (s->chain.learned_weight) b->w.coe_weight = add(b, 1, 1, "coe_weight");
+}
+
+static const struct weight **row_of(int32_t n) { return test_alloc((size_t)n * sizeof(struct weight *)); }
+
+static void add_experts(struct block *b, int form)
+{
+    const int32_t n = b->spec.n_experts;
+    const int64_t f = b->spec.expert_ffn;
+    const struct weight **gb = row_of(n), **ub = row_of(n), **db = row_of(n);
+    b->gate = test_alloc((size_t)n * sizeof *b->gate);
+    b->up = test_alloc((size_t)n * sizeof *b->up);
+    b->down = test_alloc((size_t)n * sizeof *b->down);
+    for (int32_t e = 0; e < n; e++) {
+        b->gate[e] = add(b, f, b->d, "experts.%d.gate", e);
+        if (!(form & BLOCK_UNGATED)) b->up[e] = add(b, f, b->d, "experts.%d.up", e);
+        b->down[e] = add(b, b->d, f, "experts.%d.down", e);
+        if (!(form & BLOCK_BIASES)) continue;
+        gb[e] = add(b, 1, f, "experts.%d.gate_bias", e);
+        ub[e] = add(b, 1, f, "experts.%d.up_bias", e);
+        db[e] = add(b, 1, b->d, "experts.%d.down_bias", e);
+    }
+    b->w.gate = (const struct weight *const *)b->gate;
+    b->w.up = form & BLOCK_UNGATED ? NULL : (const struct weight *const *)b->up;
+    b->w.down = (const struct weight *const *)b->down;
+    if (form & BLOCK_BIASES) b->w.gate_bias = gb, b->w.up_bias = ub, b->w.down_bias = db;
+}
+
+struct block block_make(const struct moe_spec *spec, int64_t d, int form)
+{
+    struct block b = { .spec = *spec, .d = d };
+    assert_ok(moe_spec_check(spec, "block"));
+    b.list = test_alloc((size_t)(6 * spec->n_experts + 3 * spec->chain.n_iterations + 8) * sizeof *b.list);
+    add_routers(&b);
+    add_experts(&b, form);
+    if (!spec->shared_ffn) return b;
+    b.w.shared_gate = add(&b, spec->shared_ffn, d, "shared.gate");
+    b.w.shared_up = add(&b, spec->shared_ffn, d, "shared.up");
+    b.w.shared_down = add(&b, d, spec->shared_ffn, "shared.down");
+    if (spec->shared_gate) b.w.shared_expert_gate = add(&b, 1, d, "shared_expert_gate");
+    return b;
+}
+
+void block_random(struct block *b, uint64_t seed, double scale)
+{
+    for (size_t i = 0; i < b->n; i++) {
+        struct weight *w = b->list[i];
+        const int64_t n = weight_count(w);
+        memcpy(w->master, random_floats(seed * 1000 + i, n, w->rows > 1 ? scale / sqrt((double)w->cols) : 0.3),
+               (size_t)n * sizeof(float));
+    }
+}
+
+struct weight *block_weight(const struct block *b, const char *format, ...)
+{
+    char name[64];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(name, sizeof name, format, args);
+    va_end(args);
+    for (size_t i = 0; i < b->n; i++)
+        if (!strcmp(b->list[i]->name, name)) return b->list[i];
+    fail_msg("the block has no weight %s", name);
+    return NULL;
+}
+
+void block_set(const struct block *b, const char *name, const float *values, int64_t n)
+{
+    struct weight *w = block_weight(b, "%s", name);
+    assert_int_equal(n, weight_count(w));
+    memcpy(w->master, values, (size_t)n * sizeof *values);
+}
+
+void block_zero_grad(struct block *b)
+{
+    for (size_t i = 0; i < b->n; i++) memset(b->list[i]->grad, 0, (size_t)weight_count(b->list[i]) * sizeof(float));
+}
+
+struct val *block_forward(struct block *b, struct nn *c, struct val *h, struct val *x0, struct block_run *how)
+{
+    struct block_run none = { 0 };
+    if (!how) how = &none;
+    if (!h) h = nn_wrap(c, test_alloc((size_t)(x0->rows * x0->cols) * sizeof(float)), x0->rows, x0->cols);
+    struct moe_pass pass = { c, &executor_local, how->observer, how->records, 0, MAX_ITERATIONS };
+    struct val *y = moe_layer(&pass, &b->spec, &b->w, how->hook, 0, h, x0, NULL, NULL);
+    if (!y) fail_msg("%s", coe_error());
+    how->n_records = pass.n_records;
+    return y;
+}
