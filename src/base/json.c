@@ -42,6 +42,18 @@ coe_status json_write_file(const json_t *doc, const char *path)
     return s;
 }
 
+static int append(const char *text, size_t n, void *user)
+{
+    str_add(user, text, n);
+    return 0;
+}
+
+coe_status json_add_text(struct str *out, const json_t *value, size_t flags)
+{
+    if (json_dump_callback(value, append, out, flags | JSON_ENCODE_ANY)) return coe_fail(COE_E_NOMEM, "no memory to write JSON");
+    return str_check(out);
+}
+
 const char *json_kind(const json_t *v)
 {
     if (!v) return "missing";

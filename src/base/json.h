@@ -30,6 +30,8 @@ coe_status json_get_str(const json_t *object, const char *key, const char **out,
 /* As above but absent is an error too. */
 coe_status json_need_i32(const json_t *object, const char *key, int32_t lo, int32_t hi, int32_t *out, const char *where);
 coe_status json_need_str(const json_t *object, const char *key, const char **out, const char *where);
+/* Appends the text of any value; `flags` are jansson's (JSON_COMPACT, JSON_INDENT(2), …). */
+coe_status json_add_text(struct str *out, const json_t *value, size_t flags);
 /* "a string", "an object", … for messages. */
 const char *json_kind(const json_t *value);
 /* COE_E_INPUT naming the first key of `object` that is not in the NULL-terminated list (for our own formats). */

@@ -1,7 +1,7 @@
 /* text.h — text into token ids and back: tokenizers, their training, and chat templates.
  *
- * Enters here: everything between bytes and ids. Knows nothing of tensors or models. Reading order: text.h, tokenizer.c
- * (loading), pretok.c (splits), bpe.c, decode.c, bpe_train.c.
+ * Enters here: everything between bytes and ids. Knows nothing of tensors or models. Reading order: text.h, tok.h (the
+ * parts), tokenizer.c (loading), pretok.c and pattern.h (splits), bpe.c, unigram.c, decode.c, bpe_train.c.
  *
  * Works on any bytes. Ids are int32. A tokenizer never changes after opening; many threads may use one. */
 #ifndef COE_TEXT_H
@@ -17,6 +17,8 @@ struct ids {
 
 /* `path`: a model directory (tokenizer.json, else tokenizer.model), one such file, or a .gguf file. */
 coe_status tokenizer_open(struct tokenizer **out, const char *path);
+/* From the bytes of such a file; `name` is for messages. Nothing is cached and no file beside it is read. */
+coe_status tokenizer_from_memory(struct tokenizer **out, const char *bytes, size_t n, const char *name);
 void tokenizer_close(struct tokenizer *t);
 int32_t tokenizer_vocab_size(const struct tokenizer *t);
 /* xxh3 of the definition, 16 hex digits */
@@ -30,7 +32,8 @@ int32_t tokenizer_token_id(const struct tokenizer *t, const char *token);
 /* Appends the ids of text[0..n). Special and added tokens written in the text become their ids; add_special also adds what
  * the post-processor adds (BOS/EOS). */
 coe_status tokenizer_encode(const struct tokenizer *t, struct ids *out, const char *text, size_t n, bool add_special);
-/* Appends the text of the ids; skip_special leaves special tokens out. COE_E_USAGE for an id outside the vocabulary. */
+/* Appends the text of the ids; skip_special leaves special tokens out. Byte-level tokenizers give the exact bytes, which need
+ * not be UTF-8 (utf8_lossy makes them so). COE_E_USAGE for an id outside the vocabulary. */
 coe_status tokenizer_decode(const struct tokenizer *t, struct str *out, const int32_t *ids, size_t n, bool skip_special);
 
 /* Decoding one id at a time: only whole characters come out; stream_flush gives what is left. */
@@ -39,6 +42,11 @@ coe_status decode_stream_open(struct decode_stream **out, const struct tokenizer
 void decode_stream_close(struct decode_stream *s);
 coe_status decode_stream_push(struct decode_stream *s, struct str *out, int32_t id);
 coe_status decode_stream_flush(struct decode_stream *s, struct str *out);
+
+/* Appends the text with a U+FFFD for each maximal part that is not UTF-8 (as the Unicode standard advises), or for each byte
+ * of such parts. */
+void utf8_lossy(struct str *out, const char *text, size_t n);
+void utf8_lossy_bytes(struct str *out, const char *text, size_t n);
 
 /* Training. `next` hands over pieces of text until it answers false through *more. Writes a tokenizer.json. */
 typedef coe_status text_next_fn(void *user, const char **text, size_t *n, bool *more);

@@ -156,9 +156,7 @@ static coe_status add_field(struct text_docs *d, const json_t *doc, const char *
     if (json_is_string(v)) {
         str_add(&d->document, json_string_value(v), json_string_length(v));
     } else if (json_is_number(v)) {
-        char *text = json_dumps(v, JSON_ENCODE_ANY);
-        str_addz(&d->document, text ? text : "");
-        free(text);
+        COE_TRY(json_add_text(&d->document, v, 0));
     } else {
         return coe_fail(COE_E_INPUT, "%s: line %llu: field %.*s is %s, expected a string", input_path(d->in),
                         (unsigned long long)d->line, (int)n, path, json_kind(v));

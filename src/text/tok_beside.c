@@ -1,0 +1,81 @@
+/* tok_beside.c — what the files beside a tokenizer say: tokenizer_config.json (names of BOS and EOS, whether they are added)
+ * and config.json (their ids). */
+#include <string.h>
+
+#include "text/tok.h"
+
+/* The document in a file of the tokenizer's directory, NULL when it is not there. */
+static coe_status read_beside(json_t **out, const char *path, const char *name)
+{
+    *out = NULL;
+    const char *base = path_base(path);
+    char *dir = mem_alloc("paths", strlen(path) + 2);
+    if (!dir) return COE_E_NOMEM;
+    size_t n = (size_t)(base - path);
+    memcpy(dir, path, n);
+    strcpy(dir + n, n ? "" : ".");
+    char *file = path_join(dir, name);
+    mem_free(dir);
+    if (!file) return COE_E_NOMEM;
+    coe_status s = file_exists(file) ? json_read_file(out, file) : COE_OK;
+    mem_free(file);
+    return s;
+}
+
+/* "bos_token": "<s>" or {"content": "<s>", …} */
+static void name_to_id(const struct tokenizer *t, const json_t *config, const char *key, int32_t *id)
+{
+    const json_t *v = json_object_get(config, key);
+    if (json_is_object(v)) v = json_object_get(v, "content");
+    int32_t found = json_is_string(v) ? tokenizer_token_id(t, json_string_value(v)) : -1;
+    if (found >= 0) *id = found;
+}
+
+static void number_to_id(const struct tokenizer *t, const json_t *config, const char *key, int32_t *id)
+{
+    const json_t *v = json_object_get(config, key);
+    if (json_is_array(v)) v = json_array_get(v, 0);
+    if (json_is_integer(v) && *id < 0 && json_integer_value(v) >= 0 && json_integer_value(v) < t->n_ids) *id = (int32_t)json_integer_value(v);
+}
+
+static void guess_eos(struct tokenizer *t)
+{
+    static const char *const names[] = { "<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "<|im_end|>" };
+    for (size_t i = 0; i < COE_COUNT(names) && t->eos < 0; i++)
+        for (size_t k = 0; k < t->added.n && t->eos < 0; k++)
+            if (t->added.at[k].n == strlen(names[i]) && !memcmp(t->added_text.at + t->added.at[k].at, names[i], t->added.at[k].n))
+                t->eos = t->added.at[k].id;
+}
+
+/* add_bos_token and add_eos_token count where the file itself adds nothing. A SentencePiece model never says; without a
+ * configuration it gets the usual: BOS if it has one, else EOS. */
+static coe_status add_ends(struct tokenizer *t, const json_t *config)
+{
+    bool spm = t->tab.flags & TOK_SPM, bos = spm && t->bos >= 0, eos = spm && t->bos < 0;
+    if (t->before.n || t->after.n) return COE_OK;
+    COE_TRY(json_get_bool(config, "add_bos_token", &bos, t->name));
+    COE_TRY(json_get_bool(config, "add_eos_token", &eos, t->name));
+    if (bos && t->bos >= 0 && !VEC_PUSH(&t->before, t->bos)) return COE_E_NOMEM;
+    if (eos && t->eos >= 0 && !VEC_PUSH(&t->after, t->eos)) return COE_E_NOMEM;
+    return COE_OK;
+}
+
+coe_status tok_read_config_beside(struct tokenizer *t, const char *path)
+{
+    json_t *tokens = NULL, *model = NULL;
+    size_t n = strlen(path);
+    if (n > 5 && !strcmp(path + n - 5, ".gguf")) return COE_OK; /* says everything itself */
+    coe_status s = read_beside(&tokens, path, "tokenizer_config.json");
+    if (!s) s = read_beside(&model, path, "config.json");
+    if (!s) {
+        name_to_id(t, tokens, "bos_token", &t->bos);
+        name_to_id(t, tokens, "eos_token", &t->eos);
+        number_to_id(t, model, "bos_token_id", &t->bos);
+        number_to_id(t, model, "eos_token_id", &t->eos);
+        guess_eos(t);
+        s = add_ends(t, tokens);
+    }
+    json_decref(tokens);
+    json_decref(model);
+    return s;
+}
