@@ -31,7 +31,7 @@ bool tok_spelling(const struct tokenizer *t, int32_t id, struct str *out)
 {
     const struct added_token *a = tok_added(t, id);
     if (a) {
-        if (a->n) str_add(out, t->added_text.at + a->at, a->n);
+        if (a->shown_n) str_add(out, t->added_text.at + a->shown_at, a->shown_n);
         return true;
     }
     if (id < 0 || id >= (int32_t)t->tab.n_vocab || t->tab.type[id] == TOK_ABSENT) return false;
@@ -212,7 +212,7 @@ coe_status tok_add_bytes(const struct tokenizer *t, struct str *out, int32_t id)
     const struct added_token *a = tok_added(t, id);
     size_t n;
     if (a) {
-        if (a->n) str_add(out, t->added_text.at + a->at, a->n);
+        if (a->shown_n) str_add(out, t->added_text.at + a->shown_at, a->shown_n);
         return COE_OK;
     }
     if (id < 0 || id >= (int32_t)t->tab.n_vocab || t->tab.type[id] == TOK_ABSENT) return tok_no_such_id(t, id);

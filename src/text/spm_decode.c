@@ -43,8 +43,8 @@ coe_status spm_decode_id(const struct tokenizer *t, struct spm_state *state, str
     const struct added_token *a = tok_added(t, id);
     if (!a && (id < 0 || id >= (int32_t)t->tab.n_vocab || t->tab.type[id] == TOK_ABSENT)) return tok_no_such_id(t, id);
     if (skip_special && tok_is_special(t, id)) return COE_OK;
-    const char *text = a ? t->added_text.at + a->at : tok_text(&t->tab, id, &n);
-    if (a) n = a->n;
+    const char *text = a ? t->added_text.at + a->shown_at : tok_text(&t->tab, id, &n);
+    if (a) n = a->shown_n;
     enum tok_type type = a && id >= (int32_t)t->tab.n_vocab ? TOK_NORMAL : (enum tok_type)t->tab.type[id];
     int byte = type == TOK_BYTE ? tok_byte_of(text, n) : -1;
     if (byte >= 0) {

@@ -66,7 +66,8 @@ struct dec_step {
 struct added_token {
     int32_t id;
     bool single_word, lstrip, rstrip, normalized, special;
-    uint32_t at, n; /* content: added_text.at[at .. at+n) */
+    uint32_t at, n;             /* content: added_text.at[at .. at+n) */
+    uint32_t shown_at, shown_n; /* what it decodes to: the content, normalised if it is matched so */
 };
 struct added_set { /* the tokens of one pass */
     struct trie trie;   /* content → index into added */

@@ -4,6 +4,20 @@
 
 #include "text/tok.h"
 
+#define MAX_BYTES ((uint64_t)1 << 26)
+
+/* Numbers all become reals: "model_max_length" is often 10^30, which is no int64. */
+static coe_status read_document(json_t **out, const char *path)
+{
+    struct str text = { 0 };
+    json_error_t e;
+    coe_status s = file_read(&text, path, MAX_BYTES);
+    if (!s && !(*out = json_loadb(text.at ? text.at : "", text.n, JSON_DECODE_INT_AS_REAL | JSON_ALLOW_NUL, &e)))
+        s = coe_fail(COE_E_INPUT, "%s: line %d column %d: %s", path, e.line, e.column, e.text);
+    str_free(&text);
+    return s;
+}
+
 /* The document in a file of the tokenizer's directory, NULL when it is not there. */
 static coe_status read_beside(json_t **out, const char *path, const char *name)
 {
@@ -17,7 +31,7 @@ static coe_status read_beside(json_t **out, const char *path, const char *name)
     char *file = path_join(dir, name);
     mem_free(dir);
     if (!file) return COE_E_NOMEM;
-    coe_status s = file_exists(file) ? json_read_file(out, file) : COE_OK;
+    coe_status s = file_exists(file) ? read_document(out, file) : COE_OK;
     mem_free(file);
     return s;
 }
@@ -35,7 +49,8 @@ static void number_to_id(const struct tokenizer *t, const json_t *config, const 
 {
     const json_t *v = json_object_get(config, key);
     if (json_is_array(v)) v = json_array_get(v, 0);
-    if (json_is_integer(v) && *id < 0 && json_integer_value(v) >= 0 && json_integer_value(v) < t->n_ids) *id = (int32_t)json_integer_value(v);
+    double x = json_is_number(v) ? json_number_value(v) : -1;
+    if (*id < 0 && x >= 0 && x < t->n_ids) *id = (int32_t)x;
 }
 
 static void guess_eos(struct tokenizer *t)

@@ -1,8 +1,8 @@
 /* unigram.c — the most probable way to cut a text into pieces (Viterbi over its bytes).
  *
  * best[end] is the best path to `end`; a later path replaces it only when strictly better. A character that no piece covers
- * alone may be unknown, at the lowest score minus 10. SentencePiece compares in double and keeps sums in float; the other
- * libraries keep doubles. Neighbouring unknown characters become one. */
+ * alone may be unknown, at the lowest score minus 10. SentencePiece sums in float, the other libraries in double, and on runs
+ * of one letter that decides. Neighbouring unknown characters become one. */
 #include "text/tok.h"
 
 static double piece_score(const struct tokenizer *t, int32_t id, size_t bytes)
@@ -14,8 +14,9 @@ static double piece_score(const struct tokenizer *t, int32_t id, size_t bytes)
 
 static inline void offer(const struct tokenizer *t, struct best_path *to, double score, int32_t id, size_t from)
 {
+    if (t->single_precision) score = (double)(float)score;
     if (to->from != UINT32_MAX && !(score > to->score)) return;
-    *to = (struct best_path){ t->single_precision ? (double)(float)score : score, id, (uint32_t)from };
+    *to = (struct best_path){ score, id, (uint32_t)from };
 }
 
 static void extend_from(struct encoder *e, const char *text, size_t n, size_t at, size_t len)
@@ -33,9 +34,7 @@ static void extend_from(struct encoder *e, const char *text, size_t n, size_t at
         offer(t, &best[i], piece_score(t, id, i - at) + here, id, at);
         if (i - at == len) covered = true;
     }
-    if (covered) return;
-    const double unknown = t->single_precision ? (double)((float)t->unk_score + (float)here) : t->unk_score + here;
-    offer(t, &best[at + len], unknown, -1, at);
+    if (!covered) offer(t, &best[at + len], t->unk_score + here, -1, at);
 }
 
 /* Ids along the best path, whose links go backwards: they are turned round first. */
