@@ -80,7 +80,8 @@ struct moe_weights {
 #define MAX_ITERATIONS 16
 
 /* The route hook: what a plan edits at run time. keep [n_experts], 0 = the expert is masked (logit -inf before anything
- * else); NULL: all kept. k becomes min(k, kept). */
+ * else); NULL: all kept. k becomes min(k, kept); with groups, which must keep the same number each: min(k, kept in the groups
+ * that a token may use). */
 struct route_hook {
     const uint8_t *keep;
     int32_t n_kept;

@@ -42,7 +42,8 @@ static float group_value(enum group_score kind, const float *s, int32_t n)
         if (s[i] > best) second = best, best = s[i];
         else if (s[i] > second) second = s[i];
     }
-    return kind == GROUP_MAX || n < 2 ? best : best + second;
+    /* second stays -inf when the group has one expert left: a masked group scores like the smaller one it stands for */
+    return kind == GROUP_MAX || second == -INFINITY ? best : best + second;
 }
 
 /* Scores outside the topk_group best groups become -inf; equal groups: the lower one stays. */
@@ -143,7 +144,7 @@ coe_status moe_route(struct nn *c, struct route_record *rec, const struct moe_sp
     const struct selection_part *selection = part->impl;
     const int32_t n = (int32_t)z->cols, tokens = (int32_t)z->rows;
     int32_t k = spec->router.top_k;
-    if (hook && hook->keep) k = COE_MIN(k, hook->n_kept);
+    if (hook && hook->keep) k = COE_MIN(k, COE_MAX(1, spec->router.topk_group * (hook->n_kept / spec->router.n_group)));
     rec->spec = spec;
     rec->z = z;
     rec->selection_bias = selection_bias;
