@@ -158,7 +158,7 @@ static coe_status count_place(void *user, struct place p, int64_t rows, int64_t 
     c->sizes.by_class[slot_info[p.slot].class] += n;
     if (slot_info[p.slot].scope == SCOPE_EXPERT) {
         const struct moe_spec *m = &c->s->layer[p.layer].moe;
-        if (p.expert < m->router.top_k) c->sizes.active += n; /* all experts of a layer have one size */
+        if (p.expert < m->router.top_k) c->sizes.active += n * m->chain.n_iterations; /* all experts of a layer have one size */
     } else if (p.slot != SLOT_EMBED || c->s->tied) {
         c->sizes.active += n; /* an untied embedding is a table look-up */
     }
