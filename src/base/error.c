@@ -19,6 +19,8 @@ coe_status coe_fail(coe_status status, const char *format, ...)
     va_start(ap, format);
     vsnprintf(text, sizeof text, format, ap);
     va_end(ap);
+    for (char *c = text; *c; c++) /* names from foreign files: a message stays one line and steers no terminal */
+        if ((unsigned char)*c < 0x20 || *c == 0x7F) *c = '?';
     memcpy(message, text, sizeof message);
     last_status = status;
     return status;

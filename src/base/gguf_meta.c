@@ -10,9 +10,11 @@ static const uint8_t type_bytes[GGUF_N_TYPES] = { 1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 
 
 static size_t left(const struct gguf_meta *m) { return (size_t)(m->end - m->at); }
 
-static coe_status short_file(const struct gguf_meta *m, const char *what)
+/* key: empty where it is the key that is cut */
+static coe_status short_file(const struct gguf_meta *m, struct gguf_text key, const char *what)
 {
-    return coe_fail(COE_E_INPUT, "%s: GGUF: the file ends inside %s (key %llu of %llu)", m->where, what, (unsigned long long)m->done + 1,
+    return coe_fail(COE_E_INPUT, "%s: GGUF: the file ends inside %s%s%.*s (key %llu of %llu)", m->where, what,
+                    key.n ? " of " : "", (int)COE_MIN(key.n, (size_t)80), key.at, (unsigned long long)m->done + 1,
                     (unsigned long long)m->n_keys);
 }
 
@@ -27,21 +29,24 @@ static bool take(struct gguf_meta *m, void *to, size_t n)
 coe_status gguf_meta_begin(struct gguf_meta *m, const void *bytes, size_t n, const char *where)
 {
     *m = (struct gguf_meta){ .at = bytes, .end = (const unsigned char *)bytes + n, .where = where };
-    if (n < 24 || memcmp(bytes, "GGUF", 4) != 0) return coe_fail(COE_E_INPUT, "%s: is not a GGUF file", where);
+    if (n < 24 || memcmp(bytes, "GGUF", 4) != 0)
+        return coe_fail(COE_E_INPUT, "%s: %s", where, n ? "is not a GGUF file" : "is empty, expected a GGUF file");
     m->at += 4;
     take(m, &m->version, 4);
     take(m, &m->n_tensors, 8);
     take(m, &m->n_keys, 8);
+    if (m->version && !(m->version & 0xFFFF))
+        return coe_fail(COE_E_INPUT, "%s: GGUF: is big-endian, expected little-endian", where);
     if (m->version < 2 || m->version > 3) return coe_fail(COE_E_INPUT, "%s: GGUF version %u, expected 2 or 3", where, m->version);
     if (m->n_keys > MAX_KEYS) return coe_fail(COE_E_INPUT, "%s: GGUF: %llu keys, at most %d", where, (unsigned long long)m->n_keys, MAX_KEYS);
     return COE_OK;
 }
 
-static coe_status skip_strings(struct gguf_meta *m, uint64_t count)
+static coe_status skip_strings(struct gguf_meta *m, struct gguf_text key, uint64_t count)
 {
     for (uint64_t i = 0; i < count; i++) {
         uint64_t n;
-        if (!take(m, &n, 8) || n > left(m)) return short_file(m, "a string");
+        if (!take(m, &n, 8) || n > left(m)) return short_file(m, key, "a string");
         m->at += n;
     }
     return COE_OK;
@@ -51,17 +56,18 @@ static coe_status take_value(struct gguf_meta *m, struct gguf_value *out)
 {
     uint32_t type;
     out->count = 1;
-    if (!take(m, &type, 4)) return short_file(m, "a type");
+    if (!take(m, &type, 4)) return short_file(m, out->key, "the type");
     out->array = type == GGUF_ARRAY;
-    if (out->array && (!take(m, &type, 4) || !take(m, &out->count, 8))) return short_file(m, "an array");
+    if (out->array && (!take(m, &type, 4) || !take(m, &out->count, 8))) return short_file(m, out->key, "the array");
     if (type >= GGUF_N_TYPES || type == GGUF_ARRAY)
-        return coe_fail(COE_E_INPUT, "%s: GGUF: %.*s has type %u", m->where, (int)COE_MIN(out->key.n, (size_t)80), out->key.at, type);
+        return coe_fail(COE_E_INPUT, "%s: GGUF: %.*s %s %u", m->where, (int)COE_MIN(out->key.n, (size_t)80), out->key.at,
+                        out->array && type == GGUF_ARRAY ? "is an array of arrays, type" : "has the unknown type", type);
     out->type = (enum gguf_type)type;
     out->at = m->at;
     if (type == GGUF_STRING) {
-        COE_TRY(skip_strings(m, out->count));
+        COE_TRY(skip_strings(m, out->key, out->count));
     } else {
-        if (out->count > left(m) / type_bytes[type]) return short_file(m, "an array");
+        if (out->count > left(m) / type_bytes[type]) return short_file(m, out->key, "the array");
         m->at += out->count * type_bytes[type];
     }
     out->end = m->at;
@@ -73,7 +79,7 @@ coe_status gguf_meta_next(struct gguf_meta *m, struct gguf_value *out, bool *mor
     uint64_t n;
     *more = m->done < m->n_keys;
     if (!*more) return COE_OK;
-    if (!take(m, &n, 8) || n > left(m)) return short_file(m, "a key");
+    if (!take(m, &n, 8) || n > left(m)) return short_file(m, (struct gguf_text){ "", 0 }, "a key");
     if (n > MAX_KEY_BYTES) return coe_fail(COE_E_INPUT, "%s: GGUF: a key of %llu bytes", m->where, (unsigned long long)n);
     out->key = (struct gguf_text){ (const char *)m->at, (size_t)n };
     m->at += n;
