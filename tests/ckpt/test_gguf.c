@@ -289,6 +289,40 @@ static void every_hostile_gguf_file_is_refused(void **state)
     fclose(f);
 }
 
+/* Every model of the fixtures through the writer: the same metadata and tensors, bit for bit. */
+static void models_come_back_bit_for_bit(void **state)
+{
+    (void)state;
+    static const char *const models[] = { "gguf/llama/q8_0.gguf", "gguf/mixtral-wide/q4_k_m.gguf",
+                                          "gguf/gpt-oss/mxfp4_moe.gguf", "gguf/deepseek2/f32.gguf" };
+    for (size_t k = 0; k < COE_COUNT(models); k++) {
+        need_fixture(models[k]);
+        struct ckpt *a, *b;
+        struct gguf_out o = { 0 };
+        char hex[2][17];
+        assert_ok(ckpt_open(&a, fixture(models[k])));
+        struct ckpt_item *items = calloc(ckpt_count(a), sizeof *items);
+        for (size_t i = 0; i < ckpt_count(a); i++) items[i].t = *ckpt_at(a, i);
+        for (size_t i = 0; i < ckpt_gguf(a)->n; i++) gguf_add_value(&o, &ckpt_gguf(a)->at[i]);
+        assert_ok(gguf_write(temp_path("again.gguf"), &o, items, ckpt_count(a)));
+        assert_ok(ckpt_open(&b, temp_path("again.gguf")));
+        assert_int_equal(ckpt_count(a), ckpt_count(b));
+        for (size_t i = 0; i < ckpt_count(a); i++)
+            assert_memory_equal(ckpt_at(a, i)->data, ckpt_at(b, i)->data, (size_t)tensor_bytes(ckpt_at(a, i)));
+        assert_ok(ckpt_fingerprint(a, hex[0]));
+        assert_ok(ckpt_fingerprint(b, hex[1]));
+        assert_string_equal(hex[0], hex[1]);
+        json_t *x = gguf_json(ckpt_gguf(a), SIZE_MAX), *y = gguf_json(ckpt_gguf(b), SIZE_MAX);
+        assert_true(json_equal(x, y));
+        json_decref(x);
+        json_decref(y);
+        gguf_out_free(&o);
+        free(items);
+        ckpt_close(a);
+        ckpt_close(b);
+    }
+}
+
 static void the_reference_reader_agrees(void **state)
 {
     (void)state;
@@ -316,6 +350,7 @@ int main(void)
         cmocka_unit_test(a_file_cut_at_any_byte_is_refused),
         cmocka_unit_test(a_flipped_bit_never_leads_out_of_the_file),
         cmocka_unit_test(a_split_model_opens_by_any_of_its_files),
+        cmocka_unit_test(models_come_back_bit_for_bit),
         cmocka_unit_test(every_hostile_gguf_file_is_refused),
         cmocka_unit_test(the_reference_reader_agrees),
     };

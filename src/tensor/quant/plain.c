@@ -77,6 +77,33 @@ void decode_mxfp4(float *y, const uint8_t *b)
     }
 }
 
+static int nibble(const uint8_t *b, int i) { return b[i / 2] >> 4 * (i % 2) & 15; }
+
+void mxfp4_from_pairs(void *dst, const void *blocks, const void *scales, int64_t n)
+{
+    const uint8_t *q = blocks, *e = scales;
+    uint8_t *b = dst;
+    for (int64_t i = 0; i < n; i += 32, q += 16, b += 17) {
+        b[0] = *e++;
+        for (int j = 0; j < 16; j++) b[1 + j] = (uint8_t)(nibble(q, j) | nibble(q, j + 16) << 4);
+    }
+}
+
+void mxfp4_to_pairs(void *blocks, void *scales, const void *src, int64_t n)
+{
+    const uint8_t *b = src;
+    uint8_t *q = blocks, *e = scales;
+    for (int64_t i = 0; i < n; i += 32, q += 16, b += 17) {
+        *e++ = b[0];
+        for (int j = 0; j < 16; j++) {
+            /* values 2j and 2j + 1: both in the low nibbles for j < 8, both in the high ones after */
+            const uint8_t *pair = b + 1 + 2 * (j % 8);
+            const int shift = 4 * (j / 8);
+            q[j] = (uint8_t)((pair[0] >> shift & 15) | (pair[1] >> shift & 15) << 4);
+        }
+    }
+}
+
 void decode_nvfp4(float *y, const uint8_t *b)
 {
     for (int s = 0; s < 4; s++) {

@@ -31,4 +31,10 @@ int32_t dtype_ggml_id(enum dtype t);
 void fp8_decode_rows(float *dst, const void *src, const float *scale, int64_t first_row, int64_t n_rows, int64_t cols,
                      int64_t block_rows, int64_t block_cols);
 
+/* MXFP4 as gpt-oss checkpoints hold it: NAME_blocks [rows, cols / 32, 16], where byte b of a block has value 2b in its
+ * low and 2b + 1 in its high nibble, and NAME_scales [rows, cols / 32]. dst = the same n values as blocks of DT_MXFP4,
+ * without loss; and back. */
+void mxfp4_from_pairs(void *dst, const void *blocks, const void *scales, int64_t n);
+void mxfp4_to_pairs(void *blocks, void *scales, const void *src, int64_t n);
+
 #endif

@@ -183,6 +183,23 @@ static void fp8_blocks_have_their_scales(void **state)
     for (int i = 0; i < 10; i++) assert_true(y[i] == expected[i]);
 }
 
+/* byte 0 = 0x21: values 1, 2 -> low nibbles of bytes 0 and 1; byte 8 = 0x43: values 16 and 17 -> their high nibbles */
+static void mxfp4_pairs_are_permuted_nibbles(void **state)
+{
+    (void)state;
+    uint8_t pairs[32] = { 0x21 }, scales[2] = { 130, 9 }, b[34], back[32], scales_back[2];
+    pairs[8] = 0x43;
+    for (int i = 16; i < 32; i++) pairs[i] = (uint8_t)(i * 37);
+    mxfp4_from_pairs(b, pairs, scales, 64);
+    assert_int_equal(b[0], 130);
+    assert_int_equal(b[1], 0x31);
+    assert_int_equal(b[2], 0x42);
+    assert_int_equal(b[17], 9);
+    mxfp4_to_pairs(back, scales_back, b, 64);
+    assert_memory_equal(back, pairs, 32);
+    assert_memory_equal(scales_back, scales, 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -195,6 +212,7 @@ int main(void)
         cmocka_unit_test(nan_and_infinity_do_no_harm),
         cmocka_unit_test(rows_are_independent),
         cmocka_unit_test(fp8_blocks_have_their_scales),
+        cmocka_unit_test(mxfp4_pairs_are_permuted_nibbles),
     };
     return cmocka_run_group_tests_name("tensor/quant", tests, NULL, NULL);
 }
