@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/model.h"
+#include "plan/plan.h"
 
 coe_status coe_model_open(coe_model **out, const char *path, const coe_open_opts *opts)
 {
@@ -10,10 +10,12 @@ coe_status coe_model_open(coe_model **out, const char *path, const coe_open_opts
     *out = NULL;
     if (!path) return coe_fail(COE_E_USAGE, "coe_model_open: the path is NULL");
     if (o.threads < 0) return coe_fail(COE_E_USAGE, "%s: %d threads", path, o.threads);
-    if (o.plan_path) return coe_fail(COE_E_USAGE, "%s: plans are not part of this build", o.plan_path);
     coe_set_threads(o.threads);
     if (o.memory_bytes) mem_set_budget(o.memory_bytes);
-    return model_open(out, path);
+    COE_TRY(model_open(out, path));
+    coe_status s = o.plan_path ? plan_open_live(*out, o.plan_path) : COE_OK;
+    if (s) model_close(*out), *out = NULL;
+    return s;
 }
 
 void coe_model_close(coe_model *m) { model_close(m); }

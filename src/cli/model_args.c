@@ -2,10 +2,17 @@
 #include "cli/model_args.h"
 
 #include "base/file.h"
+#include "plan/plan.h"
 
 coe_status cli_open_model(struct cli *c, int i, struct coe_model **out)
 {
-    return model_open(out, cli_arg(c, i));
+    const char *plan = cli_str(c, "plan", NULL);
+    COE_TRY(model_open(out, cli_arg(c, i)));
+    coe_status s = plan ? plan_open_live(*out, plan) : COE_OK;
+    if (!s) return COE_OK;
+    model_close(*out);
+    *out = NULL;
+    return s;
 }
 
 coe_status cli_open_text_model(struct cli *c, int i, struct coe_model **out)
