@@ -106,17 +106,20 @@ coe_status expert_view_draw(const struct expert_view *v, FILE *to)
     return ok ? COE_OK : COE_E_NOMEM;
 }
 
-/* A token's text in at most 14 columns, everything that is not a plain character as a dot. */
+/* A token's text in 14 columns: characters as they are, control characters and lone bytes as dots. */
 static coe_status print_token(const struct expert_view *v, FILE *to, int32_t id)
 {
     struct str text = { 0 };
     coe_status s = v->m->tokenizer ? tokenizer_decode(v->m->tokenizer, &text, &id, 1, false) : COE_OK;
     if (!s) s = str_check(&text);
-    char shown[16];
-    size_t n = 0;
-    for (; !s && n < text.n && n < 14; n++) shown[n] = text.at[n] >= ' ' && text.at[n] <= '~' ? text.at[n] : '.';
-    shown[n] = 0;
-    if (!s) fprintf(to, "%-14s", shown);
+    int columns = 0;
+    for (size_t i = 0; !s && i < text.n && columns < 13; columns++) {
+        const int len = utf8_decode(text.at + i, text.n - i, NULL);
+        if (len < 1 || (unsigned char)text.at[i] < ' ' || text.at[i] == 127) fputc('.', to);
+        else fwrite(text.at + i, 1, (size_t)len, to);
+        i += len > 0 ? (size_t)len : 1;
+    }
+    if (!s) fprintf(to, "%*s", 14 - columns, "");
     str_free(&text);
     return s;
 }

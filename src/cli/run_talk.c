@@ -65,8 +65,14 @@ static coe_status answer_line(struct talk *t, const char *line)
         return COE_OK;
     }
     if (!s && t->stop == STOP_CONTEXT) log_note("the context is full; /reset starts anew");
-    if (!s && t->stop == STOP_INTERRUPTED) coe_interrupt_clear();
     return s ? s : talk_show(t);
+}
+
+static coe_status take_line(struct talk *t, const char *line, bool *leave)
+{
+    if (*line) add_history(line);
+    if (*line == '/') return command(t, line, leave);
+    return *line || !t->s->position ? answer_line(t, line) : COE_OK;
 }
 
 coe_status talk_loop(struct talk *t)
@@ -78,11 +84,12 @@ coe_status talk_loop(struct talk *t)
     stifle_history(HISTORY_LINES);
     if (path) read_history(path);
     log_note("%s: type a text and Enter; /help lists the commands", t->m->path);
-    while (!s && !leave && (line = readline("> "))) {
-        coe_interrupt_clear(); /* a Ctrl-C at the prompt only ends the line */
-        if (*line) add_history(line);
-        if (*line == '/') s = command(t, line, &leave);
-        else if (*line || !t->s->position) s = answer_line(t, line);
+    while (!s && !leave) {
+        line = readline("> ");
+        if (!line && !coe_interrupted()) break;
+        if (line) s = take_line(t, line, &leave);
+        else putchar('\n'); /* Ctrl-C only ends the line that was being typed */
+        coe_interrupt_clear();
         free(line); /* libedit allocates it */
     }
     if (path) write_history(path);
