@@ -26,7 +26,8 @@ static coe_status read_opts(const struct cli *c, struct convert_opts *o)
 {
     const char *gate = cli_str(c, "gate", "independent");
     COE_TRY(read_type(c, &o->type));
-    if (strcmp(gate, "independent") && strcmp(gate, "shared")) return coe_fail(COE_E_USAGE, "--gate %s: expected independent or shared", gate);
+    if (strcmp(gate, "independent") && strcmp(gate, "shared"))
+        return coe_fail(COE_E_USAGE, "--gate %s: expected independent or shared", gate);
     if (cli_given(c, "gate") && !cli_given(c, "chain")) return coe_fail(COE_E_USAGE, "--gate belongs to --chain");
     if (cli_flag(c, "fuse") && cli_flag(c, "unfuse")) return coe_fail(COE_E_USAGE, "--fuse or --unfuse, not both");
     o->chain = (int32_t)cli_int(c, "chain", 0);
@@ -47,13 +48,13 @@ static void print_report(const struct convert_report *r, const char *out, bool d
 {
     char before[32], after[32];
     if (json) {
-        cli_print_json(json_pack("{s:s, s:b, s:I, s:I, s:I, s:I}", "output", out, "dry_run", dry, "tensors", (json_int_t)r->n_tensors,
-                                 "bytes_before", (json_int_t)r->bytes_before, "bytes", (json_int_t)r->bytes, "overflowed",
-                                 (json_int_t)r->overflowed));
+        cli_print_json(json_pack("{s:s, s:b, s:I, s:I, s:I, s:I}", "output", out, "dry_run", dry, "tensors",
+                                 (json_int_t)r->n_tensors, "bytes_before", (json_int_t)r->bytes_before, "bytes",
+                                 (json_int_t)r->bytes, "overflowed", (json_int_t)r->overflowed));
         return;
     }
-    printf("%s%s: %zu tensors, %s (before: %s)\n", dry ? "would write " : "", out, r->n_tensors, cli_bytes(r->bytes, after),
-           cli_bytes(r->bytes_before, before));
+    printf("%s%s: %zu tensors, %s (before: %s)\n", dry ? "would write " : "", out, r->n_tensors,
+           cli_bytes(r->bytes, after), cli_bytes(r->bytes_before, before));
 }
 
 static coe_status run(struct cli *c)
@@ -70,7 +71,8 @@ static coe_status run(struct cli *c)
     coe_status s = model_open(&m, in);
     if (!s) s = model_convert(m, dry ? NULL : out, &o, &r);
     if (!s && r.overflowed)
-        log_warn("%s: %llu values are beyond the range of F16 and became infinite; bf16 would hold them", out, (unsigned long long)r.overflowed);
+        log_warn("%s: %llu values are beyond the range of F16 and became infinite; bf16 would hold them", out,
+                 (unsigned long long)r.overflowed);
     if (!s) print_report(&r, out, dry, cli_flag(c, "json"));
     model_close(m);
     return s;
@@ -79,17 +81,23 @@ static coe_status run(struct cli *c)
 static const struct cli_opt opts[] = {
     { "dtype", 0, OPT_STR, "TYPE", "f32, bf16 or f16 (default: as stored)", 0, 0, false },
     { "chain", 0, OPT_INT, "C", "run each layer's experts C times, exact at the start (coe_weight = 0)", 2, 16, false },
-    { "gate", 0, OPT_STR, "KIND", "with --chain: independent (a router for each pass, the default) or shared", 0, 0, false },
-    { "fuse", 0, OPT_FLAG, NULL, "write all experts of a layer as one tensor, where the family has such a form", 0, 0, false },
+    { "gate", 0, OPT_STR, "KIND", "with --chain: independent (a router for each pass, the default) or shared", 0, 0,
+      false },
+    { "fuse", 0, OPT_FLAG, NULL, "write all experts of a layer as one tensor, where the family has such a form", 0, 0,
+      false },
     { "unfuse", 0, OPT_FLAG, NULL, "write every expert's matrices apart", 0, 0, false },
     { "shard-size", 0, OPT_SIZE, "SIZE", "largest file of weights (default 5G)", 0, 0, false },
     { "dry-run", 0, OPT_FLAG, NULL, "only say what would be written", 0, 0, false },
-    CLI_JSON, CLI_THREADS, CLI_MEMORY,
+    CLI_JSON,
+    CLI_THREADS,
+    CLI_MEMORY,
 };
 static const struct verb verb = {
     .usage = "IN OUT",
-    .details = "Writes the model IN as the directory OUT, tensor by tensor, never holding more than one in memory. OUT appears as\n"
-               "a whole when all is written. --chain turns the MoE layers of any model into chains: the experts are kept, each\n"
+    .details = "Writes the model IN as the directory OUT, tensor by tensor, never holding more than one in memory. OUT "
+               "appears as\n"
+               "a whole when all is written. --chain turns the MoE layers of any model into chains: the experts are "
+               "kept, each\n"
                "pass gets a copy of the router, and the result computes the same bits until it is trained further.",
     .example = "  coe convert models/tales tales-f32 --dtype f32\n"
                "  coe convert OLMoE-1B-7B olmoe-chain --chain 2",

@@ -8,7 +8,10 @@
 
 #define LABEL 48 /* bytes of "layer 12 pass 1", for any number */
 
-static const struct moe_spec *moe_at(const struct coe_model *m, int32_t l) { return m->spec.layer[l].is_moe ? &m->spec.layer[l].moe : NULL; }
+static const struct moe_spec *moe_at(const struct coe_model *m, int32_t l)
+{
+    return m->spec.layer[l].is_moe ? &m->spec.layer[l].moe : NULL;
+}
 
 coe_status expert_view_open(struct expert_view *v, const struct coe_model *m, bool keep_tokens)
 {
@@ -71,7 +74,8 @@ void expert_view_reset(struct expert_view *v)
 }
 
 /* Shares of one record; an expert that a live plan masks has none. */
-static void fill_row(const struct expert_view *v, int32_t l, int32_t iteration, struct heat_row *row, double *value, char *label)
+static void fill_row(const struct expert_view *v, int32_t l, int32_t iteration, struct heat_row *row, double *value,
+                     char *label)
 {
     const struct moe_spec *moe = moe_at(v->m, l);
     const int32_t r = v->first[l] + iteration;
@@ -86,7 +90,8 @@ static void fill_row(const struct expert_view *v, int32_t l, int32_t iteration, 
 coe_status expert_view_draw(const struct expert_view *v, FILE *to)
 {
     struct arena a = { 0 };
-    if (!v->n_records) return fputs("this model has no experts: every layer is dense\n", to) < 0 ? COE_E_FAILED : COE_OK;
+    if (!v->n_records)
+        return fputs("this model has no experts: every layer is dense\n", to) < 0 ? COE_E_FAILED : COE_OK;
     struct heat_row *row = arena_push(&a, (size_t)v->n_records * sizeof *row);
     bool ok = row;
     int32_t n = 0;
@@ -100,8 +105,13 @@ coe_status expert_view_draw(const struct expert_view *v, FILE *to)
         }
     }
     if (ok)
-        heatmap_print(to, &(struct heatmap){ .row = row, .n_rows = n, .columns = "expert", .values = "of the tokens", .percent = true,
-                                             .colours = terminal_colours(to), .width = terminal_width(to) });
+        heatmap_print(to, &(struct heatmap){ .row = row,
+                                             .n_rows = n,
+                                             .columns = "expert",
+                                             .values = "of the tokens",
+                                             .percent = true,
+                                             .colours = terminal_colours(to),
+                                             .width = terminal_width(to) });
     arena_free(&a);
     return ok ? COE_OK : COE_E_NOMEM;
 }
@@ -158,9 +168,10 @@ json_t *expert_view_json(const struct expert_view *v)
         for (int32_t t = 0; v->first[l] >= 0 && t < moe_at(v->m, l)->chain.n_iterations; t++) {
             const int32_t r = v->first[l] + t;
             json_t *counts = json_array();
-            for (int32_t e = 0; e < moe_at(v->m, l)->n_experts; e++) json_array_append_new(counts, json_integer((json_int_t)v->counts[r][e]));
-            json_array_append_new(list, json_pack("{s:i, s:i, s:I, s:o}", "layer", l, "iteration", t, "tokens", (json_int_t)v->tokens[r],
-                                                  "counts", counts));
+            for (int32_t e = 0; e < moe_at(v->m, l)->n_experts; e++)
+                json_array_append_new(counts, json_integer((json_int_t)v->counts[r][e]));
+            json_array_append_new(list, json_pack("{s:i, s:i, s:I, s:o}", "layer", l, "iteration", t, "tokens",
+                                                  (json_int_t)v->tokens[r], "counts", counts));
         }
     return list;
 }

@@ -1,4 +1,5 @@
-/* expert_view.h — which experts worked while a session ran: counts and, on request, every token's experts, drawn for people.
+/* expert_view.h — which experts worked while a session ran: counts and, on request, every token's experts, drawn for
+ * people.
  *
  *     struct expert_view v;
  *     COE_TRY(expert_view_open(&v, model, keep_tokens));

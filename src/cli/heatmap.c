@@ -1,5 +1,5 @@
-/* heatmap.c — see heatmap.h. Colours are cells of the 256-colour palette, from near black over red to pale yellow, so that they
- * read on dark and light screens alike; without colours the four shades of a block stand for them. */
+/* heatmap.c — see heatmap.h. Colours are cells of the 256-colour palette, from near black over red to pale yellow, so
+ * that they read on dark and light screens alike; without colours the four shades of a block stand for them. */
 #include "cli/heatmap.h"
 
 #include <math.h>

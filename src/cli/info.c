@@ -76,8 +76,9 @@ static void print_experts(const struct spec *s)
     putchar('\n');
     const struct chain_spec *c = &m->chain;
     if (c->n_iterations > 1)
-        printf("  chain         %d passes, %s, %s residual%s\n", c->n_iterations, c->shared_gate ? "one router" : "a router each",
-               residual_name[c->residual], c->learned_weight ? ", learned weight" : "");
+        printf("  chain         %d passes, %s, %s residual%s\n", c->n_iterations,
+               c->shared_gate ? "one router" : "a router each", residual_name[c->residual],
+               c->learned_weight ? ", learned weight" : "");
 }
 
 static void print_classes(const struct spec_sizes *sizes, const struct weights *w)
@@ -92,7 +93,8 @@ static void print_classes(const struct spec_sizes *sizes, const struct weights *
     }
 }
 
-static void print_model(const struct coe_model *m, const struct spec_sizes *sizes, const struct weights *w, const char *hex)
+static void print_model(const struct coe_model *m, const struct spec_sizes *sizes, const struct weights *w,
+                        const char *hex)
 {
     const struct spec *s = &m->spec;
     const struct attn_spec *a = &s->layer[0].attn;
@@ -100,11 +102,11 @@ static void print_model(const struct coe_model *m, const struct spec_sizes *size
     printf("%s: %s\n", m->path, m->family_part->summary);
     printf("  family        %s\n", s->family);
     printf("  layers        %d, %d of them with experts\n", s->n_layers, count_moe(s));
-    printf("  width         %d; %d heads of %d over %d key/value heads; context %lld\n", s->d_model, a->n_heads, a->head_dim, a->n_kv_heads,
-           (long long)s->max_positions);
+    printf("  width         %d; %d heads of %d over %d key/value heads; context %lld\n", s->d_model, a->n_heads,
+           a->head_dim, a->n_kv_heads, (long long)s->max_positions);
     print_experts(s);
-    printf("  parameters    %.2f million, %.2f million active for a token (%.1f%%)\n", (double)sizes->total / 1e6, (double)sizes->active / 1e6,
-           100.0 * (double)sizes->active / (double)sizes->total);
+    printf("  parameters    %.2f million, %.2f million active for a token (%.1f%%)\n", (double)sizes->total / 1e6,
+           (double)sizes->active / 1e6, 100.0 * (double)sizes->active / (double)sizes->total);
     printf("  weights       %s\n", cli_bytes(ckpt_bytes(m->ckpt), text));
     printf("  vocabulary    %d", s->vocab);
     if (m->tokenizer) {
@@ -130,11 +132,12 @@ static json_t *experts_json(const struct spec *s)
         json_array_append_new(experts, json_integer(layer->is_moe ? layer->moe.n_experts : 0));
         json_array_append_new(top_k, json_integer(layer->is_moe ? layer->moe.router.top_k : 0));
     }
-    json_t *chain = json_pack("{s:i, s:s, s:s, s:s}", "iterations", m->chain.n_iterations, "gate", m->chain.shared_gate ? "shared" : "independent",
-                              "residual", residual_name[m->chain.residual], "weight", m->chain.learned_weight ? "learned" : "one");
-    return json_pack("{s:o, s:o, s:i, s:s, s:b, s:f, s:i, s:o}", "per_layer", experts, "top_k", top_k, "width", m->expert_ffn, "score",
-                     score_name[m->router.score], "renormalize", m->router.renormalize, "scale", (double)m->router.scale, "shared_width",
-                     m->shared_ffn, "chain", chain);
+    json_t *chain = json_pack("{s:i, s:s, s:s, s:s}", "iterations", m->chain.n_iterations, "gate",
+                              m->chain.shared_gate ? "shared" : "independent", "residual",
+                              residual_name[m->chain.residual], "weight", m->chain.learned_weight ? "learned" : "one");
+    return json_pack("{s:o, s:o, s:i, s:s, s:b, s:f, s:i, s:o}", "per_layer", experts, "top_k", top_k, "width",
+                     m->expert_ffn, "score", score_name[m->router.score], "renormalize", m->router.renormalize, "scale",
+                     (double)m->router.scale, "shared_width", m->shared_ffn, "chain", chain);
 }
 
 static json_t *sizes_json(const struct spec_sizes *sizes)
@@ -142,7 +145,8 @@ static json_t *sizes_json(const struct spec_sizes *sizes)
     json_t *by_class = json_object();
     for (int i = 0; i < CLASS_COUNT; i++)
         if (sizes->by_class[i]) json_object_set_new(by_class, class_name[i], json_integer(sizes->by_class[i]));
-    return json_pack("{s:I, s:I, s:o}", "total", (json_int_t)sizes->total, "active", (json_int_t)sizes->active, "by_class", by_class);
+    return json_pack("{s:I, s:I, s:o}", "total", (json_int_t)sizes->total, "active", (json_int_t)sizes->active,
+                     "by_class", by_class);
 }
 
 static json_t *bytes_json(const struct coe_model *m, const struct weights *w)
@@ -161,14 +165,17 @@ static json_t *tokenizer_json(const struct coe_model *m)
     return json_pack("{s:i, s:s}", "vocab", tokenizer_vocab_size(m->tokenizer), "fingerprint", hex);
 }
 
-static json_t *model_json(const struct coe_model *m, const struct spec_sizes *sizes, const struct weights *w, const char *hex)
+static json_t *model_json(const struct coe_model *m, const struct spec_sizes *sizes, const struct weights *w,
+                          const char *hex)
 {
     const struct spec *s = &m->spec;
     const struct attn_spec *a = &s->layer[0].attn;
-    json_t *attention = json_pack("{s:i, s:i, s:i}", "heads", a->n_heads, "kv_heads", a->n_kv_heads, "head_dim", a->head_dim);
-    return json_pack("{s:o, s:s, s:s, s:i, s:i, s:i, s:i, s:I, s:o, s:o, s:o, s:o, s:o, s:s}", "path", cli_json_text(m->path, strlen(m->path)),
-                     "format", "safetensors", "family", s->family, "layers", s->n_layers, "moe_layers", count_moe(s), "d_model", s->d_model,
-                     "vocab", s->vocab, "context", (json_int_t)s->max_positions, "attention", attention, "experts", experts_json(s), "parameters",
+    json_t *attention =
+        json_pack("{s:i, s:i, s:i}", "heads", a->n_heads, "kv_heads", a->n_kv_heads, "head_dim", a->head_dim);
+    return json_pack("{s:o, s:s, s:s, s:i, s:i, s:i, s:i, s:I, s:o, s:o, s:o, s:o, s:o, s:s}", "path",
+                     cli_json_text(m->path, strlen(m->path)), "format", "safetensors", "family", s->family, "layers",
+                     s->n_layers, "moe_layers", count_moe(s), "d_model", s->d_model, "vocab", s->vocab, "context",
+                     (json_int_t)s->max_positions, "attention", attention, "experts", experts_json(s), "parameters",
                      sizes_json(sizes), "bytes", bytes_json(m, w), "tokenizer", tokenizer_json(m), "fingerprint", hex);
 }
 
@@ -181,7 +188,10 @@ static void print_tag(void *user, const char *tag, uint64_t bytes)
     printf("  %-28s %12s\n", tag, cli_bytes(bytes, text));
 }
 
-static void add_tag(void *user, const char *tag, uint64_t bytes) { json_object_set_new(user, tag, json_integer((json_int_t)bytes)); }
+static void add_tag(void *user, const char *tag, uint64_t bytes)
+{
+    json_object_set_new(user, tag, json_integer((json_int_t)bytes));
+}
 
 /* What an open model and one session of it hold; the weights are mapped and not among it. */
 static coe_status ledger(const struct coe_model *m, json_t *into)
@@ -193,7 +203,8 @@ static coe_status ledger(const struct coe_model *m, json_t *into)
         mem_ledger(add_tag, o);
         json_object_set_new(into, "memory", o);
     } else {
-        printf("\n  memory of the open model and a session of %lld tokens (weights are mapped, not counted)\n", (long long)session->capacity);
+        printf("\n  memory of the open model and a session of %lld tokens (weights are mapped, not counted)\n",
+               (long long)session->capacity);
         mem_ledger(print_tag, NULL);
     }
     coe_session_close(session);
@@ -257,7 +268,8 @@ static const struct cli_opt opts[] = {
 };
 static const struct verb verb = {
     .usage = "MODEL",
-    .details = "Describes a model directory, a .safetensors or a .gguf file. Only headers are read: a model of any size is described\n"
+    .details = "Describes a model directory, a .safetensors or a .gguf file. Only headers are read: a model of any "
+               "size is described\n"
                "at once. Parameters that one token uses count each routed expert once for every pass that calls it.",
     .example = "  coe info models/tales\n  coe info --build",
     .opts = opts,

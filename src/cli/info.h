@@ -1,5 +1,5 @@
-/* info.h — the parts of `coe info`: info.c (a model), info_file.c (a file of weights without a known family), info_build.c (this
- * program). */
+/* info.h — the parts of `coe info`: info.c (a model), info_file.c (a file of weights without a known family),
+ * info_build.c (this program). */
 #ifndef COE_CLI_INFO_H
 #define COE_CLI_INFO_H
 

@@ -31,9 +31,9 @@ static json_t *libraries(void)
     const int y = yajl_version();
     snprintf(yajl, sizeof yajl, "%d.%d.%d", y / 10000, y / 100 % 100, y % 100);
     const unsigned xx = XXH_versionNumber();
-    json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "jansson", jansson_version_str(), "libyaml", yaml_get_version_string(), "pcre2",
-                          pcre2, "utf8proc", utf8proc_version(), "zstd", ZSTD_versionString(), "xz", lzma_version_string(), "zlib", zlibVersion(),
-                          "yajl", yajl);
+    json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "jansson", jansson_version_str(), "libyaml",
+                          yaml_get_version_string(), "pcre2", pcre2, "utf8proc", utf8proc_version(), "zstd",
+                          ZSTD_versionString(), "xz", lzma_version_string(), "zlib", zlibVersion(), "yajl", yajl);
     if (o) json_object_set_new(o, "xxhash", json_sprintf("%u.%u.%u", xx / 10000, xx / 100 % 100, xx % 100));
     return o;
 }
@@ -59,8 +59,8 @@ coe_status info_build(struct cli *c)
     COE_TRY(kernels_init());
     json_t *usable = levels(), *libs = libraries();
     if (cli_flag(c, "json")) {
-        cli_print_json(json_pack("{s:s, s:s, s:o, s:s, s:i, s:o}", "version", coe_version(), "compiler", COMPILER, "isa_levels", usable, "isa",
-                                 kern->name, "threads", coe_threads(), "libraries", libs));
+        cli_print_json(json_pack("{s:s, s:s, s:o, s:s, s:i, s:o}", "version", coe_version(), "compiler", COMPILER,
+                                 "isa_levels", usable, "isa", kern->name, "threads", coe_threads(), "libraries", libs));
         return COE_OK;
     }
     printf("coe %s\n  compiler      %s\n  kernels       %s (this CPU has:", coe_version(), COMPILER, kern->name);

@@ -38,7 +38,8 @@ void info_tensors(const struct ckpt *file)
     char shape[96], bytes[32];
     for (size_t i = 0; i < ckpt_count(file); i++) {
         const struct tensor *t = ckpt_at(file, i);
-        printf("%-60s %-6s %-20s %s\n", t->name, dtype_info[t->type].name, tensor_shape_text(t, shape), cli_bytes(tensor_stored_bytes(t), bytes));
+        printf("%-60s %-6s %-20s %s\n", t->name, dtype_info[t->type].name, tensor_shape_text(t, shape),
+               cli_bytes(tensor_stored_bytes(t), bytes));
     }
 }
 
@@ -49,8 +50,9 @@ json_t *info_tensors_json(const struct ckpt *file)
         const struct tensor *t = ckpt_at(file, i);
         json_t *shape = json_array();
         for (int32_t k = 0; k < t->n_dims; k++) json_array_append_new(shape, json_integer(t->dim[k]));
-        json_array_append_new(list, json_pack("{s:o, s:s, s:o, s:I}", "name", cli_json_text(t->name, strlen(t->name)), "type",
-                                              dtype_info[t->type].name, "shape", shape, "bytes", (json_int_t)tensor_stored_bytes(t)));
+        json_array_append_new(list, json_pack("{s:o, s:s, s:o, s:I}", "name", cli_json_text(t->name, strlen(t->name)),
+                                              "type", dtype_info[t->type].name, "shape", shape, "bytes",
+                                              (json_int_t)tensor_stored_bytes(t)));
     }
     return list;
 }
@@ -63,7 +65,8 @@ static void print_metadata(json_t *metadata)
     {
         struct str text = { 0 };
         if (!json_add_text(&text, value, JSON_COMPACT | JSON_ENCODE_ANY))
-            printf("  %-40s %.*s%s\n", key, (int)COE_MIN(text.n, (size_t)100), text.n ? text.at : "", text.n > 100 ? "…" : "");
+            printf("  %-40s %.*s%s\n", key, (int)COE_MIN(text.n, (size_t)100), text.n ? text.at : "",
+                   text.n > 100 ? "…" : "");
         str_free(&text);
     }
 }
@@ -79,11 +82,13 @@ coe_status info_file(struct cli *c, const struct ckpt *file)
     char text[32], hex[17];
     coe_status s = ckpt_fingerprint(file, hex);
     if (!s && gguf && !metadata) s = coe_fail(COE_E_NOMEM, "%s: no memory for the metadata", ckpt_path(file));
-    for (size_t i = 0; i < ckpt_count(file); i++) types.of[ckpt_at(file, i)->type] += tensor_stored_bytes(ckpt_at(file, i));
+    for (size_t i = 0; i < ckpt_count(file); i++)
+        types.of[ckpt_at(file, i)->type] += tensor_stored_bytes(ckpt_at(file, i));
     if (s) goto out;
     if (cli_flag(c, "json")) {
-        json_t *o = json_pack("{s:o, s:s, s:n, s:I, s:I, s:o, s:s}", "path", cli_json_text(ckpt_path(file), strlen(ckpt_path(file))), "format",
-                              format, "family", "tensors", (json_int_t)ckpt_count(file), "bytes", (json_int_t)ckpt_bytes(file), "types",
+        json_t *o = json_pack("{s:o, s:s, s:n, s:I, s:I, s:o, s:s}", "path",
+                              cli_json_text(ckpt_path(file), strlen(ckpt_path(file))), "format", format, "family",
+                              "tensors", (json_int_t)ckpt_count(file), "bytes", (json_int_t)ckpt_bytes(file), "types",
                               info_types_json(&types), "fingerprint", hex);
         if (json_is_string(type)) json_object_set(o, "model_type", (json_t *)(uintptr_t)type);
         if (metadata) json_object_set(o, "metadata", metadata);

@@ -64,7 +64,8 @@ coe_status talk_answer(struct talk *t, const char *text, size_t n)
     coe_status s = encode(t, &ids, text, n);
     const int64_t room = t->s->capacity - t->s->position - (t->g.pending >= 0);
     if (!s && (int64_t)ids.n > room)
-        s = coe_fail(COE_E_USAGE, "the prompt has %zu tokens and the context has room for %lld; see --context", ids.n, (long long)COE_MAX(room, 0));
+        s = coe_fail(COE_E_USAGE, "the prompt has %zu tokens and the context has room for %lld; see --context", ids.n,
+                     (long long)COE_MAX(room, 0));
     const double start = coe_now();
     if (!s) s = generator_feed(&t->g, ids.at, ids.n);
     const double fed = coe_now();
@@ -95,8 +96,9 @@ static coe_status print_json(const struct talk *t, const char *prompt, size_t n)
     for (size_t i = h->n - (size_t)t->n_new - (t->stop == STOP_END); i < h->n - (t->stop == STOP_END); i++)
         json_array_append_new(ids, json_integer(h->at[i]));
     json_t *o = json_pack("{s:o, s:o, s:o, s:I, s:i, s:s, s:f, s:f}", "prompt", cli_json_text(prompt, n), "text",
-                          cli_json_text(t->text.n ? t->text.at : "", t->text.n), "ids", ids, "prompt_tokens", (json_int_t)t->n_prompt, "new_tokens",
-                          t->n_new, "stop", stop_name[t->stop], "prompt_seconds", t->prompt_seconds, "seconds", t->seconds);
+                          cli_json_text(t->text.n ? t->text.at : "", t->text.n), "ids", ids, "prompt_tokens",
+                          (json_int_t)t->n_prompt, "new_tokens", t->n_new, "stop", stop_name[t->stop], "prompt_seconds",
+                          t->prompt_seconds, "seconds", t->seconds);
     if (!o) return coe_fail(COE_E_NOMEM, "no memory for the JSON result");
     if (t->show_experts) json_object_set_new(o, "experts", expert_view_json(&t->view));
     cli_print_json(o);
@@ -115,14 +117,16 @@ static coe_status read_all(struct str *out, const char *path)
         if (!s) str_add(out, buffer, n);
     }
     input_close(in);
-    if (!s && out->n > MAX_PROMPT) s = coe_fail(COE_E_USAGE, "%s: a prompt of more than %zu MB", path, MAX_PROMPT >> 20);
+    if (!s && out->n > MAX_PROMPT)
+        s = coe_fail(COE_E_USAGE, "%s: a prompt of more than %zu MB", path, MAX_PROMPT >> 20);
     return s ? s : str_check(out);
 }
 
 /* The prompt of -p, of -f, or of a standard input that is no terminal; *talk = true when there is none of them. */
 static coe_status find_prompt(const struct cli *c, struct str *prompt, bool *talk)
 {
-    if (cli_given(c, "prompt") && cli_given(c, "file")) return coe_fail(COE_E_USAGE, "give -p PROMPT or -f FILE, not both");
+    if (cli_given(c, "prompt") && cli_given(c, "file"))
+        return coe_fail(COE_E_USAGE, "give -p PROMPT or -f FILE, not both");
     if (cli_given(c, "file")) return read_all(prompt, cli_str(c, "file", NULL));
     if (cli_given(c, "prompt")) {
         str_addz(prompt, cli_str(c, "prompt", ""));
@@ -149,8 +153,10 @@ static coe_status open_talk(struct cli *c, struct talk *t)
     COE_TRY(cli_open_text_model(c, 0, &t->m));
     COE_TRY(expert_view_open(&t->view, t->m, t->show_tokens));
     const bool watch = t->show_experts || t->show_tokens || !t->quiet;
-    COE_TRY(coe_session_open(&t->s, t->m, &(coe_session_opts){ .max_tokens = (int32_t)cli_int(c, "context", 0),
-                                                               .on_route = watch ? expert_view_add : NULL, .user = &t->view }));
+    COE_TRY(coe_session_open(&t->s, t->m,
+                             &(coe_session_opts){ .max_tokens = (int32_t)cli_int(c, "context", 0),
+                                                  .on_route = watch ? expert_view_add : NULL,
+                                                  .user = &t->view }));
     return generator_open(&t->g, t->s, &how);
 }
 
@@ -171,7 +177,8 @@ static coe_status one_prompt(struct cli *c, struct talk *t, const struct str *pr
     if (t->quiet) COE_TRY(print_json(t, text, prompt->n));
     else COE_TRY(talk_show(t));
     log_note("%zu prompt tokens at %.1f tokens/s, %d new ones at %.1f tokens/s (%s)", t->n_prompt,
-             (double)t->n_prompt / COE_MAX(t->prompt_seconds, 1e-9), t->n_new, t->n_new / COE_MAX(t->seconds, 1e-9), stop_name[t->stop]);
+             (double)t->n_prompt / COE_MAX(t->prompt_seconds, 1e-9), t->n_new, t->n_new / COE_MAX(t->seconds, 1e-9),
+             stop_name[t->stop]);
     return COE_OK;
 }
 
@@ -194,22 +201,34 @@ static const struct cli_opt opts[] = {
     { "prompt", 'p', OPT_STR, "TEXT", "the text to go on with", 0, 0, false },
     { "file", 'f', OPT_STR, "FILE", "read it from a file; - is standard input", 0, 0, false },
     { "max-tokens", 'n', OPT_INT, "N", "at most N new tokens an answer (default 256)", 0, 1e9, false },
-    { "temperature", 'T', OPT_NUM, "X", "0 always takes the likeliest token; higher is more varied (default 0.8)", 0, 100, false },
+    { "temperature", 'T', OPT_NUM, "X", "0 always takes the likeliest token; higher is more varied (default 0.8)", 0,
+      100, false },
     { "top-k", 'k', OPT_INT, "N", "draw from the N likeliest tokens (default: all)", 0, 1e9, false },
-    { "top-p", 0, OPT_NUM, "P", "draw from the likeliest tokens that hold P of the probability (default 0.95)", 0, 1, false },
-    { "min-p", 0, OPT_NUM, "P", "leave out tokens less than P times as likely as the likeliest (default 0)", 0, 1, false },
-    { "repetition-penalty", 0, OPT_NUM, "X", "divide the logits of tokens that were there already by X (default 1)", 0, 100, false },
-    { "context", 'c', OPT_INT, "N", "tokens the session holds (default: the model's context, at most 4096)", 1, 1e9, false },
+    { "top-p", 0, OPT_NUM, "P", "draw from the likeliest tokens that hold P of the probability (default 0.95)", 0, 1,
+      false },
+    { "min-p", 0, OPT_NUM, "P", "leave out tokens less than P times as likely as the likeliest (default 0)", 0, 1,
+      false },
+    { "repetition-penalty", 0, OPT_NUM, "X", "divide the logits of tokens that were there already by X (default 1)", 0,
+      100, false },
+    { "context", 'c', OPT_INT, "N", "tokens the session holds (default: the model's context, at most 4096)", 1, 1e9,
+      false },
     { "echo", 'e', OPT_FLAG, NULL, "print the prompt before what follows it", 0, 0, false },
-    { "show-experts", 'x', OPT_FLAG, NULL, "afterwards a heat map: how often each expert of each layer and pass worked", 0, 0, false },
-    { "show-tokens", 0, OPT_FLAG, NULL, "afterwards every token with its strongest expert in each layer and pass", 0, 0, false },
+    { "show-experts", 'x', OPT_FLAG, NULL, "afterwards a heat map: how often each expert of each layer and pass worked",
+      0, 0, false },
+    { "show-tokens", 0, OPT_FLAG, NULL, "afterwards every token with its strongest expert in each layer and pass", 0, 0,
+      false },
     { "plan", 0, OPT_STR, "P.json", "apply a plan live, without rewriting the model", 0, 0, false },
-    CLI_SEED, CLI_JSON, CLI_THREADS, CLI_MEMORY,
+    CLI_SEED,
+    CLI_JSON,
+    CLI_THREADS,
+    CLI_MEMORY,
 };
 static const struct verb verb = {
     .usage = "MODEL [-p PROMPT | -f FILE]",
-    .details = "Writes what the model goes on with. Without -p and -f the prompt is read from standard input, or, at a terminal,\n"
-               "line by line: each line goes on where the last answer ended (/help lists the commands there). Ctrl-C stops an answer.\n"
+    .details = "Writes what the model goes on with. Without -p and -f the prompt is read from standard input, or, at a "
+               "terminal,\n"
+               "line by line: each line goes on where the last answer ended (/help lists the commands there). Ctrl-C "
+               "stops an answer.\n"
                "The same seed gives the same text, with any number of threads.",
     .example = "  coe run models/tales -p 'Once upon a time' --show-experts",
     .opts = opts,

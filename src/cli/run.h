@@ -1,4 +1,5 @@
-/* run.h — what the two halves of `coe run` share: run.c (options, one prompt) and run_talk.c (the conversation at a terminal). */
+/* run.h — what the two halves of `coe run` share: run.c (options, one prompt) and run_talk.c (the conversation at a
+ * terminal). */
 #ifndef COE_CLI_RUN_H
 #define COE_CLI_RUN_H
 
@@ -21,8 +22,8 @@ struct talk {
     double prompt_seconds, seconds;
 };
 
-/* Feeds the text [n] and writes what the model goes on with to stdout, piece by piece. COE_E_USAGE when the context has no
- * room for it; the session is then as it was. */
+/* Feeds the text [n] and writes what the model goes on with to stdout, piece by piece. COE_E_USAGE when the context has
+ * no room for it; the session is then as it was. */
 coe_status talk_answer(struct talk *t, const char *text, size_t n);
 /* What was asked for with --show-experts and --show-tokens. */
 coe_status talk_show(const struct talk *t);

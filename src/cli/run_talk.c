@@ -45,7 +45,8 @@ static coe_status command(struct talk *t, const char *line, bool *leave)
     }
     if (!strcmp(line, "/reset")) return forget(t);
     if (!strcmp(line, "/experts")) return expert_view_draw(&t->view, stdout);
-    if (!strcmp(line, "/context")) printf("%lld of %lld tokens\n", (long long)t->s->position, (long long)t->s->capacity);
+    if (!strcmp(line, "/context"))
+        printf("%lld of %lld tokens\n", (long long)t->s->position, (long long)t->s->capacity);
     else if (!strcmp(line, "/help")) fputs(help_text, stdout);
     else printf("there is no %s; /help lists the commands\n", line);
     return COE_OK;

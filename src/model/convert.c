@@ -1,12 +1,13 @@
 /* convert.c — see convert.h.
  *
- * The new config is read into a spec; each of its places takes its bytes from the place of the old model that answers to it:
+ * The new config is read into a spec; each of its places takes its bytes from the place of the old model that answers
+ * to it:
  *
  *     new place                          source
  *     router of iteration t              router of iteration t, or the only one
  *     coe_weight                         zero
- *     experts of a layer, fused          one tensor made of the pieces gate 0, up 0, gate 1, up 1, … and down 0, down 1, …
- *     anything else                      itself */
+ *     experts of a layer, fused          one tensor made of the pieces gate 0, up 0, gate 1, up 1, … and down 0, down
+ * 1, … anything else                      itself */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -96,7 +97,8 @@ static uint64_t count_overflow(const float *x, const uint16_t *half, int64_t n)
     return over;
 }
 
-static void convert_stretch(struct conversion *c, const struct piece *p, int64_t first, int64_t count, enum dtype type, char *out)
+static void convert_stretch(struct conversion *c, const struct piece *p, int64_t first, int64_t count, enum dtype type,
+                            char *out)
 {
     float wide[2048];
     const struct dtype_info *in = &dtype_info[p->type], *to = &dtype_info[type];
@@ -139,7 +141,8 @@ static enum dtype stored_type(const struct conversion *c, enum slot slot, const 
     if (slot == SLOT_SELECTION_BIAS || slot == SLOT_COE_WEIGHT) return DT_F32; /* a controller's state, not weights */
     if (c->o->type != DT_COUNT) return c->o->type;
     for (int64_t i = 1; i < n; i++)
-        if (piece[i].type != piece[0].type) return DT_F32; /* experts stored in several types fit one tensor only widened */
+        if (piece[i].type != piece[0].type)
+            return DT_F32; /* experts stored in several types fit one tensor only widened */
     return piece[0].type;
 }
 
@@ -183,7 +186,8 @@ static coe_status add_fused(struct conversion *c, struct place p, int64_t rows, 
     const bool down = p.slot == SLOT_EXPERT_DOWN;
     const int64_t experts = c->spec.layer[p.layer].moe.n_experts, per_expert = down ? 1 : 2;
     char name[256];
-    if (p.expert || p.slot == SLOT_EXPERT_UP) return COE_OK; /* part of the tensor that expert 0's gate or down opened */
+    if (p.expert || p.slot == SLOT_EXPERT_UP)
+        return COE_OK; /* part of the tensor that expert 0's gate or down opened */
     if (!expand_name(down ? c->m->family->fused_down : c->m->family->fused_gate_up, p, name, sizeof name))
         return coe_fail(COE_E_FAILED, "%s: a tensor name is too long", c->m->path);
     struct source *s = add_item(c, name, experts * per_expert, rows * cols);
@@ -204,13 +208,15 @@ static coe_status add_place(void *user, struct place p, int64_t rows, int64_t co
     char name[256];
     if (c->fused && slot_info[p.slot].scope == SCOPE_EXPERT) return add_fused(c, p, rows, cols);
     if (!name_of(c, p, name, sizeof name))
-        return coe_fail(COE_E_USAGE, "%s: family %s has no tensor name for %s", c->m->path, c->m->family_part->name, slot_info[p.slot].name);
+        return coe_fail(COE_E_USAGE, "%s: family %s has no tensor name for %s", c->m->path, c->m->family_part->name,
+                        slot_info[p.slot].name);
     const struct param *from = source_of(c, p);
     struct source *s = add_item(c, name, 1, rows * cols);
     if (!s) return COE_E_NOMEM;
     s->piece[0] = from ? piece_of(c, from) : (struct piece){ &zero_weight, DT_F32 };
     if (!from && p.slot != SLOT_COE_WEIGHT)
-        return coe_fail(COE_E_FAILED, "%s: nothing to write into %s (layer %d)", c->m->path, slot_info[p.slot].name, p.layer);
+        return coe_fail(COE_E_FAILED, "%s: nothing to write into %s (layer %d)", c->m->path, slot_info[p.slot].name,
+                        p.layer);
     struct tensor *t = &c->item[c->n - 1].t;
     const bool vector = slot_info[p.slot].is_vector;
     t->n_dims = vector ? 1 : 2, t->dim[0] = vector ? cols : rows, t->dim[1] = vector ? 0 : cols;
@@ -223,15 +229,18 @@ static coe_status add_place(void *user, struct place p, int64_t rows, int64_t co
 static coe_status check_chain(const struct coe_model *m, int32_t n)
 {
     bool any = false;
-    if (n < 2 || n > MAX_ITERATIONS) return coe_fail(COE_E_USAGE, "a chain of %d iterations; expected 2 to %d", n, MAX_ITERATIONS);
+    if (n < 2 || n > MAX_ITERATIONS)
+        return coe_fail(COE_E_USAGE, "a chain of %d iterations; expected 2 to %d", n, MAX_ITERATIONS);
     for (int32_t l = 0; l < m->spec.n_layers; l++) {
         const struct chain_spec *c = &m->spec.layer[l].moe.chain;
         if (!m->spec.layer[l].is_moe) continue;
         any = true;
-        if (c->n_iterations > 1) return coe_fail(COE_E_USAGE, "%s: layer %d is a chain of %d already", m->path, l, c->n_iterations);
+        if (c->n_iterations > 1)
+            return coe_fail(COE_E_USAGE, "%s: layer %d is a chain of %d already", m->path, l, c->n_iterations);
         if (c->residual != RESIDUAL_PRENORM)
-            return coe_fail(COE_E_USAGE, "%s: layer %d has the %s residual; only prenorm can be continued without a change", m->path, l,
-                            residual_name[c->residual]);
+            return coe_fail(COE_E_USAGE,
+                            "%s: layer %d has the %s residual; only prenorm can be continued without a change", m->path,
+                            l, residual_name[c->residual]);
     }
     return any ? COE_OK : coe_fail(COE_E_USAGE, "%s: has no experts to chain", m->path);
 }
@@ -244,9 +253,10 @@ static coe_status set_chain(struct conversion *c)
         coe = json_object();
         json_object_set_new(c->config, "coe", coe);
     }
-    json_t *chain = json_pack("{s:i, s:s, s:s, s:s}", "iterations", c->o->chain, "gate", c->o->shared_gate ? "shared" : "independent",
-                              "residual", "prenorm", "weight", "learned");
-    if (!chain || json_object_set_new(coe, "chain", chain)) return coe_fail(COE_E_NOMEM, "%s: no memory for the config", c->m->path);
+    json_t *chain = json_pack("{s:i, s:s, s:s, s:s}", "iterations", c->o->chain, "gate",
+                              c->o->shared_gate ? "shared" : "independent", "residual", "prenorm", "weight", "learned");
+    if (!chain || json_object_set_new(coe, "chain", chain))
+        return coe_fail(COE_E_NOMEM, "%s: no memory for the config", c->m->path);
     return COE_OK;
 }
 
@@ -262,7 +272,9 @@ static bool source_is_fused(const struct coe_model *m)
     for (int32_t l = 0; l < m->spec.n_layers && m->family->fused_down && m->ckpt; l++) {
         char name[256];
         const struct place p = { SLOT_EXPERT_DOWN, l, 0, 0 };
-        if (m->spec.layer[l].is_moe && expand_name(m->family->fused_down, p, name, sizeof name) && ckpt_find(m->ckpt, name)) return true;
+        if (m->spec.layer[l].is_moe && expand_name(m->family->fused_down, p, name, sizeof name) &&
+            ckpt_find(m->ckpt, name))
+            return true;
     }
     return false;
 }
@@ -286,7 +298,8 @@ static coe_status prepare(struct conversion *c)
     return spec_each_place(&c->spec, add_place, c);
 }
 
-coe_status model_convert(const struct coe_model *m, const char *dir, const struct convert_opts *o, struct convert_report *r)
+coe_status model_convert(const struct coe_model *m, const char *dir, const struct convert_opts *o,
+                         struct convert_report *r)
 {
     struct conversion c = { .m = m, .o = o };
     coe_status s = prepare(&c);

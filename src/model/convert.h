@@ -1,7 +1,8 @@
-/* convert.h — an opened model as another directory: other storage types, fused or separate experts, a chain around its layers.
+/* convert.h — an opened model as another directory: other storage types, fused or separate experts, a chain around its
+ * layers.
  *
- * Weights stream from the mapping through one buffer of the writer; nothing of the model is held in memory. What is not asked
- * to change keeps its bits.
+ * Weights stream from the mapping through one buffer of the writer; nothing of the model is held in memory. What is not
+ * asked to change keeps its bits.
  *
  *     struct convert_opts o = { .type = DT_BF16 };
  *     struct convert_report r;
@@ -27,10 +28,11 @@ struct convert_report {
     uint64_t overflowed;          /* finite values that F16 cannot hold and that became infinite */
 };
 
-/* Writes `dir` as a whole (NULL: only fills the report). The chain follows the conversion of the Chain-of-Experts authors (card
- * routing.md 1): experts are kept, every iteration's router is the original's, coe_weight = 0, so that the new model computes
- * the same bits until it is trained. COE_E_USAGE for what cannot be: a model that has a chain or no experts, a family without
- * fused tensors. */
-coe_status model_convert(const struct coe_model *m, const char *dir, const struct convert_opts *o, struct convert_report *r);
+/* Writes `dir` as a whole (NULL: only fills the report). The chain follows the conversion of the Chain-of-Experts
+ * authors (card routing.md 1): experts are kept, every iteration's router is the original's, coe_weight = 0, so that
+ * the new model computes the same bits until it is trained. COE_E_USAGE for what cannot be: a model that has a chain or
+ * no experts, a family without fused tensors. */
+coe_status model_convert(const struct coe_model *m, const char *dir, const struct convert_opts *o,
+                         struct convert_report *r);
 
 #endif

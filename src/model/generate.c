@@ -1,5 +1,5 @@
-/* generate.c — drawing one token after the other. A token drawn is fed only when the next one is wanted: whoever stops does not
- * pay for it, and whoever goes on loses nothing. */
+/* generate.c — drawing one token after the other. A token drawn is fed only when the next one is wanted: whoever stops
+ * does not pay for it, and whoever goes on loses nothing. */
 #include <string.h>
 
 #include "model/model.h"
@@ -76,8 +76,8 @@ coe_status generator_flush(struct generator *g)
     return str_check(&g->text);
 }
 
-coe_status coe_generate(coe_session *s, const int32_t *ids, size_t n, int32_t max_new, const coe_sampling *how, coe_text_fn *on_text, void *user,
-                        int32_t *n_new)
+coe_status coe_generate(coe_session *s, const int32_t *ids, size_t n, int32_t max_new, const coe_sampling *how,
+                        coe_text_fn *on_text, void *user, int32_t *n_new)
 {
     struct generator g = { .pending = -1 };
     int32_t made = 0, id = 0;

@@ -37,11 +37,12 @@ static void a_small_map_is_drawn_with_shades(void **state)
     (void)state;
     const double a[] = { 0, 0.1, 0.2, 0.4 }, b[] = { 0.3, NAN, 0, 0.4 };
     const struct heat_row rows[] = { { "layer 0", 4, a }, { "layer 10", 4, b } };
-    assert_string_equal(draw(&(struct heatmap){ .row = rows, .n_rows = 2, .columns = "expert", .values = "share", .percent = true }),
-                        "expert    0\n"
-                        "layer 0   ··░░▒▒██\n"
-                        "layer 10  ▓▓  ··██\n"
-                        "·· 0%  ░░ to 10%  ▒▒ to 20%  ▓▓ to 30%  ██ to 40%  share\n");
+    assert_string_equal(
+        draw(&(struct heatmap){ .row = rows, .n_rows = 2, .columns = "expert", .values = "share", .percent = true }),
+        "expert    0\n"
+        "layer 0   ··░░▒▒██\n"
+        "layer 10  ▓▓  ··██\n"
+        "·· 0%  ░░ to 10%  ▒▒ to 20%  ▓▓ to 30%  ██ to 40%  share\n");
 }
 
 /* 30 columns - label 1 - 2 = 27: one column a cell, 25 cells a line */

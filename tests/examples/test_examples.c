@@ -45,7 +45,8 @@ static void both_say_what_is_wrong_with_a_model(void **state)
 {
     (void)state;
     const char *const generate[] = { built("examples/generate"), "/nowhere", "x", NULL };
-    const char *const route[] = { built("examples/route"), tiny_model("bare", &(struct tiny){ .no_tokenizer = true }), "x", NULL };
+    const char *const route[] = { built("examples/route"), tiny_model("bare", &(struct tiny){ .no_tokenizer = true }),
+                                  "x", NULL };
     struct ran a = run_program(NULL, generate), b = run_program(NULL, route);
     assert_int_equal(a.status, COE_E_INPUT);
     assert_non_null(strstr(a.err, "/nowhere"));

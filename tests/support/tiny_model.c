@@ -8,11 +8,12 @@
 #include "base/log.h"
 #include "model/model.h"
 
-const char tiny_text[] = "Once upon a time there was a king who had a garden, and in the garden stood a tree, and on the tree grew "
-                         "golden apples. One day the king counted the apples and one was gone. \"Who has taken the apple?\" said "
-                         "the king, and he called his three sons and told the first to watch the tree by night.\n"
-                         "The first son sat under the tree, and at midnight he fell asleep, and in the morning another apple was "
-                         "gone. The second son sat under the tree, and at midnight he fell asleep too.\n";
+const char tiny_text[] =
+    "Once upon a time there was a king who had a garden, and in the garden stood a tree, and on the tree grew "
+    "golden apples. One day the king counted the apples and one was gone. \"Who has taken the apple?\" said "
+    "the king, and he called his three sons and told the first to watch the tree by night.\n"
+    "The first son sat under the tree, and at midnight he fell asleep, and in the morning another apple was "
+    "gone. The second son sat under the tree, and at midnight he fell asleep too.\n";
 
 static coe_status hand_text(void *user, const char **text, size_t *n, bool *more)
 {
@@ -28,11 +29,12 @@ static int32_t or_default(int32_t value, int32_t otherwise) { return value ? val
 static json_t *config_of(const struct tiny *t)
 {
     const int32_t d = or_default(t->d_model, 32);
-    return json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:b, s:i, s:{s:i, s:i, s:i, s:{s:i, s:s, s:s}}}", "model_type", "coe",
-                     "vocab_size", or_default(t->vocab, 320), "hidden_size", d, "num_hidden_layers", or_default(t->n_layers, 2),
-                     "num_attention_heads", 2, "num_key_value_heads", 1, "max_position_embeddings", or_default(t->positions, 256),
-                     "rms_norm_eps", 1e-6, "tie_word_embeddings", 1, "eos_token_id", 0, "coe", "n_experts",
-                     or_default(t->n_experts, 8), "expert_ffn", d / 2, "top_k", or_default(t->top_k, 2), "chain", "iterations",
+    return json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:b, s:i, s:{s:i, s:i, s:i, s:{s:i, s:s, s:s}}}",
+                     "model_type", "coe", "vocab_size", or_default(t->vocab, 320), "hidden_size", d,
+                     "num_hidden_layers", or_default(t->n_layers, 2), "num_attention_heads", 2, "num_key_value_heads",
+                     1, "max_position_embeddings", or_default(t->positions, 256), "rms_norm_eps", 1e-6,
+                     "tie_word_embeddings", 1, "eos_token_id", 0, "coe", "n_experts", or_default(t->n_experts, 8),
+                     "expert_ffn", d / 2, "top_k", or_default(t->top_k, 2), "chain", "iterations",
                      or_default(t->n_iterations, 2), "gate", "independent", "residual", "prenorm");
 }
 

@@ -1,5 +1,5 @@
-/* tiny_model.h — a random Chain-of-Experts model of a few thousand parameters with a tokenizer, made in a millisecond or two:
- * for tests that need a model directory and not its quality. */
+/* tiny_model.h — a random Chain-of-Experts model of a few thousand parameters with a tokenizer, made in a millisecond
+ * or two: for tests that need a model directory and not its quality. */
 #ifndef COE_TESTS_TINY_MODEL_H
 #define COE_TESTS_TINY_MODEL_H
 
