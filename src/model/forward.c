@@ -111,18 +111,21 @@ static struct val *last_rows(struct nn *c, struct val *h, const struct attn_batc
     return out;
 }
 
+struct val *model_logits(const struct coe_model *m, struct nn *c, struct val *h)
+{
+    struct val *y = nn_scale(c, nn_linear(c, h, m->slot[SLOT_HEAD], m->slot[SLOT_HEAD_BIAS]), m->spec.logit_scale);
+    return y && m->spec.logit_cap > 0 ? nn_softcap(c, y, m->spec.logit_cap) : y;
+}
+
 static struct val *head(struct pass *p, struct val *h)
 {
-    const struct coe_model *m = p->m;
     struct nn *c = p->c;
     if (h && p->f->last_only) {
         assert(!c->tape);
         h = last_rows(c, h, p->f->batch);
     }
     h = h ? norm(p, -1, SLOT_FINAL_NORM, SLOT_FINAL_NORM_BIAS, h) : NULL;
-    if (p->f->no_logits) return h;
-    struct val *y = nn_scale(c, nn_linear(c, h, m->slot[SLOT_HEAD], m->slot[SLOT_HEAD_BIAS]), m->spec.logit_scale);
-    return y && m->spec.logit_cap > 0 ? nn_softcap(c, y, m->spec.logit_cap) : y;
+    return p->f->no_logits ? h : model_logits(p->m, c, h);
 }
 
 static int64_t *positions(struct nn *c, const struct attn_batch *b)

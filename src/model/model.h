@@ -67,11 +67,14 @@ struct forward {
     struct route_record **records;    /* training: filled with the routing records */
     int32_t n_records, max_records;
     bool last_only;                   /* logits of the last row of each sequence only */
-    bool no_logits;                   /* the final hidden states instead */
+    bool no_logits;                   /* the final hidden states, normed, instead */
     struct executor *executor;        /* NULL: executor_local */
 };
 /* Logits [n, vocab] (or [n_seq, vocab]) of ids [n]; NULL on failure. Same bits for any split into batches, calls, threads. */
 struct val *model_forward(const struct coe_model *m, struct nn *c, const int32_t *ids, int64_t n, struct forward *f);
+/* Logits [rows, vocab] of some rows of the final hidden states that a pass with no_logits gave: the same bits, without room
+ * for all rows' logits at once. */
+struct val *model_logits(const struct coe_model *m, struct nn *c, struct val *h);
 /* Routing records one forward pass makes: MoE layers times their iterations. */
 int32_t model_n_records(const struct coe_model *m);
 
