@@ -251,8 +251,10 @@ static coe_status validate_and_log(struct trainer *t, bool whole)
     return monitor_valid(t, nats, bits, whole);
 }
 
+/* Writers stop at an interruption; saving because of one must not. */
 static coe_status save_all(struct trainer *t)
 {
+    coe_interrupt_clear();
     COE_TRY(state_save(t));
     return state_write_model(t);
 }
