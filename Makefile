@@ -34,7 +34,7 @@ SUPPORTOBJ := $(SUPPORT:%.c=$(BUILD)/%.o)
 EXAMPLES := $(patsubst examples/%.c,$(BUILD)/examples/%,$(wildcard examples/*.c))
 
 all: coe $(BUILD)/libcoe.a
-.PHONY: all test golden gradient check asan fuzz bench claims tidy clean install help
+.PHONY: all tests test golden gradient check asan fuzz bench claims tidy clean install help
 .SECONDARY:
 
 coe: $(OBJ)
@@ -68,7 +68,9 @@ $(BUILD)/tests/support/%.o: tests/support/%.c
 $(BUILD)/examples/%: examples/%.c $(BUILD)/libcoe.a
 	@mkdir -p $(@D); $(CC) -std=c11 -Wall -Wextra -Werror -fopenmp $(CFLAGS) $(EXTRA) -Iinclude -o $@ $< $(BUILD)/libcoe.a $(LIBS)
 
-test: coe $(TESTBIN) $(EXAMPLES) ## build and run the tests; ends with "N passed, N failed, N skipped"
+tests: coe $(TESTBIN) $(EXAMPLES) ## build the tests and the examples
+
+test: tests ## build and run the tests; ends with "N passed, N failed, N skipped"
 	@COE=./coe scripts/run-tests $(BUILD)/tests $(NAME)
 
 golden: coe $(filter $(BUILD)/tests/golden/%,$(TESTBIN)) ## only the golden tests; COE_FIXTURES=DIR takes them from elsewhere
@@ -94,6 +96,6 @@ clean:
 	rm -rf build build-asan build-fuzz coe
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' Makefile tests/fuzz/fuzz.mk bench/bench.mk recipes/claims.mk 2>/dev/null | sed -E 's/^([a-z-]+):.*## /\1\t/' | column -t -s '	'
+	@grep -hE '^[a-z-]+:.*##' Makefile tests/fuzz/fuzz.mk bench/bench.mk recipes/claims.mk 2>/dev/null | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{ printf "  %-10s %s\n", $$1, $$2 }'
 
 -include $(OBJ:.o=.d) $(TESTBIN:=.d) $(SUPPORTOBJ:.o=.d)
