@@ -284,7 +284,7 @@ static coe_status check_cover(struct tensor_list *l, const unsigned char *data, 
 
 coe_status safetensors_parse(struct tensor_list *out, const unsigned char *bytes, uint64_t n, const char *where)
 {
-    uint64_t length;
+    uint64_t length = 0; /* gcc -O3 does not see that it is set or the function left */
     *out = (struct tensor_list){ 0 };
     COE_TRY(header_length(&length, bytes, n, where));
     const uint64_t skip = LENGTH_BYTES + length;
