@@ -11,8 +11,10 @@
 /* An unnamed file: its reader and writer cannot block each other, however much is written. */
 static int scratch(const char *text)
 {
-    char path[1100];
-    snprintf(path, sizeof path, "%s", temp_path("process-XXXXXX"));
+    static char template[1100]; /* taken once: the buffers of temp_path are the tests' */
+    char path[sizeof template];
+    if (!template[0]) snprintf(template, sizeof template, "%s", temp_path("process-XXXXXX"));
+    memcpy(path, template, sizeof path);
     int fd = mkostemp(path, O_CLOEXEC);
     if (fd < 0) fail_msg("%s: no temporary file", path);
     unlink(path);
