@@ -25,7 +25,11 @@
 #include "tensor/cpu/levels.h"
 #include "tensor/half.h"
 
+#if defined(__SANITIZE_ADDRESS__)
+#define LANES static COE_NOINLINE COE_UNUSED /* instrumented and inlined, the code is so large that it compiles for minutes */
+#else
 #define LANES static inline __attribute__((always_inline)) COE_UNUSED
+#endif
 
 #if defined(ISA_avx512)
 #include "tensor/cpu/lanes_avx512.h"
