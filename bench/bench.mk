@@ -1,7 +1,7 @@
 # Benchmarks: limits of the machine, the shipped model, training. bench/README.md has results and what they were measured on.
-MODEL ?= models/tales
-RUNS  ?= 5
+MODEL  ?= models/tales
+REPEAT ?= 5
 
-bench: coe ## speed beside the machine's limits: training, prefill, generation (MODEL=DIR, RUNS=N)
-	@./coe bench $(MODEL) -r $(RUNS)
-	@./coe bench train -r $(RUNS)
+bench: coe ## speed beside the machine's limits: training, prefill, generation (MODEL=DIR, REPEAT=N)
+	@./coe bench $(MODEL) -r $(REPEAT)
+	@./coe bench train -r $(REPEAT)
