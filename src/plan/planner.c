@@ -73,18 +73,17 @@ double plan_number(const struct plan_in *in, const char *name)
 static coe_status check_trace(const struct planner *p, const char *method, const char *model, const struct coe_model *m,
                               const struct trace *t)
 {
-    if (!p->needs_trace) return COE_OK;
-    if (!t)
+    if (!t && p->needs_trace)
         return coe_fail(COE_E_USAGE, "%s needs a trace: coe trace %s --data label=FILE -o T.coet, then --trace T.coet",
                         method, m->path);
+    if (!t) return COE_OK;
     if (strcmp(t->model, model))
         return coe_fail(COE_E_INPUT, "%s: is a trace of another model: its fingerprint is %s, that of %s is %s",
                         t->path, t->model, m->path, model);
     if (p->needs_unpruned && *t->plan)
         return coe_fail(COE_E_INPUT, "%s: was recorded under a plan (%s); %s needs the routing of the whole model",
                         t->path, t->plan, method);
-    if (!trace_tokens(t)) return coe_fail(COE_E_INPUT, "%s: holds no token", t->path);
-    return COE_OK;
+    return trace_tokens(t) ? COE_OK : coe_fail(COE_E_INPUT, "%s: holds no token", t->path);
 }
 
 /* Shares of a trace that the kept experts carry, and what a random choice of as many would carry on average. */
@@ -151,7 +150,7 @@ static coe_status run(struct plan *p, const struct part *part, const struct coe_
     if (!s && used) s = trace_fingerprint(t, p->trace);
     const struct plan_in in = { m, used, &scratch, o->keep, o->seed, planner, p->parameters };
     if (!s) s = planner->plan(&in, p);
-    if (!s) s = predict(p, m, used, &scratch);
+    if (!s) s = predict(p, m, t, &scratch); /* a trace that the method did not need still tells what it does */
     arena_free(&scratch);
     return s;
 }

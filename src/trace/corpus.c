@@ -54,10 +54,26 @@ static coe_status add_window(struct job *j, const int32_t *ids, int64_t n)
 
 static coe_status add_document(struct job *j, const struct ids *ids)
 {
-    int64_t n = (int64_t)ids->n;
-    if (j->left >= 0) n = COE_MIN(n, j->left);
+    const int64_t n = (int64_t)ids->n;
     for (int64_t i = 0; i < n; i += j->t->window) COE_TRY(add_window(j, ids->at + i, COE_MIN(j->t->window, n - i)));
     if (j->left >= 0) j->left -= n;
+    return COE_OK;
+}
+
+coe_status encode_prefix(const struct tokenizer *t, struct ids *out, const char *text, size_t n, bool special,
+                         int64_t max)
+{
+    const size_t first = out->n;
+    for (size_t part = max < 0 ? n : COE_MIN(n, (size_t)max * 8 + 1024);;) {
+        for (int back = 0; back < 3 && part < n && ((unsigned char)text[part] & 0xC0) == 0x80; back++) part--;
+        out->n = first;
+        COE_TRY(tokenizer_encode(t, out, text, part, special));
+        if (part >= n) break;
+        /* what lies near the cut may be split another way; the tokens before it are not touched by it */
+        if ((int64_t)(out->n - first) >= max + 64) break;
+        part = part > n / 4 ? n : part * 4;
+    }
+    if (max >= 0) out->n = COE_MIN(out->n, first + (size_t)max);
     return COE_OK;
 }
 
@@ -71,7 +87,7 @@ static coe_status read_documents(struct job *j, struct text_docs *docs, struct t
     double done = 0;
     while (j->left && !(s = text_docs_next(docs, &text, &n, &more)) && more) {
         ids.n = 0;
-        if ((s = tokenizer_encode(j->m->tokenizer, &ids, text, n, true))) break;
+        if ((s = encode_prefix(j->m->tokenizer, &ids, text, n, true, j->left))) break;
         const int64_t before = j->left;
         if ((s = add_document(j, &ids))) break;
         file->documents++;

@@ -144,6 +144,10 @@ struct trace_opts {
 coe_status trace_text(struct trace *t, const struct coe_model *m, const char *label, const char *path,
                       const struct trace_opts *o);
 
+/* Appends the first `max` ids of a text (all when max < 0), tokenizing no more of it than that takes. */
+coe_status encode_prefix(const struct tokenizer *t, struct ids *out, const char *text, size_t n, bool special,
+                         int64_t max);
+
 /* ---- the file (write.c, read.c) ---- */
 
 coe_status trace_write(struct trace *t, const char *path);
