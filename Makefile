@@ -33,6 +33,11 @@ SUPPORT := $(wildcard tests/support/*.c)
 SUPPORTOBJ := $(SUPPORT:%.c=$(BUILD)/%.o)
 EXAMPLES := $(patsubst examples/%.c,$(BUILD)/examples/%,$(wildcard examples/*.c))
 
+# plain `make` uses all processors
+ifeq (,$(filter -j%,$(MAKEFLAGS)))
+MAKEFLAGS += -j$(shell nproc)
+endif
+
 all: coe $(BUILD)/libcoe.a
 .PHONY: all tests test golden gradient check asan fuzz bench claims tidy clean install help
 .SECONDARY:
