@@ -111,17 +111,28 @@ coe_status state_load(struct trainer *t)
     return s;
 }
 
+/* The directory that holds the tokenizer's files: the recipe names it or one file in it. */
+static char *tokenizer_dir(const char *path)
+{
+    const char *base = path_base(path);
+    if (dir_exists(path)) return path_join(path, "");
+    char *dir = path_join(base == path ? "." : path, "");
+    if (dir && base != path) dir[base - path] = 0;
+    return dir;
+}
+
 coe_status state_write_model(const struct trainer *t)
 {
     static const char *const type_names[] = { [DT_F32] = "float32", [DT_F16] = "float16", [DT_BF16] = "bfloat16" };
-    char *path = in_output(t, "model");
+    char *path = in_output(t, "model"), *from = tokenizer_dir(t->r->tokenizer);
     json_t *config = json_deep_copy(t->config);
-    coe_status s = path && config ? COE_OK : COE_E_NOMEM;
+    coe_status s = path && from && config ? COE_OK : COE_E_NOMEM;
     if (!s) {
         json_object_set_new(config, "torch_dtype", json_string(type_names[t->r->dtype]));
-        s = model_write(t->model, path, config, t->r->dtype, t->r->tokenizer);
+        s = model_write(t->model, path, config, t->r->dtype, from);
     }
     json_decref(config);
+    mem_free(from);
     mem_free(path);
     return s;
 }
