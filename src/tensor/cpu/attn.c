@@ -5,9 +5,6 @@
  * finished row by row before and after the keys that all see. */
 #include "tensor/cpu/fmath.h"
 
-#define PRAGMA(text) _Pragma(#text)
-#define UNROLL(n) PRAGMA(GCC unroll n)
-
 #if defined(ISA_avx512)
 #define ROWS 6
 #define NV 4

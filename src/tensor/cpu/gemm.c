@@ -7,9 +7,6 @@
  * Tile sizes fit the registers: 32 of 512 bits, 16 of 256. What was tried: bench/kernels/{dot_tile,outer_tile}.md. */
 #include "tensor/cpu/lanes.h"
 
-#define PRAGMA(text) _Pragma(#text)
-#define UNROLL(n) PRAGMA(GCC unroll n)
-
 #if defined(ISA_avx512)
 #define DOT_MR 6
 #define FETCH 1

@@ -25,10 +25,22 @@
 #include "tensor/cpu/levels.h"
 #include "tensor/half.h"
 
-#if defined(__SANITIZE_ADDRESS__)
-#define LANES static COE_NOINLINE COE_UNUSED /* instrumented and inlined, the code is so large that it compiles for minutes */
+#if defined(__has_feature) /* clang's way to say so */
+#if __has_feature(address_sanitizer)
+#define INSTRUMENTED 1
+#endif
+#elif defined(__SANITIZE_ADDRESS__)
+#define INSTRUMENTED 1
+#endif
+/* LANES: inlined, so that arguments which are constants at the call shape the code. UNROLL: so that arrays of v16 become
+ * registers. Instrumented code is spared both: it would be so large that it compiles for minutes. */
+#define PRAGMA(text) _Pragma(#text)
+#if defined(INSTRUMENTED)
+#define LANES static COE_NOINLINE COE_UNUSED
+#define UNROLL(n)
 #else
 #define LANES static inline __attribute__((always_inline)) COE_UNUSED
+#define UNROLL(n) PRAGMA(GCC unroll n)
 #endif
 
 #if defined(ISA_avx512)
