@@ -1,10 +1,11 @@
 /* coe.h — the public face of libcoe: open a Mixture-of-Experts language model, feed it tokens, read logits, generate,
  * and watch which experts worked.
  *
- * A `coe_model` is a loaded checkpoint: weights, spec and tokenizer; it never changes after opening and may be shared by
- * many sessions. A `coe_session` is one timeline of inference over it: a key/value cache and a position. Handles belong to
- * whoever opened them and are closed with the matching _close. Every function that can fail returns a coe_status and leaves
- * a one-line message, naming the file, tensor or value at fault, in coe_error() of the calling thread.
+ * A `coe_model` is a loaded checkpoint: weights, spec and tokenizer; it never changes after opening and may be shared
+ * by many sessions. A `coe_session` is one timeline of inference over it: a key/value cache and a position. Handles
+ * belong to whoever opened them and are closed with the matching _close. Every function that can fail returns a
+ * coe_status and leaves a one-line message, naming the file, tensor or value at fault, in coe_error() of the calling
+ * thread.
  *
  *     coe_model *m;  coe_session *s;
  *     if (coe_model_open(&m, "models/tales", NULL)) die(coe_error());
@@ -56,7 +57,8 @@ int32_t coe_n_iterations(const coe_model *m, int32_t l);
 
 /* Encodes n_bytes of text; *ids is malloc'ed and belongs to the caller (free()). add_special: as the tokenizer's own
  * post-processor would (BOS/EOS). Errors: COE_E_INPUT when the model has no tokenizer. */
-coe_status coe_tokenize(const coe_model *m, const char *text, size_t n_bytes, int add_special, int32_t **ids, size_t *n);
+coe_status coe_tokenize(const coe_model *m, const char *text, size_t n_bytes, int add_special, int32_t **ids,
+                        size_t *n);
 /* Bytes of n tokens, malloc'ed, NUL-terminated; *n_bytes excludes the NUL and may be NULL. */
 coe_status coe_detokenize(const coe_model *m, const int32_t *ids, size_t n, char **text, size_t *n_bytes);
 
@@ -96,8 +98,9 @@ typedef struct coe_sampling {
 
 /* Called with the bytes of each generated piece (whole UTF-8 characters); return non-zero to stop. */
 typedef int coe_text_fn(void *user, const char *bytes, size_t n);
-/* Feeds ids, then samples until max_new tokens, the end token, a full cache, or on_text says stop. Afterwards the session holds
- * ids and the *n_new tokens (n_new may be NULL), so that more can be fed; an end token is not among them. */
+/* Feeds ids, then samples until max_new tokens, the end token, a full cache, or on_text says stop. Afterwards the
+ * session holds ids and the *n_new tokens (n_new may be NULL), so that more can be fed; an end token is not among
+ * them. */
 coe_status coe_generate(coe_session *s, const int32_t *ids, size_t n, int32_t max_new, const coe_sampling *how,
                         coe_text_fn *on_text, void *user, int32_t *n_new);
 

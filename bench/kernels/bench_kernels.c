@@ -1,7 +1,8 @@
 /* bench_kernels.c — speed of the tensor kernels as shares of this core's FP32 peak, measured in the same run.
  *
  *   bench_kernels [dot|outer|attn|gemm|vec]      COE_ISA and OMP_NUM_THREADS choose level and threads
- * Each figure is the best of several repetitions over a working set that cycles through 16 weight matrices, as experts do. */
+ * Each figure is the best of several repetitions over a working set that cycles through 16 weight matrices, as experts
+ * do. */
 #include <immintrin.h>
 #include <math.h>
 #include <omp.h>
@@ -49,7 +50,8 @@ static double limit; /* GFLOP/s of one thread */
 static void report(const char *what, const char *shape, double flops, double seconds, int threads)
 {
     double rate = flops / seconds / 1e9;
-    printf("%-10s %-34s %8.1f GFLOP/s  %3.0f %% of %.0f\n", what, shape, rate, 100 * rate / (limit * threads), limit * threads);
+    printf("%-10s %-34s %8.1f GFLOP/s  %3.0f %% of %.0f\n", what, shape, rate, 100 * rate / (limit * threads),
+           limit * threads);
 }
 
 /* Best time of one call of fn(i), i counting over the experts. */
@@ -64,9 +66,10 @@ static void report(const char *what, const char *shape, double flops, double sec
 struct shape {
     int m, n, k;
 };
-static const struct shape shapes[] = { { 1, 512, 512 },   { 2, 512, 512 },   { 4, 512, 512 },     { 16, 256, 256 },  { 30, 256, 256 },
-                                       { 64, 256, 256 },  { 130, 256, 256 }, { 64, 512, 256 },    { 64, 256, 512 },  { 64, 512, 512 },
-                                       { 64, 512, 1024 }, { 64, 1024, 2048 }, { 256, 512, 512 }, { 256, 4096, 256 } };
+static const struct shape shapes[] = { { 1, 512, 512 },   { 2, 512, 512 },   { 4, 512, 512 },   { 16, 256, 256 },
+                                       { 30, 256, 256 },  { 64, 256, 256 },  { 130, 256, 256 }, { 64, 512, 256 },
+                                       { 64, 256, 512 },  { 64, 512, 512 },  { 64, 512, 1024 }, { 64, 1024, 2048 },
+                                       { 256, 512, 512 }, { 256, 4096, 256 } };
 
 static void dot_shapes(const float *x, const float *w, float *y)
 {
@@ -88,14 +91,16 @@ static void outer_shapes(const float *x, const float *w, float *y)
         const struct shape z = shapes[s];
         const int64_t step = (int64_t)z.n * z.k <= 1 << 20 ? (int64_t)z.n * z.k : 0;
         char text[64];
-        BEST(sec, kern->outer_tile(&(struct outer_args){ y, z.n, x, z.k, 1, NULL, NULL, w + e * step, z.n, NULL, z.m, z.n, z.k, false }));
+        BEST(sec, kern->outer_tile(&(struct outer_args){ y, z.n, x, z.k, 1, NULL, NULL, w + e * step, z.n, NULL, z.m,
+                                                         z.n, z.k, false }));
         snprintf(text, sizeof text, "dX %dx%d k=%d", z.m, z.n, z.k);
         report("outer_tile", text, 2.0 * z.m * z.n * z.k, sec, 1);
     }
     for (size_t s = 0; s < COE_COUNT(shapes); s++) { /* dW of the same product: gradient [n, k], chain over m */
         const struct shape z = shapes[s];
         char text[64];
-        BEST(sec, kern->outer_tile(&(struct outer_args){ y, z.k, x, 1, z.n, NULL, NULL, w, z.k, NULL, z.n, z.k, z.m, true }));
+        BEST(sec, kern->outer_tile(
+                      &(struct outer_args){ y, z.k, x, 1, z.n, NULL, NULL, w, z.k, NULL, z.n, z.k, z.m, true }));
         snprintf(text, sizeof text, "dW %dx%d k=%d", z.n, z.k, z.m);
         report("outer_tile", text, 2.0 * z.m * z.n * z.k, sec, 1);
     }
@@ -110,7 +115,8 @@ static void attn_shapes(const float *q, const float *kv, float *out)
             const int n = lengths[s];
             char text[64];
             for (int i = 0; i < n; i++) hi[i] = i + 1;
-            struct attn_args a = { .out = out, .ld_out = dim, .q = q, .ld_q = dim, .k = kv, .v = kv + 1024 * 128, .lo = lo, .hi = hi,
+            struct attn_args a = { .out = out, .ld_out = dim, .q = q, .ld_q = dim, .k = kv, .v = kv + 1024 * 128,
+                                   .lo = lo, .hi = hi,
                                    .n_rows = n, .head_dim = dim, .head_dim_v = dim, .scale = 0.1f };
             BEST(sec, kern->attn(&a));
             snprintf(text, sizeof text, "causal %d, head_dim %d", n, dim);

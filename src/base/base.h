@@ -49,8 +49,8 @@ static inline bool coe_add_size(size_t *out, size_t a, size_t b) { return !__bui
 #define COE_MIN(a, b) ((a) < (b) ? (a) : (b))
 #define COE_MAX(a, b) ((a) > (b) ? (a) : (b))
 
-/* Set by the first Ctrl-C once coe_interrupt_install() ran; long loops look at it between steps. A second Ctrl-C ends the
- * process. */
+/* Set by the first Ctrl-C once coe_interrupt_install() ran; long loops look at it between steps. A second Ctrl-C ends
+ * the process. */
 bool coe_interrupted(void);
 void coe_interrupt_install(void);
 void coe_interrupt_clear(void);

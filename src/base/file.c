@@ -79,7 +79,8 @@ coe_status file_read(struct str *out, const char *path, uint64_t max_bytes)
     for (size_t n; (n = fread(buffer, 1, sizeof buffer, f)) > 0;) {
         total += n;
         if (total > max_bytes) {
-            s = coe_fail(COE_E_INPUT, "%s: larger than the %llu bytes allowed here", path, (unsigned long long)max_bytes);
+            s = coe_fail(COE_E_INPUT, "%s: larger than the %llu bytes allowed here", path,
+                         (unsigned long long)max_bytes);
             goto out;
         }
         str_add(out, buffer, n);

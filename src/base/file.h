@@ -18,8 +18,10 @@ void file_map_close(struct file_map *m);
 /* Appends the whole file to out; refuses more than max_bytes. */
 coe_status file_read(struct str *out, const char *path, uint64_t max_bytes);
 
-/* A file written beside its target: file_begin opens PATH.part~PID, file_commit syncs and renames it, file_abort removes it.
- *     struct file_out f; COE_TRY(file_begin(&f, path)); s = file_put(&f, p, n); … s ? file_abort(&f) : (s = file_commit(&f)); */
+/* A file written beside its target: file_begin opens PATH.part~PID, file_commit syncs and renames it, file_abort
+ * removes it.
+ *     struct file_out f; COE_TRY(file_begin(&f, path)); s = file_put(&f, p, n); … s ? file_abort(&f) : (s =
+ *     file_commit(&f)); */
 struct file_out {
     char *path, *temp;
     FILE *stream;
@@ -32,8 +34,8 @@ void file_abort(struct file_out *f);
 /* The three in one. */
 coe_status file_write(const char *path, const void *bytes, size_t n);
 
-/* A directory filled beside its target and renamed over it: dir_begin makes PATH.part~PID, dir_commit swaps it in (an older
- * PATH is replaced as a whole), dir_abort removes it. */
+/* A directory filled beside its target and renamed over it: dir_begin makes PATH.part~PID, dir_commit swaps it in (an
+ * older PATH is replaced as a whole), dir_abort removes it. */
 struct dir_out {
     char *path, *temp;
 };

@@ -50,7 +50,8 @@ static int append(const char *text, size_t n, void *user)
 
 coe_status json_add_text(struct str *out, const json_t *value, size_t flags)
 {
-    if (json_dump_callback(value, append, out, flags | JSON_ENCODE_ANY)) return coe_fail(COE_E_NOMEM, "no memory to write JSON");
+    if (json_dump_callback(value, append, out, flags | JSON_ENCODE_ANY))
+        return coe_fail(COE_E_NOMEM, "no memory to write JSON");
     return str_check(out);
 }
 
@@ -138,7 +139,8 @@ coe_status json_get_str(const json_t *object, const char *key, const char **out,
 
 static coe_status need(const json_t *object, const char *key, const char *expected, const char *where)
 {
-    if (!json_is_object(object)) return coe_fail(COE_E_INPUT, "%s: is %s, expected an object", where, json_kind(object));
+    if (!json_is_object(object))
+        return coe_fail(COE_E_INPUT, "%s: is %s, expected an object", where, json_kind(object));
     if (!find(object, key)) return coe_fail(COE_E_INPUT, "%s: %s is missing, expected %s", where, key, expected);
     return COE_OK;
 }
@@ -157,7 +159,8 @@ coe_status json_need_str(const json_t *object, const char *key, const char **out
 
 coe_status json_only_keys(const json_t *object, const char *const *keys, const char *where)
 {
-    if (!json_is_object(object)) return coe_fail(COE_E_INPUT, "%s: is %s, expected an object", where, json_kind(object));
+    if (!json_is_object(object))
+        return coe_fail(COE_E_INPUT, "%s: is %s, expected an object", where, json_kind(object));
     void *it = json_object_iter((json_t *)(uintptr_t)object);
     for (; it; it = json_object_iter_next((json_t *)(uintptr_t)object, it)) {
         const char *key = json_object_iter_key(it);

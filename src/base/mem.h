@@ -1,11 +1,12 @@
 /* mem.h — counted memory, growable arrays and arenas. malloc, free and mmap for data appear in src/base only.
  *
- * Every allocation carries a tag (a string literal naming its use) and counts towards the budget of `--memory`; exceeding it
- * fails with COE_E_NOMEM and a message, never with a crash.
+ * Every allocation carries a tag (a string literal naming its use) and counts towards the budget of `--memory`;
+ * exceeding it fails with COE_E_NOMEM and a message, never with a crash.
  *
  * An arena holds everything with the life of one request, step or plan:
  *     struct arena a = {0};                       grows by chunks, or arena_reserve() sizes it once
- *     float *x = arena_push(&a, n * sizeof *x);   64-byte aligned, NOT zeroed; NULL with the message set when out of memory
+ *     float *x = arena_push(&a, n * sizeof *x);   64-byte aligned, NOT zeroed; NULL with the message set when out of
+ *     memory
  *     struct arena_mark m = arena_save(&a); … arena_rewind(&a, m);
  *     arena_free(&a); */
 #ifndef COE_MEM_H
@@ -20,8 +21,8 @@ uint64_t mem_used(void);
 uint64_t mem_peak(void);
 void mem_reset_peak(void);
 
-/* 64-byte aligned; blocks of 4 MB and more sit in anonymous 2 MB pages where the kernel gives them. NULL with the message
- * set on failure. mem_free(NULL) is a no-op. Contents undefined (mem_alloc) or zero (mem_zalloc). */
+/* 64-byte aligned; blocks of 4 MB and more sit in anonymous 2 MB pages where the kernel gives them. NULL with the
+ * message set on failure. mem_free(NULL) is a no-op. Contents undefined (mem_alloc) or zero (mem_zalloc). */
 void *mem_alloc(const char *tag, size_t bytes);
 void *mem_zalloc(const char *tag, size_t bytes);
 /* Old contents kept up to the smaller size; ptr may be NULL. On failure NULL, ptr still valid. */
@@ -53,7 +54,8 @@ struct arena_mark arena_save(struct arena *a);
 void arena_rewind(struct arena *a, struct arena_mark m);
 void arena_free(struct arena *a);
 
-/* Growable array: struct { T *at; size_t n, cap; } v = {0};  VEC_PUSH(&v, x) is false (message set) when out of memory. */
+/* Growable array: struct { T *at; size_t n, cap; } v = {0};  VEC_PUSH(&v, x) is false (message set) when out of
+ * memory. */
 #define VEC(T)                                                                                                         \
     struct {                                                                                                           \
         T *at;                                                                                                         \

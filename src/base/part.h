@@ -2,9 +2,9 @@
  *
  *     COE_PART(prune, reap, .summary = "…", .paper = "REAP, 2025", .card = "compress.md", .impl = &reap)
  *
- * The Makefile collects the COE_PART lines of src/ into build/parts.c; there is no list to edit. `impl` points to the struct
- * that the kind's room defines (struct planner, struct family, struct verb, …). `coe methods` prints the rows whose `paper`
- * is set. */
+ * The Makefile collects the COE_PART lines of src/ into build/parts.c; there is no list to edit. `impl` points to the
+ * struct that the kind's room defines (struct planner, struct family, struct verb, …). `coe methods` prints the rows
+ * whose `paper` is set. */
 #ifndef COE_PART_H
 #define COE_PART_H
 

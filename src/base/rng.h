@@ -1,14 +1,16 @@
-/* rng.h — random numbers that are a function of where they are used: no hidden state, so threads and resumed runs agree.
+/* rng.h — random numbers that are a function of where they are used: no hidden state, so threads and resumed runs
+ * agree.
  *
- * rng_at(seed, stream, index) is 64 random bits; `stream` names the use (RNG_INIT, RNG_DATA, …, plus step or layer), `index`
- * the position. struct rng walks one stream where a sequence is handier. Generator: two rounds of the splitmix64 finaliser
- * over the mixed triple. */
+ * rng_at(seed, stream, index) is 64 random bits; `stream` names the use (RNG_INIT, RNG_DATA, …, plus step or layer),
+ * `index` the position. struct rng walks one stream where a sequence is handier. Generator: two rounds of the
+ * splitmix64 finaliser over the mixed triple. */
 #ifndef COE_RNG_H
 #define COE_RNG_H
 
 #include <stdint.h>
 
-enum rng_use { RNG_INIT = 1, RNG_DATA = 2, RNG_DROPOUT = 3, RNG_SAMPLE = 4, RNG_TEST = 5, RNG_PLAN = 6, RNG_JITTER = 7 };
+enum rng_use { RNG_INIT = 1, RNG_DATA = 2, RNG_DROPOUT = 3, RNG_SAMPLE = 4, RNG_TEST = 5, RNG_PLAN = 6,
+               RNG_JITTER = 7 };
 
 static inline uint64_t rng_mix(uint64_t x)
 {
@@ -38,7 +40,10 @@ static inline struct rng rng_make(uint64_t seed, uint64_t stream) { return (stru
 static inline uint64_t rng_next(struct rng *r) { return rng_at(r->seed, r->stream, r->next++); }
 static inline double rng_uniform(struct rng *r) { return rng_unit(rng_next(r)); }
 /* 0 … n-1 without bias worth speaking of (64-bit multiply-shift) */
-static inline uint64_t rng_below(struct rng *r, uint64_t n) { return (uint64_t)((unsigned __int128)rng_next(r) * n >> 64); }
+static inline uint64_t rng_below(struct rng *r, uint64_t n)
+{
+    return (uint64_t)((unsigned __int128)rng_next(r) * n >> 64);
+}
 /* Standard normal (Box-Muller, one of the pair). */
 double rng_normal(struct rng *r);
 

@@ -68,7 +68,8 @@ int utf8_decode(const char *p, size_t n, uint32_t *cp)
         if ((u[i] & 0xC0) != 0x80) return 0;
         c = c << 6 | (u[i] & 0x3Fu);
     }
-    if ((len == 3 && (c < 0x800 || (c >= 0xD800 && c < 0xE000))) || (len == 4 && (c < 0x10000 || c > 0x10FFFF))) return 0;
+    if ((len == 3 && (c < 0x800 || (c >= 0xD800 && c < 0xE000))) || (len == 4 && (c < 0x10000 || c > 0x10FFFF)))
+        return 0;
     if (cp) *cp = c;
     return len;
 }
@@ -107,7 +108,8 @@ size_t utf8_incomplete_tail(const char *text, size_t n)
         /* the bytes so far must still be able to become a character: E0 needs A0.., ED ..9F, F0 90.., F4 ..8F */
         if (back > 1) {
             unsigned char d = (unsigned char)text[n - back + 1];
-            if ((c == 0xE0 && d < 0xA0) || (c == 0xED && d > 0x9F) || (c == 0xF0 && d < 0x90) || (c == 0xF4 && d > 0x8F))
+            if ((c == 0xE0 && d < 0xA0) || (c == 0xED && d > 0x9F) || (c == 0xF0 && d < 0x90) ||
+                (c == 0xF4 && d > 0x8F))
                 return 0;
         }
         return back;
@@ -120,7 +122,8 @@ coe_status parse_double(const char *text, const char *what, double *out)
     char *end;
     errno = 0;
     double x = strtod(text, &end);
-    if (end == text || *end || errno || !isfinite(x)) return coe_fail(COE_E_USAGE, "%s: '%s' is not a number", what, text);
+    if (end == text || *end || errno || !isfinite(x))
+        return coe_fail(COE_E_USAGE, "%s: '%s' is not a number", what, text);
     *out = x;
     return COE_OK;
 }
@@ -142,9 +145,20 @@ coe_status parse_size(const char *text, const char *what, uint64_t *bytes)
     static const struct {
         const char *suffix;
         double factor;
-    } units[] = { { "", 1 }, { "B", 1 }, { "K", 1024 }, { "M", 1048576.0 }, { "G", 1073741824.0 }, { "T", 1099511627776.0 },
-                  { "KB", 1024 }, { "MB", 1048576.0 }, { "GB", 1073741824.0 }, { "TB", 1099511627776.0 },
-                  { "KiB", 1024 }, { "MiB", 1048576.0 }, { "GiB", 1073741824.0 }, { "TiB", 1099511627776.0 } };
+    } units[] = { { "", 1 },
+                  { "B", 1 },
+                  { "K", 1024 },
+                  { "M", 1048576.0 },
+                  { "G", 1073741824.0 },
+                  { "T", 1099511627776.0 },
+                  { "KB", 1024 },
+                  { "MB", 1048576.0 },
+                  { "GB", 1073741824.0 },
+                  { "TB", 1099511627776.0 },
+                  { "KiB", 1024 },
+                  { "MiB", 1048576.0 },
+                  { "GiB", 1073741824.0 },
+                  { "TiB", 1099511627776.0 } };
     char *end;
     double x = strtod(text, &end);
     if (end != text && isfinite(x) && x >= 0)

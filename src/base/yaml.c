@@ -1,5 +1,5 @@
-/* yaml.c — libyaml events into jansson values. Depth, node count and alias expansion are limited, so a small hostile file
- * cannot grow into a large document. */
+/* yaml.c — libyaml events into jansson values. Depth, node count and alias expansion are limited, so a small hostile
+ * file cannot grow into a large document. */
 #include <yaml.h>
 
 #include <errno.h>
@@ -67,7 +67,8 @@ static coe_status read_node(struct reader *r, yaml_event_t *e, int depth, json_t
 
 static coe_status keep_anchor(struct reader *r, const yaml_char_t *anchor, json_t *value)
 {
-    if (anchor && json_object_set(r->anchors, (const char *)anchor, value)) return coe_fail(COE_E_NOMEM, "%s: anchors", r->where);
+    if (anchor && json_object_set(r->anchors, (const char *)anchor, value))
+        return coe_fail(COE_E_NOMEM, "%s: anchors", r->where);
     return COE_OK;
 }
 

@@ -66,7 +66,8 @@ const char *const *cli_list(const struct cli *c, const char *name, size_t *n)
     struct cli *mine = (struct cli *)(uintptr_t)c; /* the answer's storage lives in the handle */
     size_t first = mine->n_list;
     for (size_t i = 0; i < c->n_given; i++)
-        if (!strcmp(c->given[i].opt->name, name) && mine->n_list < MAX_VALUES) mine->list[mine->n_list++] = c->given[i].value;
+        if (!strcmp(c->given[i].opt->name, name) && mine->n_list < MAX_VALUES)
+            mine->list[mine->n_list++] = c->given[i].value;
     *n = mine->n_list - first;
     return mine->list + first;
 }
@@ -128,7 +129,8 @@ static coe_status check_value(const struct cli_opt *o, const char *value)
     if (o->type == OPT_NUM) {
         double x;
         COE_TRY(parse_double(value, what, &x));
-        if (!any && !(x >= o->lo && x <= o->hi)) return coe_fail(COE_E_USAGE, "%s: %s is outside %g … %g", what, value, o->lo, o->hi);
+        if (!any && !(x >= o->lo && x <= o->hi))
+            return coe_fail(COE_E_USAGE, "%s: %s is outside %g … %g", what, value, o->lo, o->hi);
     }
     if (o->type == OPT_SIZE) {
         uint64_t x;

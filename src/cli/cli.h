@@ -1,14 +1,16 @@
 /* cli.h — how a verb is written: a table of options, an example, and run().
  *
- * Enters here: one file per verb, cli.c, and main.c that calls it. A verb reads its options with the cli_* getters, prints
- * results on stdout and notes on stderr (base/log.h), and returns a coe_status, which is the exit status (0 done, 1 failed,
- * 2 wrong usage, 3 bad input file, 4 out of memory budget). Help, completion and the checks of the tests come from the table.
+ * Enters here: one file per verb, cli.c, and main.c that calls it. A verb reads its options with the cli_* getters,
+ * prints results on stdout and notes on stderr (base/log.h), and returns a coe_status, which is the exit status (0
+ * done, 1 failed, 2 wrong usage, 3 bad input file, 4 out of memory budget). Help, completion and the checks of the
+ * tests come from the table.
  *
  *     static const struct cli_opt opts[] = {
  *         { "json", 0, OPT_FLAG, NULL, "print one JSON object" },
  *         { "output", 'o', OPT_STR, "FILE", "where to write" },
  *         CLI_THREADS, CLI_MEMORY };
- *     static const struct verb verb = { .usage = "MODEL --ids IDS.npy -o OUT.npy", .opts = opts, .n_opts = COE_COUNT(opts),
+ *     static const struct verb verb = { .usage = "MODEL --ids IDS.npy -o OUT.npy", .opts = opts, .n_opts =
+ *     COE_COUNT(opts),
  *                                       .min_args = 1, .max_args = 1, .details = "…", .example = "coe …", .run = run };
  *     COE_PART(verb, logits, .summary = "logits of a token sequence", .impl = &verb) */
 #ifndef COE_CLI_H
@@ -30,7 +32,11 @@ struct cli_opt {
     bool many;        /* may be given several times, and takes several values after one name (`--plan A.json B.json`) */
 };
 #define CLI_THREADS { "threads", 't', OPT_INT, "N", "compute threads (default: all processors)", 1, 1024, false }
-#define CLI_MEMORY  { "memory", 'm', OPT_SIZE, "SIZE", "memory budget, e.g. 4G; work that needs more stops with status 4", 0, 0, false }
+#define CLI_MEMORY                                                                                                 \
+    {                                                                                                              \
+        "memory", 'm', OPT_SIZE, "SIZE", "memory budget, e.g. 4G; work that needs more stops with status 4", 0, 0, \
+            false                                                                                                  \
+    }
 #define CLI_SEED    { "seed", 's', OPT_INT, "N", "seed of everything random (default 0)", 0, 9.0e15, false }
 #define CLI_JSON    { "json", 'j', OPT_FLAG, NULL, "print JSON on stdout", 0, 0, false }
 

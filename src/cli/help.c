@@ -7,8 +7,8 @@
 static void print_option(const struct cli_opt *o)
 {
     char left[64];
-    snprintf(left, sizeof left, "%s%c%s--%s%s%s", o->letter ? "-" : " ", o->letter ? o->letter : ' ', o->letter ? ", " : "  ",
-             o->name, o->arg ? " " : "", o->arg ? o->arg : "");
+    snprintf(left, sizeof left, "%s%c%s--%s%s%s", o->letter ? "-" : " ", o->letter ? o->letter : ' ',
+             o->letter ? ", " : "  ", o->name, o->arg ? " " : "", o->arg ? o->arg : "");
     printf("  %-26s %s%s\n", left, o->help, o->many ? " (may be repeated)" : "");
 }
 
@@ -31,7 +31,8 @@ static coe_status run(struct cli *c)
         print_verb(p);
         return COE_OK;
     }
-    printf("coe %s — train, run, look inside, plan and change Mixture-of-Experts language models\n\nusage: coe VERB [options] MODEL\n\n",
+    printf("coe %s — train, run, look inside, plan and change Mixture-of-Experts language models\n\nusage: coe VERB "
+           "[options] MODEL\n\n",
            coe_version());
     const struct part *p;
     for (size_t i = 0; (p = part_at("verb", i)); i++) printf("  %-10s %s\n", p->name, p->summary);

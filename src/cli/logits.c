@@ -42,7 +42,8 @@ static coe_status read_ids(const char *path, int32_t **out, int64_t *n)
     *n = a.n_dims == 1 ? a.dim[0] : 0;
     *out = NULL;
     if (a.n_dims != 1 || (a.type != DT_I32 && a.type != DT_I64)) {
-        s = coe_fail(COE_E_INPUT, "%s: %d dimensions of %s, expected int32 or int64 [T]", path, a.n_dims, dtype_info[a.type].name);
+        s = coe_fail(COE_E_INPUT, "%s: %d dimensions of %s, expected int32 or int64 [T]", path, a.n_dims,
+                     dtype_info[a.type].name);
         goto out;
     }
     if (*n < 1) {
@@ -67,7 +68,8 @@ out:
     return s;
 }
 
-static coe_status write_in(const char *dir, const char *name, enum dtype type, int32_t n_dims, const int64_t *dim, const void *data)
+static coe_status write_in(const char *dir, const char *name, enum dtype type, int32_t n_dims, const int64_t *dim,
+                           const void *data)
 {
     char *path = path_join(dir, name);
     if (!path) return COE_E_NOMEM;
@@ -85,7 +87,9 @@ static coe_status make_collect(struct collect *c, bool hidden, bool routes)
         c->max_k = COE_MAX(c->max_k, s->layer[l].moe.router.top_k);
     }
     const size_t records = (size_t)model_n_records(c->m) * (size_t)c->n;
-    if (hidden && !(c->hidden = mem_zalloc("hidden states", (size_t)(s->n_layers + 1) * (size_t)c->n * (size_t)s->d_model * sizeof(float)))) return COE_E_NOMEM;
+    if (hidden && !(c->hidden = mem_zalloc("hidden states", (size_t)(s->n_layers + 1) * (size_t)c->n *
+                                                                (size_t)s->d_model * sizeof(float))))
+        return COE_E_NOMEM;
     if (!routes) return COE_OK;
     c->z = mem_zalloc("routes", records * (size_t)c->max_experts * sizeof(float) + 1);
     c->topw = mem_zalloc("routes", records * (size_t)c->max_k * sizeof(float) + 1);
@@ -118,7 +122,8 @@ static coe_status compute(struct collect *c, const int32_t *ids, struct cli *cli
     const int64_t pos0[] = { 0 };
     const struct attn_batch batch = { 1, off, pos0, NULL };
     const struct moe_observer observer = { .user = c, .route = on_route };
-    struct forward f = { .batch = &batch, .observer = c->z ? &observer : NULL, .hidden = c->hidden ? on_hidden : NULL, .hidden_user = c };
+    struct forward f = { .batch = &batch, .observer = c->z ? &observer : NULL, .hidden = c->hidden ? on_hidden : NULL,
+                         .hidden_user = c };
     struct nn nn = { .arena = &arena };
     const struct val *y = model_forward(c->m, &nn, ids, c->n, &f);
     coe_status s = y ? COE_OK : coe_last_status();
@@ -155,12 +160,22 @@ static coe_status run(struct cli *cli)
 static const struct cli_opt opts[] = {
     { "ids", 'i', OPT_STR, "IDS.npy", "token ids, int32 or int64 [T]", 0, 0, false },
     { "output", 'o', OPT_STR, "OUT.npy", "logits, float32 [T, vocab]", 0, 0, false },
-    { "hidden", 0, OPT_STR, "DIR", "write hidden.npy [layers+1, T, d]: the stream before each layer and after the last", 0, 0, false },
-    { "routes", 0, OPT_STR, "DIR", "write router.npy [M, T, E], topk.npy and topw.npy [M, T, k]; M = MoE layer and iteration", 0, 0, false },
+    { "hidden", 0, OPT_STR, "DIR", "write hidden.npy [layers+1, T, d]: the stream before each layer and after the last",
+      0, 0, false },
+    { "routes", 0, OPT_STR, "DIR",
+      "write router.npy [M, T, E], topk.npy and topw.npy [M, T, k]; M = MoE layer and iteration", 0, 0, false },
     CLI_PLAN, CLI_THREADS, CLI_MEMORY,
 };
-static const struct verb verb = { .usage = "MODEL --ids IDS.npy -o OUT.npy", .opts = opts, .n_opts = COE_COUNT(opts), .min_args = 1, .max_args = 1,
-                                  .details = "Runs the model over one token sequence from position 0 and writes what it computed. In topk.npy -1 marks\n"
-                                             "a slot that the layer does not use.",
-                                  .example = "  coe logits models/tales --ids ids.npy -o logits.npy --routes routes/", .run = run };
+static const struct verb verb = {
+    .usage = "MODEL --ids IDS.npy -o OUT.npy",
+    .opts = opts,
+    .n_opts = COE_COUNT(opts),
+    .min_args = 1,
+    .max_args = 1,
+    .details =
+        "Runs the model over one token sequence from position 0 and writes what it computed. In topk.npy -1 marks\n"
+        "a slot that the layer does not use.",
+    .example = "  coe logits models/tales --ids ids.npy -o logits.npy --routes routes/",
+    .run = run
+};
 COE_PART(verb, logits, .summary = "logits, hidden states and routes of a token sequence, as .npy", .impl = &verb)

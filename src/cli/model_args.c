@@ -28,11 +28,13 @@ coe_status cli_open_text_model(struct cli *c, int i, struct coe_model **out)
 coe_status cli_check_out_dir(const char *path)
 {
     struct file_list files = { 0 };
-    if (!dir_exists(path)) return file_exists(path) ? coe_fail(COE_E_USAGE, "%s: is a file; the result is a directory", path) : COE_OK;
+    if (!dir_exists(path))
+        return file_exists(path) ? coe_fail(COE_E_USAGE, "%s: is a file; the result is a directory", path) : COE_OK;
     char *config = path_join(path, "config.json");
     if (!config) return COE_E_NOMEM;
     coe_status s = file_exists(config) ? COE_OK : dir_list(&files, path);
-    if (!s && files.n) s = coe_fail(COE_E_USAGE, "%s: holds files that are no model (%s); choose another place", path, files.name[0]);
+    if (!s && files.n)
+        s = coe_fail(COE_E_USAGE, "%s: holds files that are no model (%s); choose another place", path, files.name[0]);
     file_list_free(&files);
     mem_free(config);
     return s;

@@ -11,7 +11,8 @@
 coe_status cli_open_model(struct cli *c, int i, struct coe_model **out);
 /* As above, and a tokenizer must be there. */
 coe_status cli_open_text_model(struct cli *c, int i, struct coe_model **out);
-/* COE_E_USAGE when `path` is a directory with something else than a model in it: a result replaces directories as a whole. */
+/* COE_E_USAGE when `path` is a directory with something else than a model in it: a result replaces directories as a
+ * whole. */
 coe_status cli_check_out_dir(const char *path);
 
 #endif

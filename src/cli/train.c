@@ -11,7 +11,9 @@ static coe_status run(struct cli *c)
     if (cli_given(c, "seed")) r.seed = (uint64_t)cli_int(c, "seed", 0);
     r.output = cli_str(c, "output", r.output);
     r.steps = cli_int(c, "steps", r.steps);
-    const enum resume_mode mode = cli_flag(c, "restart") ? RESUME_RESTART : cli_flag(c, "resume") ? RESUME_YES : RESUME_REFUSE;
+    const enum resume_mode mode = cli_flag(c, "restart")  ? RESUME_RESTART
+                                  : cli_flag(c, "resume") ? RESUME_YES
+                                                          : RESUME_REFUSE;
     coe_status s = trainer_open(&t, &r, mode);
     if (!s) s = trainer_run(t);
     trainer_close(t);
@@ -26,9 +28,15 @@ static const struct cli_opt opts[] = {
     { "restart", 0, OPT_FLAG, NULL, "begin again although the output directory holds a run", 0, 0, false },
     CLI_SEED, CLI_THREADS, CLI_MEMORY,
 };
-static const struct verb verb = {
-    .usage = "RECIPE.yaml", .opts = opts, .n_opts = COE_COUNT(opts), .min_args = 1, .max_args = 1,
-    .details = "Trains the model that a recipe describes (docs/training.md). The output directory gets model/, an ordinary Hugging Face\n"
-               "directory, log.jsonl, and state.safetensors, from which --resume continues bit for bit. Ctrl-C finishes the step and saves.",
-    .example = "  coe train recipes/tales.yaml", .run = run };
+static const struct verb verb = { .usage = "RECIPE.yaml",
+                                  .opts = opts,
+                                  .n_opts = COE_COUNT(opts),
+                                  .min_args = 1,
+                                  .max_args = 1,
+                                  .details = "Trains the model that a recipe describes (docs/training.md). The output "
+                                             "directory gets model/, an ordinary Hugging Face\n"
+                                             "directory, log.jsonl, and state.safetensors, from which --resume "
+                                             "continues bit for bit. Ctrl-C finishes the step and saves.",
+                                  .example = "  coe train recipes/tales.yaml",
+                                  .run = run };
 COE_PART(verb, train, .summary = "train a model from a recipe", .impl = &verb)

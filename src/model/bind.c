@@ -1,7 +1,8 @@
 /* bind.c — joins a checkpoint's tensors to the places of the spec, once; afterwards nobody looks a tensor up by name.
  *
- * Each place asks the family for its name (and its alternatives, and the fused forms). A missing tensor, a wrong shape, or a
- * tensor that nobody asked for is an error that names it. Vectors are widened to F32 here; matrices stay where they lie. */
+ * Each place asks the family for its name (and its alternatives, and the fused forms). A missing tensor, a wrong shape,
+ * or a tensor that nobody asked for is an error that names it. Vectors are widened to F32 here; matrices stay where
+ * they lie. */
 #include <string.h>
 
 #include "model/bind.h"
@@ -21,39 +22,45 @@ static coe_status count_place(void *user, struct place p, int64_t rows, int64_t 
 
 static size_t index_of(const struct ckpt *c, const struct tensor *t) { return (size_t)(t - ckpt_at(c, 0)); }
 
-static coe_status check_shape(const struct coe_model *m, const struct tensor *t, int64_t rows, int64_t cols, bool vector)
+static coe_status check_shape(const struct coe_model *m, const struct tensor *t, int64_t rows, int64_t cols,
+                              bool vector)
 {
     char got[96];
-    bool ok = vector ? tensor_count(t) == cols && t->n_dims <= 2 : t->n_dims == 2 && t->dim[0] == rows && t->dim[1] == cols;
+    bool ok =
+        vector ? tensor_count(t) == cols && t->n_dims <= 2 : t->n_dims == 2 && t->dim[0] == rows && t->dim[1] == cols;
     if (!ok && vector)
-        return coe_fail(COE_E_INPUT, "%s: tensor %s is %s, expected [%lld]", m->path, t->name, tensor_shape_text(t, got), (long long)cols);
+        return coe_fail(COE_E_INPUT, "%s: tensor %s is %s, expected [%lld]", m->path, t->name,
+                        tensor_shape_text(t, got), (long long)cols);
     if (!ok)
-        return coe_fail(COE_E_INPUT, "%s: tensor %s is %s, expected [%lld, %lld]", m->path, t->name, tensor_shape_text(t, got),
-                        (long long)rows, (long long)cols);
+        return coe_fail(COE_E_INPUT, "%s: tensor %s is %s, expected [%lld, %lld]", m->path, t->name,
+                        tensor_shape_text(t, got), (long long)rows, (long long)cols);
     if (t->type != DT_F32 && t->type != DT_F16 && t->type != DT_BF16)
-        return coe_fail(COE_E_INPUT, "%s: tensor %s is stored as %s; this build computes with F32, F16 and BF16", m->path, t->name,
-                        dtype_info[t->type].name);
+        return coe_fail(COE_E_INPUT, "%s: tensor %s is stored as %s; this build computes with F32, F16 and BF16",
+                        m->path, t->name, dtype_info[t->type].name);
     return COE_OK;
 }
 
 /* The slice of a fused [E,2F,d] or [E,d,F] tensor that belongs to one expert; NULL when the file is not fused. */
-static coe_status find_fused(struct binding *b, struct place p, int64_t rows, int64_t cols, const struct tensor **tensor, const char **data)
+static coe_status find_fused(struct binding *b, struct place p, int64_t rows, int64_t cols,
+                             const struct tensor **tensor, const char **data)
 {
     const struct coe_model *m = b->m;
     const bool down = p.slot == SLOT_EXPERT_DOWN;
     const char *pattern = down ? m->family->fused_down : m->family->fused_gate_up;
     char name[256], got[96];
     *tensor = NULL;
-    if (!pattern || slot_info[p.slot].scope != SCOPE_EXPERT || !expand_name(pattern, p, name, sizeof name)) return COE_OK;
+    if (!pattern || slot_info[p.slot].scope != SCOPE_EXPERT || !expand_name(pattern, p, name, sizeof name))
+        return COE_OK;
     const struct tensor *t = ckpt_find(m->ckpt, name);
     if (!t) return COE_OK;
     const int64_t experts = m->spec.layer[p.layer].moe.n_experts, fused_rows = down ? rows : 2 * rows;
     if (t->n_dims != 3 || t->dim[0] != experts || t->dim[1] != fused_rows || t->dim[2] != cols)
-        return coe_fail(COE_E_INPUT, "%s: tensor %s is %s, expected [%lld, %lld, %lld]", m->path, t->name, tensor_shape_text(t, got),
-                        (long long)experts, (long long)fused_rows, (long long)cols);
+        return coe_fail(COE_E_INPUT, "%s: tensor %s is %s, expected [%lld, %lld, %lld]", m->path, t->name,
+                        tensor_shape_text(t, got), (long long)experts, (long long)fused_rows, (long long)cols);
     uint64_t offset = 0, slice = (uint64_t)p.expert * (uint64_t)(fused_rows * cols);
     if (p.slot == SLOT_EXPERT_UP) slice += (uint64_t)(rows * cols);
-    if (!dtype_bytes(t->type, slice, &offset)) return coe_fail(COE_E_INPUT, "%s: tensor %s is too large", m->path, t->name);
+    if (!dtype_bytes(t->type, slice, &offset))
+        return coe_fail(COE_E_INPUT, "%s: tensor %s is too large", m->path, t->name);
     struct tensor view = *t;
     view.n_dims = 2, view.dim[0] = rows, view.dim[1] = cols;
     COE_TRY(check_shape(m, &view, rows, cols, false));
@@ -62,7 +69,8 @@ static coe_status find_fused(struct binding *b, struct place p, int64_t rows, in
     return COE_OK;
 }
 
-static coe_status find_tensor(struct binding *b, struct place p, int64_t rows, int64_t cols, const struct tensor **tensor, const char **data)
+static coe_status find_tensor(struct binding *b, struct place p, int64_t rows, int64_t cols,
+                              const struct tensor **tensor, const char **data)
 {
     const struct coe_model *m = b->m;
     char name[256], first[256] = "";
@@ -76,7 +84,8 @@ static coe_status find_tensor(struct binding *b, struct place p, int64_t rows, i
     COE_TRY(find_fused(b, p, rows, cols, tensor, data));
     if (*tensor) return COE_OK;
     if (!*first)
-        return coe_fail(COE_E_INPUT, "%s: family %s has no tensor name for %s (layer %d)", m->path, m->family_part->name, slot_info[p.slot].name, p.layer);
+        return coe_fail(COE_E_INPUT, "%s: family %s has no tensor name for %s (layer %d)", m->path,
+                        m->family_part->name, slot_info[p.slot].name, p.layer);
     return coe_fail(COE_E_INPUT, "%s: tensor %s is missing", m->path, first);
 }
 
@@ -118,7 +127,8 @@ static coe_status check_unused(const struct binding *b)
         const struct tensor *t = ckpt_at(m->ckpt, i);
         if (b->used[i] || ignored(m->family, t->name)) continue;
         if (m->spec.tied && !strcmp(t->name, "lm_head.weight")) continue; /* some savers repeat the shared tensor */
-        return coe_fail(COE_E_INPUT, "%s: tensor %s is not part of a %s model with this config", m->path, t->name, m->family_part->name);
+        return coe_fail(COE_E_INPUT, "%s: tensor %s is not part of a %s model with this config", m->path, t->name,
+                        m->family_part->name);
     }
     return COE_OK;
 }
@@ -145,7 +155,8 @@ static coe_status layer_tables(struct coe_model *m)
 
 static void set_expert(const struct weight *const *row, int32_t e, const struct weight *w)
 {
-    ((const struct weight **)(uintptr_t)row)[e] = w; /* the table was made by layer_tables; only its readers see const */
+    /* the table was made by layer_tables; only its readers see const */
+    ((const struct weight **)(uintptr_t)row)[e] = w;
 }
 
 /* One router for all iterations is seen by each of them. */
@@ -191,7 +202,8 @@ static coe_status rope_tables(struct coe_model *m)
         const struct rope_spec *r = &s->layer[l].attn.rope;
         if (r->kind == ROPE_NONE) continue;
         for (int32_t o = 0; o < l && !m->inv_freq[l]; o++)
-            if (m->inv_freq[o] && same_rope(&s->layer[o].attn.rope, r)) m->inv_freq[l] = m->inv_freq[o], m->rope_factor[l] = m->rope_factor[o];
+            if (m->inv_freq[o] && same_rope(&s->layer[o].attn.rope, r))
+                m->inv_freq[l] = m->inv_freq[o], m->rope_factor[l] = m->rope_factor[o];
         if (m->inv_freq[l]) continue;
         m->inv_freq[l] = arena_push(&m->arena, (size_t)r->n_rot / 2 * sizeof(float));
         if (!m->inv_freq[l]) return COE_E_NOMEM;

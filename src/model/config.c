@@ -11,7 +11,8 @@ static coe_status end_tokens(struct spec *s, const json_t *config, const char *w
     const json_t *eos = json_object_get(config, "eos_token_id");
     if (json_is_integer(eos)) s->eos[s->n_eos++] = (int32_t)json_integer_value(eos);
     for (size_t i = 0; json_is_array(eos) && i < json_array_size(eos) && s->n_eos < (int32_t)COE_COUNT(s->eos); i++)
-        if (json_is_integer(json_array_get(eos, i))) s->eos[s->n_eos++] = (int32_t)json_integer_value(json_array_get(eos, i));
+        if (json_is_integer(json_array_get(eos, i)))
+            s->eos[s->n_eos++] = (int32_t)json_integer_value(json_array_get(eos, i));
     return COE_OK;
 }
 
@@ -20,8 +21,14 @@ coe_status config_activation(enum activation *a, const json_t *config, const cha
     static const struct {
         const char *name;
         enum activation a;
-    } known[] = { { "silu", ACT_SILU }, { "swish", ACT_SILU }, { "gelu", ACT_GELU }, { "gelu_new", ACT_GELU_TANH },
-                  { "gelu_pytorch_tanh", ACT_GELU_TANH }, { "gelu_tanh", ACT_GELU_TANH }, { "relu", ACT_RELU }, { "relu2", ACT_RELU2 } };
+    } known[] = { { "silu", ACT_SILU },
+                  { "swish", ACT_SILU },
+                  { "gelu", ACT_GELU },
+                  { "gelu_new", ACT_GELU_TANH },
+                  { "gelu_pytorch_tanh", ACT_GELU_TANH },
+                  { "gelu_tanh", ACT_GELU_TANH },
+                  { "relu", ACT_RELU },
+                  { "relu2", ACT_RELU2 } };
     const char *name = "silu";
     COE_TRY(json_get_str(config, key, &name, where));
     for (size_t i = 0; i < COE_COUNT(known); i++)
@@ -47,15 +54,22 @@ static coe_status scaling(struct rope_spec *r, const json_t *config, const json_
     const struct {
         const char *key;
         double *to;
-    } numbers[] = { { "factor", &r->factor }, { "beta_fast", &r->beta_fast }, { "beta_slow", &r->beta_slow },
-                    { "low_freq_factor", &r->low_freq }, { "high_freq_factor", &r->high_freq }, { "mscale", &r->mscale },
-                    { "mscale_all_dim", &r->mscale_all_dim }, { "attention_factor", &r->attention_factor } };
+    } numbers[] = { { "factor", &r->factor },
+                    { "beta_fast", &r->beta_fast },
+                    { "beta_slow", &r->beta_slow },
+                    { "low_freq_factor", &r->low_freq },
+                    { "high_freq_factor", &r->high_freq },
+                    { "mscale", &r->mscale },
+                    { "mscale_all_dim", &r->mscale_all_dim },
+                    { "attention_factor", &r->attention_factor } };
     for (size_t i = 0; i < COE_COUNT(numbers); i++) COE_TRY(json_get_num(p, numbers[i].key, numbers[i].to, where));
     COE_TRY(json_get_bool(p, "truncate", &r->truncate, where));
     static const struct {
         const char *name;
         enum rope_kind kind;
-    } kinds[] = { { "default", ROPE_PLAIN }, { "linear", ROPE_LINEAR }, { "llama3", ROPE_LLAMA3 }, { "yarn", ROPE_YARN } };
+    } kinds[] = {
+        { "default", ROPE_PLAIN }, { "linear", ROPE_LINEAR }, { "llama3", ROPE_LLAMA3 }, { "yarn", ROPE_YARN }
+    };
     for (size_t i = 0; i < COE_COUNT(kinds); i++)
         if (!strcmp(kinds[i].name, kind)) {
             r->kind = kinds[i].kind;
@@ -75,12 +89,14 @@ coe_status config_rope(struct rope_spec *r, const json_t *config, int32_t head_d
     for (size_t i = 0; i < COE_COUNT(keys); i++) {
         const json_t *p = json_object_get(config, keys[i]);
         if (!p || json_is_null(p)) continue;
-        if (!json_is_object(p)) return coe_fail(COE_E_INPUT, "%s: %s is %s, expected an object", where, keys[i], json_kind(p));
+        if (!json_is_object(p))
+            return coe_fail(COE_E_INPUT, "%s: %s is %s, expected an object", where, keys[i], json_kind(p));
         COE_TRY(json_get_num(p, "rope_theta", &r->theta, where));
         COE_TRY(scaling(r, config, p, where));
     }
     if (!(r->theta > 0)) return coe_fail(COE_E_INPUT, "%s: rope_theta %g", where, r->theta);
-    if (r->n_rot % 2) return coe_fail(COE_E_INPUT, "%s: %d rotated dimensions, expected an even number", where, r->n_rot);
+    if (r->n_rot % 2)
+        return coe_fail(COE_E_INPUT, "%s: %d rotated dimensions, expected an even number", where, r->n_rot);
     return COE_OK;
 }
 
@@ -110,8 +126,10 @@ coe_status config_common(struct spec *s, struct arena *a, const json_t *config, 
     COE_TRY(json_get_i32(config, "num_key_value_heads", 1, 1 << 16, &at.n_kv_heads, where));
     COE_TRY(json_get_i32(config, "head_dim", 1, 1 << 16, &at.head_dim, where));
     if (at.n_heads % at.n_kv_heads)
-        return coe_fail(COE_E_INPUT, "%s: %d heads are not a multiple of %d key/value heads", where, at.n_heads, at.n_kv_heads);
-    if (at.head_dim < 1) return coe_fail(COE_E_INPUT, "%s: hidden_size %d with %d heads", where, s->d_model, at.n_heads);
+        return coe_fail(COE_E_INPUT, "%s: %d heads are not a multiple of %d key/value heads", where, at.n_heads,
+                        at.n_kv_heads);
+    if (at.head_dim < 1)
+        return coe_fail(COE_E_INPUT, "%s: hidden_size %d with %d heads", where, s->d_model, at.n_heads);
     s->max_positions = 2048;
     COE_TRY(json_get_int(config, "max_position_embeddings", 1, INT64_MAX / 2, &s->max_positions, where));
     s->norm = NORM_RMS;

@@ -2,8 +2,8 @@
  *
  *   h = embed(ids);  for each layer:  h += attention(norm(h));  h = ffn or MoE layer of norm(h) with its residual
  *   logits = head(norm(h))
- * Everything a family does differently is a field of the spec. Without a tape the arena is rewound after every layer: two
- * buffers hold the stream. */
+ * Everything a family does differently is a field of the spec. Without a tape the arena is rewound after every layer:
+ * two buffers hold the stream. */
 #include <string.h>
 
 #include "model/model.h"
@@ -30,7 +30,8 @@ static bool rope_ready(struct pass *p, int32_t l)
     const int32_t half = p->m->spec.layer[l].attn.rope.n_rot / 2;
     const int64_t n = p->f->batch->off[p->f->batch->n_seq];
     if (p->rope_of == p->m->inv_freq[l]) return true;
-    float *cos = arena_push(p->c->arena, (size_t)(n * half) * sizeof(float)), *sin = arena_push(p->c->arena, (size_t)(n * half) * sizeof(float));
+    float *cos = arena_push(p->c->arena, (size_t)(n * half) * sizeof(float)),
+          *sin = arena_push(p->c->arena, (size_t)(n * half) * sizeof(float));
     if (!cos || !sin) return false;
     rope_fill(p->m->inv_freq[l], p->m->rope_factor[l], half, p->position, n, cos, sin);
     p->cos = cos, p->sin = sin, p->rope_of = p->m->inv_freq[l];
@@ -44,7 +45,9 @@ static struct val *prepare_qk(struct pass *p, int32_t l, struct val *x, enum slo
     if (a->qk_norm != QK_NORM_NONE) x = nn_rmsnorm(p->c, x, p->m->layer[l].slot[norm_slot], s->norm_add, s->norm_eps);
     if (a->clip > 0) x = nn_clamp(p->c, x, a->clip);
     if (a->rope.kind == ROPE_NONE) return x;
-    if (!x || !rope_ready(p, l) || !nn_rope(p->c, x, a->head_dim, p->cos, p->sin, a->rope.n_rot / 2, a->rope.interleaved)) return NULL;
+    if (!x || !rope_ready(p, l) ||
+        !nn_rope(p->c, x, a->head_dim, p->cos, p->sin, a->rope.n_rot / 2, a->rope.interleaved))
+        return NULL;
     return x;
 }
 
@@ -70,7 +73,8 @@ static struct val *dense_ffn(struct pass *p, int32_t l, struct val *x)
     const struct weight *const *w = p->m->layer[l].slot;
     struct nn *c = p->c;
     struct val *up = nn_linear(c, x, w[SLOT_UP], NULL);
-    struct val *u = s->ungated ? nn_act(c, s->act, up, NULL) : nn_act(c, s->act, nn_linear(c, x, w[SLOT_GATE], NULL), up);
+    struct val *u =
+        s->ungated ? nn_act(c, s->act, up, NULL) : nn_act(c, s->act, nn_linear(c, x, w[SLOT_GATE], NULL), up);
     return nn_linear(c, u, w[SLOT_DOWN], NULL);
 }
 
@@ -85,7 +89,8 @@ static struct val *behind(struct nn *c, void *user, struct val *y)
 {
     const struct post *o = user;
     const struct spec *s = &o->p->m->spec;
-    if (y && s->layer[o->layer].post_norm) y = nn_rmsnorm(c, y, o->p->m->layer[o->layer].slot[o->slot], s->norm_add, s->norm_eps);
+    if (y && s->layer[o->layer].post_norm)
+        y = nn_rmsnorm(c, y, o->p->m->layer[o->layer].slot[o->slot], s->norm_add, s->norm_eps);
     return nn_dropout(c, nn_scale(c, y, s->residual_scale));
 }
 
@@ -107,7 +112,8 @@ static struct val *last_rows(struct nn *c, struct val *h, const struct attn_batc
 {
     struct val *out = nn_val(c, b->n_seq, h->cols);
     for (int32_t i = 0; out && i < b->n_seq; i++)
-        memcpy(out->data + i * h->cols, h->data + (int64_t)(b->off[i + 1] - 1) * h->cols, (size_t)h->cols * sizeof(float));
+        memcpy(out->data + i * h->cols, h->data + (int64_t)(b->off[i + 1] - 1) * h->cols,
+               (size_t)h->cols * sizeof(float));
     return out;
 }
 
@@ -149,11 +155,14 @@ struct val *model_forward(const struct coe_model *m, struct nn *c, const int32_t
     assert(n == f->batch->off[f->batch->n_seq]);
     for (int64_t t = 0; t < n; t++)
         if (ids[t] < 0 || ids[t] >= m->spec.vocab) {
-            coe_fail(COE_E_USAGE, "token id %d at position %lld is outside the vocabulary of %d", ids[t], (long long)t, m->spec.vocab);
+            coe_fail(COE_E_USAGE, "token id %d at position %lld is outside the vocabulary of %d", ids[t], (long long)t,
+                     m->spec.vocab);
             return NULL;
         }
     struct pass p = { .m = m, .c = c, .f = f, .position = positions(c, f->batch) };
-    struct moe_pass moe = { c, f->executor ? f->executor : &executor_local, f->observer, f->records, 0, f->max_records };
+    struct moe_pass moe = {
+        c, f->executor ? f->executor : &executor_local, f->observer, f->records, 0, f->max_records
+    };
     if (!p.position) return NULL;
     struct val *h = nn_scale(c, nn_embed(c, ids, n, m->slot[SLOT_EMBED]), m->spec.embed_scale);
     h = nn_dropout(c, h);

@@ -1,7 +1,8 @@
 /* model.h — a network with its weights, its one forward pass, sessions over it, sampling.
  *
- * Enters here: what turns token ids into logits. A family enters as one file in families/. Knows checkpoints, text, nn and moe;
- * not traces, plans or training. Reading order: spec.h, slots.c, spec_json.c, families/mixtral.c, bind.c, forward.c, session.c, generate.c. */
+ * Enters here: what turns token ids into logits. A family enters as one file in families/. Knows checkpoints, text, nn
+ * and moe; not traces, plans or training. Reading order: spec.h, slots.c, spec_json.c, families/mixtral.c, bind.c,
+ * forward.c, session.c, generate.c. */
 #ifndef COE_MODEL_H
 #define COE_MODEL_H
 
@@ -40,8 +41,8 @@ struct coe_model {
 
 /* Opens a directory for inference: weights stay mapped, vectors are widened. The tokenizer is optional here. */
 coe_status model_open(struct coe_model **out, const char *path);
-/* A fresh model from a config (F32 masters, gradients zero): weights ~ N(0, std), norms 1 (or what w_add asks), biases 0,
- * coe_weight 0. Every value is a function of (seed, parameter, element). */
+/* A fresh model from a config (F32 masters, gradients zero): weights ~ N(0, std), norms 1 (or what w_add asks), biases
+ * 0, coe_weight 0. Every value is a function of (seed, parameter, element). */
 coe_status model_new(struct coe_model **out, const json_t *config, const char *where, uint64_t seed, double std);
 /* Copies an opened checkpoint into F32 masters with gradients, for training on. */
 coe_status model_make_trainable(struct coe_model *m);
@@ -52,9 +53,10 @@ void model_zero_grad(struct coe_model *m);
 /* Masks experts of layer l for every later forward pass: keep [n_experts]; NULL ends it. Copied. */
 coe_status model_set_keep(struct coe_model *m, int32_t l, const uint8_t *keep);
 
-/* Writes a Hugging Face directory: `config` as config.json, parameters in `type` (F32, BF16, F16; vectors and routers stay F32
- * where they were), copying tokenizer files from from_dir. The directory appears as a whole. */
-coe_status model_write(const struct coe_model *m, const char *dir, const json_t *config, enum dtype type, const char *from_dir);
+/* Writes a Hugging Face directory: `config` as config.json, parameters in `type` (F32, BF16, F16; vectors and routers
+ * stay F32 where they were), copying tokenizer files from from_dir. The directory appears as a whole. */
+coe_status model_write(const struct coe_model *m, const char *dir, const json_t *config, enum dtype type,
+                       const char *from_dir);
 
 /* ---- forward ---- */
 
@@ -70,10 +72,11 @@ struct forward {
     bool no_logits;                   /* the final hidden states, normed, instead */
     struct executor *executor;        /* NULL: executor_local */
 };
-/* Logits [n, vocab] (or [n_seq, vocab]) of ids [n]; NULL on failure. Same bits for any split into batches, calls, threads. */
+/* Logits [n, vocab] (or [n_seq, vocab]) of ids [n]; NULL on failure. Same bits for any split into batches, calls,
+ * threads. */
 struct val *model_forward(const struct coe_model *m, struct nn *c, const int32_t *ids, int64_t n, struct forward *f);
-/* Logits [rows, vocab] of some rows of the final hidden states that a pass with no_logits gave: the same bits, without room
- * for all rows' logits at once. */
+/* Logits [rows, vocab] of some rows of the final hidden states that a pass with no_logits gave: the same bits, without
+ * room for all rows' logits at once. */
 struct val *model_logits(const struct coe_model *m, struct nn *c, struct val *h);
 /* Routing records one forward pass makes: MoE layers times their iterations. */
 int32_t model_n_records(const struct coe_model *m);
@@ -91,8 +94,8 @@ struct coe_session {
     void *user;
 };
 /* n[i] tokens for each session; logits[i] [vocab] (last row) or [n[i], vocab]. All sessions of one model. */
-coe_status session_eval_batch(struct coe_session *const *s, const int32_t *const *ids, const size_t *n, int32_t n_seq, float *const *logits,
-                              bool last_only);
+coe_status session_eval_batch(struct coe_session *const *s, const int32_t *const *ids, const size_t *n, int32_t n_seq,
+                              float *const *logits, bool last_only);
 
 /* ---- sampling ---- */
 

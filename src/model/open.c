@@ -105,7 +105,8 @@ static void init_param(struct coe_model *m, size_t i, uint64_t seed, double std)
     struct param *p = &m->params[i];
     const int64_t n = weight_count(&p->w);
     const bool norm = slot_info[p->at.slot].class == CLASS_NORM;
-    if (norm && p->at.slot != SLOT_ATTN_NORM_BIAS && p->at.slot != SLOT_FFN_NORM_BIAS && p->at.slot != SLOT_FINAL_NORM_BIAS)
+    if (norm && p->at.slot != SLOT_ATTN_NORM_BIAS && p->at.slot != SLOT_FFN_NORM_BIAS &&
+        p->at.slot != SLOT_FINAL_NORM_BIAS)
         for (int64_t j = 0; j < n; j++) p->w.master[j] = 1.0f - m->spec.norm_add;
     if (slot_info[p->at.slot].is_vector) return; /* biases start at zero */
     struct rng r = rng_make(seed, rng_stream(RNG_INIT, i));
@@ -117,7 +118,8 @@ static coe_status name_place(void *user, struct place p, int64_t rows, int64_t c
     struct coe_model *m = user;
     char name[256];
     if (!family_name(m->family, &m->spec, p, 0, name, sizeof name))
-        return coe_fail(COE_E_INPUT, "%s: family %s has no tensor name for %s", m->path, m->family_part->name, slot_info[p.slot].name);
+        return coe_fail(COE_E_INPUT, "%s: family %s has no tensor name for %s", m->path, m->family_part->name,
+                        slot_info[p.slot].name);
     const char *kept = arena_strdup(&m->arena, name);
     if (!kept) return COE_E_NOMEM;
     m->params[m->n_params++] = (struct param){ { kept, DT_F32, rows, cols, NULL, NULL, NULL }, p };
@@ -149,14 +151,16 @@ out:
 void model_zero_grad(struct coe_model *m)
 {
 #pragma omp parallel for schedule(static)
-    for (size_t i = 0; i < m->n_params; i++) memset(m->params[i].w.grad, 0, (size_t)weight_count(&m->params[i].w) * sizeof(float));
+    for (size_t i = 0; i < m->n_params; i++)
+        memset(m->params[i].w.grad, 0, (size_t)weight_count(&m->params[i].w) * sizeof(float));
 }
 
 coe_status model_set_keep(struct coe_model *m, int32_t l, const uint8_t *keep)
 {
     const int32_t n = m->spec.layer[l].is_moe ? m->spec.layer[l].moe.n_experts : 0;
     if (!n) return coe_fail(COE_E_USAGE, "%s: layer %d has no experts", m->path, l);
-    if (!m->hook && !(m->hook = arena_push_zero(&m->arena, (size_t)m->spec.n_layers * sizeof *m->hook))) return COE_E_NOMEM;
+    if (!m->hook && !(m->hook = arena_push_zero(&m->arena, (size_t)m->spec.n_layers * sizeof *m->hook)))
+        return COE_E_NOMEM;
     m->hook[l] = (struct route_hook){ 0 };
     if (!keep) return COE_OK;
     uint8_t *copy = arena_push(&m->arena, (size_t)n);

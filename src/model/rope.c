@@ -1,14 +1,15 @@
 /* rope.c — rotary frequencies of the published scalings, and tables of cos and sin.
  *
- * Angles are formed as the reference does: inv_freq and position × inv_freq rounded to float; sine and cosine then exact to
- * float. YaRN: card routing.md 2 and F8. */
+ * Angles are formed as the reference does: inv_freq and position × inv_freq rounded to float; sine and cosine then
+ * exact to float. YaRN: card routing.md 2 and F8. */
 #include <math.h>
 
 #include "model/spec.h"
 
 static double yarn_correction(double rotations, const struct rope_spec *r)
 {
-    return r->n_rot * log((double)r->original_positions / (rotations * 2 * 3.14159265358979323846)) / (2 * log(r->theta));
+    return r->n_rot * log((double)r->original_positions / (rotations * 2 * 3.14159265358979323846)) /
+           (2 * log(r->theta));
 }
 
 static void yarn(const struct rope_spec *r, float *inv_freq, float *factor)
@@ -52,7 +53,8 @@ void rope_frequencies(const struct rope_spec *r, float *inv_freq, float *factor)
     }
 }
 
-void rope_fill(const float *inv_freq, float factor, int32_t half, const int64_t *position, int64_t n, float *cos, float *sin)
+void rope_fill(const float *inv_freq, float factor, int32_t half, const int64_t *position, int64_t n, float *cos,
+               float *sin)
 {
 #pragma omp parallel for schedule(static) if (n > 16)
     for (int64_t t = 0; t < n; t++)

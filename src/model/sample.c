@@ -1,5 +1,5 @@
-/* sample.c — choosing the next token: repetition penalty, temperature, top-k, top-p, min-p, in this order. The random number of
- * the n-th draw is a function of (seed, n), so a run repeats exactly. */
+/* sample.c — choosing the next token: repetition penalty, temperature, top-k, top-p, min-p, in this order. The random
+ * number of the n-th draw is a function of (seed, n), so a run repeats exactly. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +15,8 @@ coe_status sampler_open(struct sampler *s, const coe_sampling *how, int32_t voca
     if (!(h->top_p >= 0 && h->top_p <= 1)) return coe_fail(COE_E_USAGE, "top-p %g is outside 0 … 1", (double)h->top_p);
     if (!(h->min_p >= 0 && h->min_p <= 1)) return coe_fail(COE_E_USAGE, "min-p %g is outside 0 … 1", (double)h->min_p);
     if (h->top_k < 0) return coe_fail(COE_E_USAGE, "top-k %d is below 0", h->top_k);
-    if (!(h->repetition_penalty >= 0)) return coe_fail(COE_E_USAGE, "repetition penalty %g is below 0", (double)h->repetition_penalty);
+    if (!(h->repetition_penalty >= 0))
+        return coe_fail(COE_E_USAGE, "repetition penalty %g is below 0", (double)h->repetition_penalty);
     s->probability = mem_alloc("sampler", (size_t)vocab * sizeof *s->probability);
     s->order = mem_alloc("sampler", (size_t)vocab * sizeof *s->order);
     return s->probability && s->order ? COE_OK : COE_E_NOMEM;

@@ -5,7 +5,10 @@
 
 #define CHUNK 512 /* tokens per forward pass: bounds the activations of a long prompt */
 
-static size_t cache_floats(const struct attn_spec *a, int64_t capacity) { return (size_t)(2 * capacity * a->n_kv_heads * a->head_dim); }
+static size_t cache_floats(const struct attn_spec *a, int64_t capacity)
+{
+    return (size_t)(2 * capacity * a->n_kv_heads * a->head_dim);
+}
 
 static coe_status make_caches(struct coe_session *s)
 {
@@ -97,15 +100,16 @@ static coe_status check_batch(struct coe_session *const *s, const size_t *n, int
     for (int32_t i = 0; i < n_seq; i++) {
         if (!n[i]) return coe_fail(COE_E_USAGE, "no tokens to evaluate");
         if (s[i]->position + (int64_t)n[i] > s[i]->capacity)
-            return coe_fail(COE_E_USAGE, "the cache holds %lld tokens and is full at %lld + %zu; open the session with more", (long long)s[i]->capacity,
-                            (long long)s[i]->position, n[i]);
+            return coe_fail(COE_E_USAGE,
+                            "the cache holds %lld tokens and is full at %lld + %zu; open the session with more",
+                            (long long)s[i]->capacity, (long long)s[i]->position, n[i]);
     }
     return COE_OK;
 }
 
 /* One forward pass over take[i] tokens of each session, from done[i] on. */
-static coe_status eval_pass(struct coe_session *const *s, const int32_t *const *ids, const size_t *take, const size_t *done, int32_t n_seq,
-                            float *const *logits, bool last_only)
+static coe_status eval_pass(struct coe_session *const *s, const int32_t *const *ids, const size_t *take,
+                            const size_t *done, int32_t n_seq, float *const *logits, bool last_only)
 {
     const struct coe_model *m = s[0]->model;
     struct arena *a = &s[0]->arena;
@@ -139,7 +143,8 @@ static coe_status eval_pass(struct coe_session *const *s, const int32_t *const *
     for (int32_t i = 0; i < n_seq; i++) {
         const int64_t first = last_only ? i : off[i], rows = last_only ? 1 : (int64_t)take[i];
         if (logits && logits[i])
-            memcpy(logits[i] + (last_only ? 0 : (int64_t)done[i] * y->cols), y->data + first * y->cols, (size_t)(rows * y->cols) * sizeof(float));
+            memcpy(logits[i] + (last_only ? 0 : (int64_t)done[i] * y->cols), y->data + first * y->cols,
+                   (size_t)(rows * y->cols) * sizeof(float));
         s[i]->position += (int64_t)take[i];
     }
     status = COE_OK;
@@ -148,8 +153,8 @@ out:
     return status;
 }
 
-coe_status session_eval_batch(struct coe_session *const *s, const int32_t *const *ids, const size_t *n, int32_t n_seq, float *const *logits,
-                              bool last_only)
+coe_status session_eval_batch(struct coe_session *const *s, const int32_t *const *ids, const size_t *n, int32_t n_seq,
+                              float *const *logits, bool last_only)
 {
     COE_TRY(check_batch(s, n, n_seq));
     size_t longest = 0;

@@ -1,7 +1,8 @@
 /* slots.c — the table of places in a network, their shapes and their order. */
 #include "model/spec.h"
 
-const char *const class_name[CLASS_COUNT] = { "embedding", "norm", "attention", "dense", "router", "expert", "shared", "head" };
+const char *const class_name[CLASS_COUNT] = { "embedding", "norm", "attention", "dense", "router", "expert", "shared",
+                                              "head" };
 
 const struct slot_info slot_info[SLOT_COUNT] = {
     [SLOT_EMBED] = { "embedding", SCOPE_MODEL, CLASS_EMBEDDING, false },
@@ -55,7 +56,8 @@ static bool model_shape(const struct spec *s, enum slot slot, int64_t *rows, int
     }
 }
 
-static bool attn_slot_shape(const struct spec *s, const struct layer_spec *l, enum slot slot, int64_t *rows, int64_t *cols)
+static bool attn_slot_shape(const struct spec *s, const struct layer_spec *l, enum slot slot, int64_t *rows,
+                            int64_t *cols)
 {
     const struct attn_spec *a = &l->attn;
     const int64_t q = (int64_t)a->n_heads * a->head_dim, kv = (int64_t)a->n_kv_heads * a->head_dim;
@@ -77,7 +79,8 @@ static bool attn_slot_shape(const struct spec *s, const struct layer_spec *l, en
     }
 }
 
-static bool ffn_slot_shape(const struct spec *s, const struct layer_spec *l, enum slot slot, int64_t *rows, int64_t *cols)
+static bool ffn_slot_shape(const struct spec *s, const struct layer_spec *l, enum slot slot, int64_t *rows,
+                           int64_t *cols)
 {
     const struct moe_spec *m = &l->moe;
     *rows = 1, *cols = s->d_model;
@@ -119,7 +122,8 @@ static int32_t repeats(const struct layer_spec *l, enum slot slot)
     return 1;
 }
 
-static coe_status each_in_layer(const struct spec *s, int32_t layer, coe_status (*fn)(void *, struct place, int64_t, int64_t), void *user)
+static coe_status each_in_layer(const struct spec *s, int32_t layer,
+                                coe_status (*fn)(void *, struct place, int64_t, int64_t), void *user)
 {
     int64_t rows, cols;
     for (int slot = SLOT_ATTN_NORM; slot < SLOT_COUNT; slot++) {
@@ -135,13 +139,16 @@ static coe_status each_in_layer(const struct spec *s, int32_t layer, coe_status 
     return COE_OK;
 }
 
-coe_status spec_each_place(const struct spec *s, coe_status (*fn)(void *user, struct place p, int64_t rows, int64_t cols), void *user)
+coe_status spec_each_place(const struct spec *s,
+                           coe_status (*fn)(void *user, struct place p, int64_t rows, int64_t cols), void *user)
 {
     int64_t rows, cols;
-    if (slot_shape(s, SLOT_EMBED, 0, &rows, &cols)) COE_TRY(fn(user, (struct place){ SLOT_EMBED, 0, 0, 0 }, rows, cols));
+    if (slot_shape(s, SLOT_EMBED, 0, &rows, &cols))
+        COE_TRY(fn(user, (struct place){ SLOT_EMBED, 0, 0, 0 }, rows, cols));
     for (int32_t l = 0; l < s->n_layers; l++) COE_TRY(each_in_layer(s, l, fn, user));
     for (int slot = SLOT_FINAL_NORM; slot <= SLOT_HEAD_BIAS; slot++)
-        if (slot_shape(s, (enum slot)slot, 0, &rows, &cols)) COE_TRY(fn(user, (struct place){ (enum slot)slot, 0, 0, 0 }, rows, cols));
+        if (slot_shape(s, (enum slot)slot, 0, &rows, &cols))
+            COE_TRY(fn(user, (struct place){ (enum slot)slot, 0, 0, 0 }, rows, cols));
     return COE_OK;
 }
 
@@ -158,7 +165,8 @@ static coe_status count_place(void *user, struct place p, int64_t rows, int64_t 
     c->sizes.by_class[slot_info[p.slot].class] += n;
     if (slot_info[p.slot].scope == SCOPE_EXPERT) {
         const struct moe_spec *m = &c->s->layer[p.layer].moe;
-        if (p.expert < m->router.top_k) c->sizes.active += n * m->chain.n_iterations; /* all experts of a layer have one size */
+        /* all experts of a layer have one size */
+        if (p.expert < m->router.top_k) c->sizes.active += n * m->chain.n_iterations;
     } else if (p.slot != SLOT_EMBED || c->s->tied) {
         c->sizes.active += n; /* an untied embedding is a table look-up */
     }

@@ -1,4 +1,5 @@
-/* spec.h — what a network is, as data. A family file translates a config into this; the forward pass reads nothing else.
+/* spec.h — what a network is, as data. A family file translates a config into this; the forward pass reads nothing
+ * else.
  *
  * Worked example: spec_layer_moe(&spec, 3) tells whether layer 3 routes; spec.layer[3].moe.router.top_k how widely. */
 #ifndef COE_SPEC_H
@@ -58,7 +59,8 @@ struct spec {
 /* Places in the network that a tensor can fill. */
 enum slot {
     SLOT_EMBED, SLOT_FINAL_NORM, SLOT_FINAL_NORM_BIAS, SLOT_HEAD, SLOT_HEAD_BIAS,
-    SLOT_ATTN_NORM, SLOT_ATTN_NORM_BIAS, SLOT_Q, SLOT_K, SLOT_V, SLOT_O, SLOT_Q_BIAS, SLOT_K_BIAS, SLOT_V_BIAS, SLOT_O_BIAS,
+    SLOT_ATTN_NORM, SLOT_ATTN_NORM_BIAS, SLOT_Q, SLOT_K, SLOT_V, SLOT_O, SLOT_Q_BIAS, SLOT_K_BIAS, SLOT_V_BIAS,
+    SLOT_O_BIAS,
     SLOT_Q_NORM, SLOT_K_NORM, SLOT_SINK, SLOT_ATTN_POST_NORM,
     SLOT_FFN_NORM, SLOT_FFN_NORM_BIAS, SLOT_FFN_POST_NORM, SLOT_GATE, SLOT_UP, SLOT_DOWN,
     SLOT_ROUTER, SLOT_ROUTER_BIAS, SLOT_SELECTION_BIAS, SLOT_COE_WEIGHT,
@@ -67,7 +69,8 @@ enum slot {
     SLOT_COUNT
 };
 enum slot_scope { SCOPE_MODEL, SCOPE_LAYER, SCOPE_ITERATION, SCOPE_EXPERT };
-enum slot_class { CLASS_EMBEDDING, CLASS_NORM, CLASS_ATTENTION, CLASS_DENSE, CLASS_ROUTER, CLASS_EXPERT, CLASS_SHARED, CLASS_HEAD, CLASS_COUNT };
+enum slot_class { CLASS_EMBEDDING, CLASS_NORM, CLASS_ATTENTION, CLASS_DENSE, CLASS_ROUTER, CLASS_EXPERT, CLASS_SHARED,
+                  CLASS_HEAD, CLASS_COUNT };
 extern const char *const class_name[CLASS_COUNT];
 
 struct slot_info {
@@ -86,12 +89,13 @@ struct place {
 /* Shape of a place; false when this network has no such place. A vector has rows 1. */
 bool slot_shape(const struct spec *s, enum slot slot, int32_t layer, int64_t *rows, int64_t *cols);
 /* Calls fn for every place of the network in canonical order (the order of execution); stops at the first failure. */
-coe_status spec_each_place(const struct spec *s, coe_status (*fn)(void *user, struct place p, int64_t rows, int64_t cols), void *user);
+coe_status spec_each_place(const struct spec *s,
+                           coe_status (*fn)(void *user, struct place p, int64_t rows, int64_t cols), void *user);
 
 /* ---- families ---- */
 
-/* Tensor name of a slot. {l} {e} {t} stand for layer, expert, chain iteration. Several rows of one slot are alternatives for
- * reading; the first is written. */
+/* Tensor name of a slot. {l} {e} {t} stand for layer, expert, chain iteration. Several rows of one slot are
+ * alternatives for reading; the first is written. */
 struct name_row {
     enum slot slot;
     const char *pattern;
@@ -102,13 +106,14 @@ struct family {
     coe_status (*translate)(struct spec *s, struct arena *a, const json_t *config, const char *where);
     const struct name_row *names;   /* ends with a NULL pattern */
     const char *fused_gate_up, *fused_down; /* [E,2F,d] and [E,d,F] forms of the experts, or NULL */
-    const char *const *ignore;      /* tensor name prefixes or *suffixes that are left alone, NULL-terminated; or NULL */
+    /* tensor name prefixes or *suffixes that are left alone, NULL-terminated; or NULL */
+    const char *const *ignore;
     const char *key_n_experts, *key_top_k; /* config keys that a pruned model changes */
 };
 /* The family of a config by its model_type; COE_E_INPUT when nobody knows it. */
 coe_status family_find(const struct part **out, const json_t *config, const char *where);
-/* Name of a place in a family's files (first alternative `which` = 0); false when there is none. With an independent chain
- * gate, "….gate.weight" becomes "….gate.{t}.weight". */
+/* Name of a place in a family's files (first alternative `which` = 0); false when there is none. With an independent
+ * chain gate, "….gate.weight" becomes "….gate.{t}.weight". */
 bool family_name(const struct family *f, const struct spec *s, struct place p, int which, char *out, size_t cap);
 
 /* Config → spec, with the overlay of its "coe" object (spec_json.c). Everything allocated in `a`. */
@@ -126,7 +131,8 @@ coe_status config_hf_loss(struct moe_spec *m, const json_t *config, const char *
 /* inv_freq [n_rot/2] and the factor of cos and sin. */
 void rope_frequencies(const struct rope_spec *r, float *inv_freq, float *factor);
 /* cos, sin [n, n_rot/2] at the positions */
-void rope_fill(const float *inv_freq, float factor, int32_t half, const int64_t *position, int64_t n, float *cos, float *sin);
+void rope_fill(const float *inv_freq, float factor, int32_t half, const int64_t *position, int64_t n, float *cos,
+               float *sin);
 
 /* Parameters in total and those one token uses (routed experts: top_k per iteration counted once per pass). */
 struct spec_sizes {

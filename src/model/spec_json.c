@@ -1,11 +1,13 @@
 /* spec_json.c — config → spec: finds the family, then lays the "coe" object over it.
  *
  *   "coe": { "n_experts": 16, "expert_ffn": 256, "top_k": 2, "score": "softmax", "renormalize": false, "scale": 1.0,
- *            "router": "linear", "router_bias": false, "selection": "top_k", "selection_bias": false, "bias_update": 0.001,
+ *            "router": "linear", "router_bias": false, "selection": "top_k", "selection_bias": false, "bias_update":
+ *            0.001,
  *            "groups": 1, "groups_kept": 1, "group_score": "max", "shared_ffn": 0, "shared_gate": false,
  *            "chain": { "iterations": 2, "gate": "independent", "residual": "prenorm", "weight": "learned" },
  *            "losses": [ { "kind": "sequence", "coef": 0.001 } ],
- *            "dense_layers": [ 0 ], "experts_per_layer": [ 16, 12, … ], "top_k_per_layer": [ 2, 2, … ], "qk_norm": "head" } */
+ *            "dense_layers": [ 0 ], "experts_per_layer": [ 16, 12, … ], "top_k_per_layer": [ 2, 2, … ], "qk_norm":
+ *            "head" } */
 #include <string.h>
 
 #include "model/bind.h"
@@ -23,7 +25,9 @@ coe_status family_find(const struct part **out, const json_t *config, const char
                 return COE_OK;
             }
     }
-    return coe_fail(COE_E_INPUT, "%s: model_type '%s' is not a family this program knows (coe methods --kind family lists them)", where, type);
+    return coe_fail(COE_E_INPUT,
+                    "%s: model_type '%s' is not a family this program knows (coe methods --kind family lists them)",
+                    where, type);
 }
 
 static coe_status choice(const json_t *o, const char *key, const char *const *names, int n, int *out, const char *where)
@@ -74,7 +78,8 @@ static coe_status read_losses(struct moe_spec *m, const json_t *list, const char
     static const char *const keys[] = { "kind", "coef", NULL };
     if (!list) return COE_OK;
     if (!json_is_array(list) || json_array_size(list) > MAX_LOSSES)
-        return coe_fail(COE_E_INPUT, "%s: losses is %s, expected a list of at most %d", where, json_kind(list), MAX_LOSSES);
+        return coe_fail(COE_E_INPUT, "%s: losses is %s, expected a list of at most %d", where, json_kind(list),
+                        MAX_LOSSES);
     m->n_losses = 0;
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *o = json_array_get(list, i);
@@ -119,11 +124,13 @@ static coe_status per_layer(struct spec *s, const json_t *o, const char *key, bo
     const json_t *list = json_object_get(o, key);
     if (!list) return COE_OK;
     if (!json_is_array(list) || json_array_size(list) != (size_t)s->n_layers)
-        return coe_fail(COE_E_INPUT, "%s: %s is %s, expected one number for each of %d layers", where, key, json_kind(list), s->n_layers);
+        return coe_fail(COE_E_INPUT, "%s: %s is %s, expected one number for each of %d layers", where, key,
+                        json_kind(list), s->n_layers);
     for (int32_t l = 0; l < s->n_layers; l++) {
         const json_t *v = json_array_get(list, (size_t)l);
         int64_t n = json_integer_value(v);
-        if (!json_is_integer(v) || n < 0 || n > 65536) return coe_fail(COE_E_INPUT, "%s: %s[%d] is not a number of experts", where, key, l);
+        if (!json_is_integer(v) || n < 0 || n > 65536)
+            return coe_fail(COE_E_INPUT, "%s: %s[%d] is not a number of experts", where, key, l);
         if (!s->layer[l].is_moe) continue;
         if (top_k) s->layer[l].moe.router.top_k = (int32_t)n;
         else s->layer[l].moe.n_experts = (int32_t)n;
@@ -144,9 +151,12 @@ static coe_status dense_layers(struct spec *s, const json_t *list, const char *w
 
 coe_status spec_overlay(struct spec *s, const json_t *o, const char *where)
 {
-    static const char *const keys[] = { "n_experts", "expert_ffn", "top_k", "score", "renormalize", "scale", "router", "router_bias",
-                                        "selection", "selection_bias", "bias_update", "groups", "groups_kept", "group_score", "shared_ffn",
-                                        "shared_gate", "chain", "losses", "dense_layers", "experts_per_layer", "top_k_per_layer", "qk_norm", NULL };
+    static const char *const keys[] = {
+        "n_experts",    "expert_ffn",        "top_k",           "score",          "renormalize", "scale",
+        "router",       "router_bias",       "selection",       "selection_bias", "bias_update", "groups",
+        "groups_kept",  "group_score",       "shared_ffn",      "shared_gate",    "chain",       "losses",
+        "dense_layers", "experts_per_layer", "top_k_per_layer", "qk_norm",        NULL
+    };
     static const char *const qk[] = { "none", "head", "full" };
     COE_TRY(json_only_keys(o, keys, where));
     for (int32_t l = 0; l < s->n_layers; l++) {
@@ -167,7 +177,8 @@ static coe_status check(const struct spec *s, const char *where)
         char place[600];
         snprintf(place, sizeof place, "%.500s: layer %d", where, l);
         if (s->layer[l].is_moe) COE_TRY(moe_spec_check(&s->layer[l].moe, place));
-        else if (s->layer[l].ffn < 1) return coe_fail(COE_E_INPUT, "%s: a dense layer without intermediate_size", place);
+        else if (s->layer[l].ffn < 1)
+            return coe_fail(COE_E_INPUT, "%s: a dense layer without intermediate_size", place);
     }
     return COE_OK;
 }
@@ -176,7 +187,8 @@ coe_status spec_read(struct spec *s, struct arena *a, const json_t *config, cons
 {
     const struct part *part = NULL;
     *s = (struct spec){ 0 };
-    if (!json_is_object(config)) return coe_fail(COE_E_INPUT, "%s: is %s, expected an object", where, json_kind(config));
+    if (!json_is_object(config))
+        return coe_fail(COE_E_INPUT, "%s: is %s, expected an object", where, json_kind(config));
     COE_TRY(family_find(&part, config, where));
     const struct family *f = part->impl;
     COE_TRY(f->translate(s, a, config, where));
@@ -214,7 +226,8 @@ bool family_name(const struct family *f, const struct spec *s, struct place p, i
         snprintf(pattern, sizeof pattern, "%s", r->pattern);
         const struct chain_spec *c = &s->layer[p.layer].moe.chain;
         const char *dot = strrchr(r->pattern, '.');
-        if (slot_info[p.slot].scope == SCOPE_ITERATION && c->n_iterations > 1 && !c->shared_gate && !strstr(pattern, "{t}") && dot)
+        if (slot_info[p.slot].scope == SCOPE_ITERATION && c->n_iterations > 1 && !c->shared_gate &&
+            !strstr(pattern, "{t}") && dot)
             snprintf(pattern, sizeof pattern, "%.*s.{t}%s", (int)(dot - r->pattern), r->pattern, dot);
         return expand_name(pattern, p, out, cap);
     }

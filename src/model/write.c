@@ -28,7 +28,8 @@ static enum dtype stored_type(const struct param *p, enum dtype type)
     return p->at.slot == SLOT_SELECTION_BIAS || p->at.slot == SLOT_COE_WEIGHT ? DT_F32 : type;
 }
 
-coe_status model_write(const struct coe_model *m, const char *dir, const json_t *config, enum dtype type, const char *from_dir)
+coe_status model_write(const struct coe_model *m, const char *dir, const json_t *config, enum dtype type,
+                       const char *from_dir)
 {
     coe_status s = COE_OK;
     struct ckpt_item *items = mem_zalloc("writing", m->n_params * sizeof *items);
@@ -41,7 +42,8 @@ coe_status model_write(const struct coe_model *m, const char *dir, const json_t 
         const struct param *p = &m->params[i];
         const bool vector = slot_info[p->at.slot].is_vector;
         sources[i].w = &p->w;
-        items[i] = (struct ckpt_item){ .t = { .name = p->w.name, .type = stored_type(p, type), .n_dims = vector ? 1 : 2 }, .fill = fill, .user = &sources[i] };
+        items[i] = (struct ckpt_item){ .t = { .name = p->w.name, .type = stored_type(p, type),
+                                              .n_dims = vector ? 1 : 2 }, .fill = fill, .user = &sources[i] };
         items[i].t.dim[0] = vector ? p->w.cols : p->w.rows;
         items[i].t.dim[1] = vector ? 0 : p->w.cols;
     }

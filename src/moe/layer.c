@@ -7,8 +7,8 @@
  *   outer     x_{t+1} = y_t;         output x_C + h
  *   both      x_{t+1} = x_t + y_t;   output x_C + h
  *   neither   x_{t+1} = y_t;         output x_C
- * prenorm never forms x_C - x_0: with C = 1 it is the ordinary pre-norm layer, bit for bit, and a pass with a_t = 0 adds
- * nothing (a converted model with coe_weight = 0 equals its original). */
+ * prenorm never forms x_C - x_0: with C = 1 it is the ordinary pre-norm layer, bit for bit, and a pass with a_t = 0
+ * adds nothing (a converted model with coe_weight = 0 equals its original). */
 #include <string.h>
 
 #include "moe/moe.h"
@@ -29,18 +29,25 @@ coe_status moe_spec_check(const struct moe_spec *m, const char *where)
     if (m->expert_ffn < 1) return coe_fail(COE_E_INPUT, "%s: expert width %d", where, m->expert_ffn);
     if (r->top_k < 1 || r->top_k > m->n_experts || r->top_k > 1024)
         return coe_fail(COE_E_INPUT, "%s: top_k %d of %d experts", where, r->top_k, m->n_experts);
-    if (r->n_group < 1 || r->n_group > 1024 || m->n_experts % r->n_group || r->topk_group < 1 || r->topk_group > r->n_group)
-        return coe_fail(COE_E_INPUT, "%s: %d experts in %d groups, %d of them kept", where, m->n_experts, r->n_group, r->topk_group);
+    if (r->n_group < 1 || r->n_group > 1024 || m->n_experts % r->n_group || r->topk_group < 1 ||
+        r->topk_group > r->n_group)
+        return coe_fail(COE_E_INPUT, "%s: %d experts in %d groups, %d of them kept", where, m->n_experts, r->n_group,
+                        r->topk_group);
     if (r->top_k > r->topk_group * (m->n_experts / r->n_group))
-        return coe_fail(COE_E_INPUT, "%s: top_k %d is more than the %d groups kept hold", where, r->top_k, r->topk_group);
+        return coe_fail(COE_E_INPUT, "%s: top_k %d is more than the %d groups kept hold", where, r->top_k,
+                        r->topk_group);
     if (m->chain.n_iterations < 1 || m->chain.n_iterations > MAX_ITERATIONS)
-        return coe_fail(COE_E_INPUT, "%s: a chain of %d iterations, expected 1 to %d", where, m->chain.n_iterations, MAX_ITERATIONS);
+        return coe_fail(COE_E_INPUT, "%s: a chain of %d iterations, expected 1 to %d", where, m->chain.n_iterations,
+                        MAX_ITERATIONS);
     if (m->chain.learned_weight && m->chain.residual != RESIDUAL_PRENORM)
-        return coe_fail(COE_E_INPUT, "%s: a chain weight needs the prenorm residual, not %s", where, residual_name[m->chain.residual]);
+        return coe_fail(COE_E_INPUT, "%s: a chain weight needs the prenorm residual, not %s", where,
+                        residual_name[m->chain.residual]);
     if (!part_find("router", r->kind)) return coe_fail(COE_E_INPUT, "%s: there is no router '%s'", where, r->kind);
-    if (!part_find("selection", r->selection)) return coe_fail(COE_E_INPUT, "%s: there is no selection '%s'", where, r->selection);
+    if (!part_find("selection", r->selection))
+        return coe_fail(COE_E_INPUT, "%s: there is no selection '%s'", where, r->selection);
     for (int32_t i = 0; i < m->n_losses; i++)
-        if (!part_find("loss", m->loss[i].kind)) return coe_fail(COE_E_INPUT, "%s: there is no loss '%s'", where, m->loss[i].kind);
+        if (!part_find("loss", m->loss[i].kind))
+            return coe_fail(COE_E_INPUT, "%s: there is no loss '%s'", where, m->loss[i].kind);
     return COE_OK;
 }
 
@@ -52,8 +59,8 @@ static struct val *shared_expert(struct nn *c, const struct moe_spec *spec, cons
 }
 
 /* y_t: one routing decision and its experts */
-static struct val *pass_once(struct moe_pass *p, const struct moe_spec *spec, const struct moe_weights *w, const struct route_hook *hook,
-                             int32_t layer, int32_t iteration, struct val *x)
+static struct val *pass_once(struct moe_pass *p, const struct moe_spec *spec, const struct moe_weights *w,
+                             const struct route_hook *hook, int32_t layer, int32_t iteration, struct val *x)
 {
     struct nn *c = p->c;
     struct route_record *rec = arena_push_zero(c->arena, sizeof *rec);
@@ -68,7 +75,8 @@ static struct val *pass_once(struct moe_pass *p, const struct moe_spec *spec, co
     struct expert_call call = { spec, w, x, &rec->route, nn_val(c, x->rows, x->cols), NULL, layer };
     if (!call.y) return NULL;
     const bool wants_rows = p->observer && p->observer->outputs;
-    if (wants_rows && !(call.rows = arena_push(c->arena, (size_t)rec->route.n_slots * (size_t)x->cols * sizeof(float)))) return NULL;
+    if (wants_rows && !(call.rows = arena_push(c->arena, (size_t)rec->route.n_slots * (size_t)x->cols * sizeof(float))))
+        return NULL;
     if (p->executor->run(p->executor, c, &call)) return NULL;
     if (wants_rows) p->observer->outputs(p->observer->user, rec, x, call.rows);
     if (!spec->shared_ffn) return call.y;
@@ -82,8 +90,8 @@ static bool weight_is_zero(const struct weight *w)
     return a == 0;
 }
 
-static struct val *prenorm_chain(struct moe_pass *p, const struct moe_spec *spec, const struct moe_weights *w, const struct route_hook *hook,
-                                 int32_t layer, struct val *x0)
+static struct val *prenorm_chain(struct moe_pass *p, const struct moe_spec *spec, const struct moe_weights *w,
+                                 const struct route_hook *hook, int32_t layer, struct val *x0)
 {
     struct nn *c = p->c;
     struct val *sum = NULL, *x = x0;
@@ -107,8 +115,9 @@ static struct val *prenorm_chain(struct moe_pass *p, const struct moe_spec *spec
     return sum;
 }
 
-struct val *moe_layer(struct moe_pass *p, const struct moe_spec *spec, const struct moe_weights *w, const struct route_hook *hook,
-                      int32_t layer, struct val *h, struct val *x0, struct val *(*post)(struct nn *, void *, struct val *), void *post_user)
+struct val *moe_layer(struct moe_pass *p, const struct moe_spec *spec, const struct moe_weights *w,
+                      const struct route_hook *hook, int32_t layer, struct val *h, struct val *x0,
+                      struct val *(*post)(struct nn *, void *, struct val *), void *post_user)
 {
     struct nn *c = p->c;
     if (!h || !x0) return NULL;

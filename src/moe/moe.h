@@ -1,7 +1,7 @@
 /* moe.h — the Mixture-of-Experts layer as data: what routes, what is routed to, how often, and what keeps it balanced.
  *
- * Enters here: routers, selections, expert kinds, losses (one file per part, in routers/, selection/, experts/, losses/), the
- * layer that joins them, and the executors' interface. Knows nn, not families or checkpoints.
+ * Enters here: routers, selections, expert kinds, losses (one file per part, in routers/, selection/, experts/,
+ * losses/), the layer that joins them, and the executors' interface. Knows nn, not families or checkpoints.
  * Reading order: moe.h, route.h, router.c, selection/top_k.c, experts/ffn.c, layer.c, losses.c, losses/assign.c.
  *
  *   x ─► router ─► z ─► score ─► (+ bias, groups) ─► selection ─► route ─► weights ─► experts ─► combine ─► y
@@ -80,8 +80,8 @@ struct moe_weights {
 #define MAX_ITERATIONS 16
 
 /* The route hook: what a plan edits at run time. keep [n_experts], 0 = the expert is masked (logit -inf before anything
- * else); NULL: all kept. k becomes min(k, kept); with groups, which must keep the same number each: min(k, kept in the groups
- * that a token may use). */
+ * else); NULL: all kept. k becomes min(k, kept); with groups, which must keep the same number each: min(k, kept in the
+ * groups that a token may use). */
 struct route_hook {
     const uint8_t *keep;
     int32_t n_kept;
@@ -102,7 +102,8 @@ struct route_record {
 struct moe_observer {
     void *user;
     void (*route)(void *user, const struct route_record *r);
-    /* y [n_slots, d] expert outputs by row of the route, before weights; x [T, d] the layer's input of this iteration */
+    /* y [n_slots, d] expert outputs by row of the route, before weights; x [T, d] the layer's input of this
+     * iteration */
     void (*outputs)(void *user, const struct route_record *r, const struct val *x, const float *y);
 };
 
@@ -112,7 +113,8 @@ struct expert_call {
     const struct moe_weights *w;
     struct val *x;           /* [T, d] */
     struct route *route;
-    struct val *y;           /* [T, d], zeroed by the executor: Σ_e weight·E_e(x), experts in ascending id, one fma each */
+    /* [T, d], zeroed by the executor: Σ_e weight·E_e(x), experts in ascending id, one fma each */
+    struct val *y;
     float *rows;             /* [n_slots, d] outputs before weights, or NULL when nobody wants them kept */
     int32_t layer;
 };
@@ -132,13 +134,15 @@ struct moe_pass {
     int32_t n_records, max_records;
 };
 
-/* One MoE layer including its residual: h [T,d] the stream before it, x0 = norm(h). Returns the stream after it. `post`, if
- * not NULL, is applied to what is added to the stream (families with a norm behind the layer). NULL on failure. */
-struct val *moe_layer(struct moe_pass *pass, const struct moe_spec *spec, const struct moe_weights *w, const struct route_hook *hook,
-                      int32_t layer, struct val *h, struct val *x0, struct val *(*post)(struct nn *, void *, struct val *),
-                      void *post_user);
+/* One MoE layer including its residual: h [T,d] the stream before it, x0 = norm(h). Returns the stream after it.
+ * `post`, if not NULL, is applied to what is added to the stream (families with a norm behind the layer). NULL on
+ * failure. */
+struct val *moe_layer(struct moe_pass *pass, const struct moe_spec *spec, const struct moe_weights *w,
+                      const struct route_hook *hook, int32_t layer, struct val *h, struct val *x0,
+                      struct val *(*post)(struct nn *, void *, struct val *), void *post_user);
 
-/* The routing step alone: fills *rec from z (recorded on the tape: gradients of route.weight and rec->dz flow into z). */
+/* The routing step alone: fills *rec from z (recorded on the tape: gradients of route.weight and rec->dz flow into
+ * z). */
 coe_status moe_route(struct nn *c, struct route_record *rec, const struct moe_spec *spec, struct val *z,
                      const struct weight *selection_bias, const struct route_hook *hook);
 
@@ -146,18 +150,19 @@ coe_status moe_route(struct nn *c, struct route_record *rec, const struct moe_sp
 
 /* kind "router": logits [T, n_experts] */
 struct router_part {
-    struct val *(*logits)(struct nn *c, const struct moe_spec *spec, const struct moe_weights *w, int32_t iteration, struct val *x);
+    struct val *(*logits)(struct nn *c, const struct moe_spec *spec, const struct moe_weights *w, int32_t iteration,
+                          struct val *x);
 };
 
-/* kind "selection": chooses experts for every token from scores s [T, E] (-inf: not allowed), calling route_choose in token
- * order. k is already reduced to the experts that are allowed. */
+/* kind "selection": chooses experts for every token from scores s [T, E] (-inf: not allowed), calling route_choose in
+ * token order. k is already reduced to the experts that are allowed. */
 struct selection_part {
     int64_t (*max_slots)(const struct router_spec *r, int32_t n_tokens, int32_t n_experts);
     void (*choose)(const struct router_spec *r, int32_t k, const float *s, struct route *out);
 };
 
-/* kind "loss": sees all records of one forward pass (and, for the global batch, the counts of the step so far). Adds its
- * value to *value, unscaled by coef, and coef*scale*gradient to each record's dz (made with loss_dz). */
+/* kind "loss": sees all records of one forward pass (and, for the global batch, the counts of the step so far). Adds
+ * its value to *value, unscaled by coef, and coef*scale*gradient to each record's dz (made with loss_dz). */
 struct loss_call {
     struct nn *c;
     struct route_record *const *records;
@@ -165,7 +170,8 @@ struct loss_call {
     const struct attn_batch *batch; /* sequence boundaries */
     const uint8_t *counted;         /* [T] 0: a padding token, left out; NULL: all count */
     double coef, scale;             /* scale: 0 = value only */
-    const uint64_t *step_counts;    /* [n_records, step_stride] counts of the earlier micro-batches of this step, or NULL */
+    /* [n_records, step_stride] counts of the earlier micro-batches of this step, or NULL */
+    const uint64_t *step_counts;
     int32_t step_stride;
     uint64_t step_tokens;
 };

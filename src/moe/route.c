@@ -3,9 +3,11 @@
 
 #include <string.h>
 
-coe_status route_make(struct route *r, struct arena *a, int32_t n_tokens, int32_t n_experts, int64_t cap_slots, bool gradients)
+coe_status route_make(struct route *r, struct arena *a, int32_t n_tokens, int32_t n_experts, int64_t cap_slots,
+                      bool gradients)
 {
-    if (cap_slots > INT32_MAX) return coe_fail(COE_E_NOMEM, "a route of %lld slots; use smaller batches", (long long)cap_slots);
+    if (cap_slots > INT32_MAX)
+        return coe_fail(COE_E_NOMEM, "a route of %lld slots; use smaller batches", (long long)cap_slots);
     const size_t slots = (size_t)cap_slots * sizeof(int32_t);
     *r = (struct route){ .n_tokens = n_tokens, .n_experts = n_experts, .cap_slots = (int32_t)cap_slots };
     r->tok_off = arena_push(a, ((size_t)n_tokens + 1) * sizeof(int32_t));
@@ -34,7 +36,8 @@ static void sort_slots(struct route *r, int32_t from, int32_t end)
 {
     for (int32_t i = from + 1; i < end; i++)
         for (int32_t j = i; j > from; j--) {
-            bool before = r->weight[j] > r->weight[j - 1] || (r->weight[j] == r->weight[j - 1] && r->expert[j] < r->expert[j - 1]);
+            bool before = r->weight[j] > r->weight[j - 1] ||
+                          (r->weight[j] == r->weight[j - 1] && r->expert[j] < r->expert[j - 1]);
             if (!before) break;
             swap_slots(r, j, j - 1);
         }

@@ -3,10 +3,12 @@
  * The one value that routers produce, selections shape, plans edit, executors run, traces record. Two views of the same
  * slots (a slot = one token visiting one expert):
  *
- *   by token   tok_off [T+1]          slots tok_off[t] … tok_off[t+1]-1 belong to token t, in order of descending weight
+ *   by token   tok_off [T+1]          slots tok_off[t] … tok_off[t+1]-1 belong to token t, in order of descending
+ *   weight
  *              expert  [n_slots]      (equal weights: lower id first)
  *              weight  [n_slots]      final: exactly what multiplies the expert's output
- *              score   [n_slots]      activation of the router logit (softmax probability, sigmoid) before renormalising
+ *              score   [n_slots]      activation of the router logit (softmax probability, sigmoid) before
+ *              renormalising
  *   by expert  off     [E+1]          rows off[e] … off[e+1]-1 belong to expert e, tokens ascending
  *   (CSR)      row_token [n_slots]    token of a row
  *              row_slot  [n_slots]    its slot;  slot_row [n_slots] the inverse
@@ -14,7 +16,8 @@
  *       token 0 → experts 3, 1        tok_off = 0 2 4      expert   = 3 1 | 1 0
  *       token 1 → experts 1, 0        off = 0 1 3 3 4      row_slot = 3 | 1 2 | | 0    row_token = 1 | 0 1 | | 0
  *
- * Selection appends slots with route_choose(); route_index() then builds the expert view (counting sort, O(slots + E)). */
+ * Selection appends slots with route_choose(); route_index() then builds the expert view (counting sort, O(slots +
+ * E)). */
 #ifndef COE_ROUTE_H
 #define COE_ROUTE_H
 
@@ -29,7 +32,8 @@ struct route {
 };
 
 /* Room for cap_slots slots, no tokens yet; everything lives in the arena. */
-coe_status route_make(struct route *r, struct arena *a, int32_t n_tokens, int32_t n_experts, int64_t cap_slots, bool gradients);
+coe_status route_make(struct route *r, struct arena *a, int32_t n_tokens, int32_t n_experts, int64_t cap_slots,
+                      bool gradients);
 /* The next token's slots (tokens are closed in order 0, 1, …); weights are filled in later. n may be 0. */
 static inline void route_choose(struct route *r, int32_t token, const int32_t *experts, int32_t n)
 {

@@ -60,10 +60,11 @@ static void keep_best_groups(const struct router_spec *r, float *s, int32_t n)
     }
 }
 
-static void selection_scores(const struct moe_spec *spec, const struct route_hook *hook, const float *bias, const float *p, float *s,
-                             int32_t n)
+static void selection_scores(const struct moe_spec *spec, const struct route_hook *hook, const float *bias,
+                             const float *p, float *s, int32_t n)
 {
-    for (int32_t e = 0; e < n; e++) s[e] = hook && hook->keep && !hook->keep[e] ? -INFINITY : bias ? p[e] + bias[e] : p[e];
+    for (int32_t e = 0; e < n; e++)
+        s[e] = hook && hook->keep && !hook->keep[e] ? -INFINITY : bias ? p[e] + bias[e] : p[e];
     if (spec->router.n_group > 1) keep_best_groups(&spec->router, s, n);
 }
 
@@ -136,8 +137,8 @@ static void route_back(struct nn *c, void *saved)
     arena_rewind(c->arena, mark);
 }
 
-coe_status moe_route(struct nn *c, struct route_record *rec, const struct moe_spec *spec, struct val *z, const struct weight *selection_bias,
-                     const struct route_hook *hook)
+coe_status moe_route(struct nn *c, struct route_record *rec, const struct moe_spec *spec, struct val *z,
+                     const struct weight *selection_bias, const struct route_hook *hook)
 {
     if (!z) return coe_last_status();
     const struct part *part = part_find("selection", spec->router.selection);
@@ -150,7 +151,8 @@ coe_status moe_route(struct nn *c, struct route_record *rec, const struct moe_sp
     rec->selection_bias = selection_bias;
     rec->p = arena_push(c->arena, (size_t)z->rows * (size_t)n * sizeof(float));
     if (!rec->p) return COE_E_NOMEM;
-    COE_TRY(route_make(&rec->route, c->arena, tokens, n, selection->max_slots(&spec->router, tokens, n), c->tape != NULL));
+    COE_TRY(
+        route_make(&rec->route, c->arena, tokens, n, selection->max_slots(&spec->router, tokens, n), c->tape != NULL));
     const bool plain = !selection_bias && spec->router.n_group <= 1 && !(hook && hook->keep);
     struct arena_mark mark = arena_save(c->arena);
     float *s = plain ? rec->p : arena_push(c->arena, (size_t)z->rows * (size_t)n * sizeof(float));

@@ -1,8 +1,9 @@
 /* attention.c — causal attention with grouped key/value heads over a cache. The forward definition is in kernels.h; the
- * backward pass recomputes the probabilities from the kept maximum and total of each row, tile by tile, as matrix products.
+ * backward pass recomputes the probabilities from the kept maximum and total of each row, tile by tile, as matrix
+ * products.
  *
- * Gradients of a key head's keys and values are sums over query heads and rows: one task owns (sequence, key head) and walks
- * heads, then query tiles, in ascending order. */
+ * Gradients of a key head's keys and values are sums over query heads and rows: one task owns (sequence, key head) and
+ * walks heads, then query tiles, in ascending order. */
 #include <math.h>
 #include <string.h>
 
@@ -35,7 +36,8 @@ static struct kv_layer *make_caches(struct nn *c, const struct attn_shape *s, co
     return kv;
 }
 
-static void store(const struct val *k, const struct val *v, const struct attn_shape *s, const struct attn_batch *b, struct kv_layer *kv)
+static void store(const struct val *k, const struct val *v, const struct attn_shape *s, const struct attn_batch *b,
+                  struct kv_layer *kv)
 {
     for (int32_t i = 0; i < b->n_seq; i++)
 #pragma omp parallel for schedule(static) if (b->off[i + 1] - b->off[i] > 16)
@@ -45,7 +47,8 @@ static void store(const struct val *k, const struct val *v, const struct attn_sh
                 int64_t pos = b->pos0[i] + t - b->off[i];
                 assert(pos < kv[i].capacity);
                 kern->store_key(kb, pos, k->data + t * k->cols + h * s->head_dim, s->head_dim);
-                memcpy(vb + pos * s->head_dim_v, v->data + t * v->cols + h * s->head_dim_v, (size_t)s->head_dim_v * sizeof(float));
+                memcpy(vb + pos * s->head_dim_v, v->data + t * v->cols + h * s->head_dim_v,
+                       (size_t)s->head_dim_v * sizeof(float));
             }
         }
 }
@@ -78,7 +81,8 @@ static int64_t make_tasks(struct task *out, const struct attn_batch *b)
 
 static void attn_back(struct nn *c, void *p);
 
-static void forward_tile(const struct attn_saved *s, const struct kv_layer *kv, const struct task *t, int32_t h, const float *sinks)
+static void forward_tile(const struct attn_saved *s, const struct kv_layer *kv, const struct task *t, int32_t h,
+                         const float *sinks)
 {
     const struct attn_shape *sh = &s->shape;
     const int32_t kvh = h / (sh->n_heads / sh->n_kv_heads);
@@ -130,9 +134,10 @@ struct scratch {
     float p[TILE * TILE], dp[TILE * TILE];
 };
 
-/* probabilities p and, from dp = dO·V, the score gradients ds in place of dp; both [rows, keys] with leading dimension TILE */
-static void tile_scores(const struct attn_saved *s, struct scratch *x, int32_t h, int64_t row, int64_t rows, int64_t key0,
-                        int64_t first_row, int64_t keys, const float *delta)
+/* probabilities p and, from dp = dO·V, the score gradients ds in place of dp; both [rows, keys] with leading dimension
+ * TILE */
+static void tile_scores(const struct attn_saved *s, struct scratch *x, int32_t h, int64_t row, int64_t rows,
+                        int64_t key0, int64_t first_row, int64_t keys, const float *delta)
 {
     const int64_t all = s->q->rows;
     const float *max = s->max + h * all, *total = s->total + h * all, scale = s->shape.scale, cap = s->shape.cap;
@@ -158,8 +163,10 @@ static void backward_head(const struct attn_saved *s, struct scratch *x, int32_t
 {
     const struct attn_shape *sh = &s->shape;
     const int64_t hd = sh->head_dim, hv = sh->head_dim_v, kvh = h / (sh->n_heads / sh->n_kv_heads);
-    const int64_t first = s->batch.off[seq], end = s->batch.off[seq + 1], qc = s->q->cols, kc = s->k->cols, vc = s->v->cols, oc = s->out->cols;
-    const float *q = s->q->data + h * hd, *k = s->k->data + kvh * hd, *v = s->v->data + kvh * hv, *go = s->out->grad + h * hv;
+    const int64_t first = s->batch.off[seq], end = s->batch.off[seq + 1], qc = s->q->cols, kc = s->k->cols,
+                  vc = s->v->cols, oc = s->out->cols;
+    const float *q = s->q->data + h * hd, *k = s->k->data + kvh * hd, *v = s->v->data + kvh * hv,
+                *go = s->out->grad + h * hv;
     float *dq = s->q->grad + h * hd, *dk = s->k->grad + kvh * hd, *dv = s->v->grad + kvh * hv;
     for (int64_t row = first; row < end; row += TILE) {
         const int64_t rows = COE_MIN((int64_t)TILE, end - row), base = s->hi[first] - 1;
@@ -169,11 +176,14 @@ static void backward_head(const struct attn_saved *s, struct scratch *x, int32_t
             kern->dot_tile(x->p, TILE, q + row * qc, qc, NULL, rows, k + key * kc, DT_F32, kc, keys, hd);
             kern->dot_tile(x->dp, TILE, go + row * oc, oc, NULL, rows, v + key * vc, DT_F32, vc, keys, hv);
             tile_scores(s, x, h, row, rows, key, first, keys, delta);
-            kern->outer_tile(&(struct outer_args){ .c = dv + key * vc, .ldc = vc, .a = x->p, .a_m = 1, .a_k = TILE, .b = go + row * oc,
+            kern->outer_tile(&(struct outer_args){ .c = dv + key * vc, .ldc = vc, .a = x->p, .a_m = 1, .a_k = TILE,
+                                                   .b = go + row * oc,
                                                    .ldb = oc, .m = keys, .n = hv, .k = rows, .accumulate = true });
-            kern->outer_tile(&(struct outer_args){ .c = dk + key * kc, .ldc = kc, .a = x->dp, .a_m = 1, .a_k = TILE, .b = q + row * qc,
+            kern->outer_tile(&(struct outer_args){ .c = dk + key * kc, .ldc = kc, .a = x->dp, .a_m = 1, .a_k = TILE,
+                                                   .b = q + row * qc,
                                                    .ldb = qc, .m = keys, .n = hd, .k = rows, .accumulate = true });
-            kern->outer_tile(&(struct outer_args){ .c = dq + row * qc, .ldc = qc, .a = x->dp, .a_m = TILE, .a_k = 1, .b = k + key * kc,
+            kern->outer_tile(&(struct outer_args){ .c = dq + row * qc, .ldc = qc, .a = x->dp, .a_m = TILE, .a_k = 1,
+                                                   .b = k + key * kc,
                                                    .ldb = kc, .m = rows, .n = hd, .k = keys, .accumulate = true });
         }
     }

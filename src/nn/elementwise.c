@@ -1,5 +1,5 @@
-/* elementwise.c — activations, sums, scaling, clamping, gating, dropout. Work is cut into fixed strips of elements; where a
- * sum crosses elements (the gradient of a scalar) the strips are added in order. */
+/* elementwise.c — activations, sums, scaling, clamping, gating, dropout. Work is cut into fixed strips of elements;
+ * where a sum crosses elements (the gradient of a scalar) the strips are added in order. */
 #include <math.h>
 #include <string.h>
 
@@ -34,8 +34,8 @@ static void act_back(struct nn *c, void *p)
     struct binary_saved *s = p;
     if (!s->y->grad) return;
     const int64_t n = size_of(s->y);
-    /* both gradients are made here and nowhere else before: gate and up have one consumer in every layer; should one have
-     * more, the sums go through scratch */
+    /* both gradients are made here and nowhere else before: gate and up have one consumer in every layer; should one
+     * have more, the sums go through scratch */
     bool fresh_a, fresh_b = true;
     float *da = nn_grad_raw(c, s->a, &fresh_a), *db = s->b ? nn_grad_raw(c, s->b, &fresh_b) : NULL;
     if (!da || (s->b && !db)) return;
@@ -45,7 +45,8 @@ static void act_back(struct nn *c, void *p)
     if (!ta || (s->b && !tb)) return;
     EACH_STRIP(i, j, m, n)
     {
-        kern->act_back(s->act, ta + j, tb ? tb + j : NULL, NULL, s->a->data + j, s->b ? s->b->data + j : NULL, s->y->grad + j, m);
+        kern->act_back(s->act, ta + j, tb ? tb + j : NULL, NULL, s->a->data + j, s->b ? s->b->data + j : NULL,
+                       s->y->grad + j, m);
         if (!fresh_a) kern->add(da + j, ta + j, m);
         if (!fresh_b) kern->add(db + j, tb + j, m);
     }
@@ -84,7 +85,8 @@ static void add_back(struct nn *c, void *p)
     pass_gradient(c, s->b, s->y->grad, s->s, n);
     if (!s->w || !s->w->grad) return;
     float total = 0;
-    for (int64_t j = 0; j < n; j += STRIP) total += kern->dot(s->y->grad + j, s->b->data + j, COE_MIN((int64_t)STRIP, n - j));
+    for (int64_t j = 0; j < n; j += STRIP)
+        total += kern->dot(s->y->grad + j, s->b->data + j, COE_MIN((int64_t)STRIP, n - j));
     s->w->grad[0] += total;
 }
 
@@ -223,7 +225,8 @@ struct val *nn_dropout(struct nn *c, struct val *x)
     struct val *y = nn_val(c, x->rows, x->cols);
     struct dropout_saved *s = arena_push(c->arena, sizeof *s);
     if (!y || !s) return NULL;
-    *s = (struct dropout_saved){ x, y, 1.0f - c->dropout, c->seed, rng_stream(RNG_DROPOUT, c->step << 16 | (c->dropout_index++ & 0xFFFF)) };
+    *s = (struct dropout_saved){ x, y, 1.0f - c->dropout, c->seed,
+                                 rng_stream(RNG_DROPOUT, c->step << 16 | (c->dropout_index++ & 0xFFFF)) };
     const int64_t n = size_of(y);
     EACH_STRIP(i, j, m, n)
     for (int64_t e = j; e < j + m; e++) y->data[e] = x->data[e] * mask_at(s, e);

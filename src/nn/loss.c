@@ -36,11 +36,13 @@ void nn_xent_rows(const float *logits, int64_t n, int64_t vocab, const int32_t *
     }
 }
 
-coe_status nn_xent(struct nn *c, struct val *logits, const int32_t *target, double scale, double z_coef, double *sum, int64_t *count)
+coe_status nn_xent(struct nn *c, struct val *logits, const int32_t *target, double scale, double z_coef, double *sum,
+                   int64_t *count)
 {
     if (!logits) return coe_last_status();
     const int64_t n = logits->rows;
-    float *loss = arena_push(c->arena, (size_t)n * sizeof(float)), *lse = arena_push(c->arena, (size_t)n * sizeof(float));
+    float *loss = arena_push(c->arena, (size_t)n * sizeof(float)),
+          *lse = arena_push(c->arena, (size_t)n * sizeof(float));
     if (!loss || !lse) return COE_E_NOMEM;
     nn_xent_rows(logits->data, n, logits->cols, target, loss, lse);
     *sum = 0;

@@ -1,7 +1,7 @@
 /* nn.h — operations of a network with forward and backward, and the tape that joins them.
  *
- * Enters here: an operation that any model may use. Knows weights and activations, not layers or families. One forward code
- * serves training and inference: an operation records its backward on the tape only when the context has one.
+ * Enters here: an operation that any model may use. Knows weights and activations, not layers or families. One forward
+ * code serves training and inference: an operation records its backward on the tape only when the context has one.
  * Reading order: nn.h, tape.c, linear.c, norm.c, attention.c, loss.c, optim.c.
  *
  *     struct nn c = { .arena = &a, .tape = &tape };             inference: .tape = NULL
@@ -9,9 +9,9 @@
  *     if (!y) return coe_last_status();                         operations answer NULL to NULL: check once, at the end
  *     nn_backward(&c);                                          from the losses recorded on the tape
  *
- * Activations live in the context's arena; rewinding it forgets them. Gradients of activations are made when first needed;
- * gradients of weights accumulate (+=) in weight.grad where that is not NULL. All sums run in an order that threads do not
- * change. */
+ * Activations live in the context's arena; rewinding it forgets them. Gradients of activations are made when first
+ * needed; gradients of weights accumulate (+=) in weight.grad where that is not NULL. All sums run in an order that
+ * threads do not change. */
 #ifndef COE_NN_H
 #define COE_NN_H
 
@@ -91,22 +91,23 @@ struct attn_shape {
     int64_t window;           /* a token sees itself and the window-1 before it; 0: everything before it */
     const struct weight *sink; /* [n_heads] or NULL */
 };
-/* Rows of a batch belong to sequences: rows off[i] … off[i+1]-1 are positions pos0[i] … of sequence i. `start` [n], if not
- * NULL, is the first position each token may see (document boundaries in packed training rows). */
+/* Rows of a batch belong to sequences: rows off[i] … off[i+1]-1 are positions pos0[i] … of sequence i. `start` [n], if
+ * not NULL, is the first position each token may see (document boundaries in packed training rows). */
 struct attn_batch {
     int32_t n_seq;
     const int32_t *off;
     const int64_t *pos0;
     const int64_t *start;
 };
-/* out [n, n_heads*head_dim_v]. Writes k, v [n, n_kv*…] into the caches, then attends over them. kv NULL: the whole sequence
- * is in this batch (training); temporary caches are made. The backward pass needs kv == NULL. Definition: kernels.h. */
+/* out [n, n_heads*head_dim_v]. Writes k, v [n, n_kv*…] into the caches, then attends over them. kv NULL: the whole
+ * sequence is in this batch (training); temporary caches are made. The backward pass needs kv == NULL. Definition:
+ * kernels.h. */
 struct val *nn_attention(struct nn *c, struct val *q, struct val *k, struct val *v, const struct attn_shape *shape,
                          const struct attn_batch *batch, struct kv_layer *kv);
 
 /* Mean cross-entropy. target[i] < 0: row i does not count. Adds scale * sum of the losses of the counting rows to the
- * objective (the backward pass starts here) and returns the unscaled sum in *sum, their number in *count. z_coef: weight of
- * the output z-loss, mean over rows of logsumexp². logits.grad is overwritten. */
+ * objective (the backward pass starts here) and returns the unscaled sum in *sum, their number in *count. z_coef:
+ * weight of the output z-loss, mean over rows of logsumexp². logits.grad is overwritten. */
 coe_status nn_xent(struct nn *c, struct val *logits, const int32_t *target, double scale, double z_coef, double *sum,
                    int64_t *count);
 /* loss of each row without recording, for evaluation; lse may be NULL */

@@ -53,8 +53,8 @@ static void norm_back(struct nn *c, void *p)
 }
 
 /* Norm weights are small: they are widened to F32 when the model opens, see model/bind.c. */
-static struct val *norm(struct nn *c, struct val *x, const struct weight *w, const struct weight *b, float w_add, float eps,
-                        bool centred)
+static struct val *norm(struct nn *c, struct val *x, const struct weight *w, const struct weight *b, float w_add,
+                        float eps, bool centred)
 {
     if (!x) return NULL;
     assert(w->type == DT_F32 && x->cols % w->cols == 0);

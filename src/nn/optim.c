@@ -1,5 +1,5 @@
-/* optim.c — gradient norm and AdamW over many tensors. Tensors are cut into fixed pieces of 64 K elements; norms are summed
- * piece by piece in order. */
+/* optim.c — gradient norm and AdamW over many tensors. Tensors are cut into fixed pieces of 64 K elements; norms are
+ * summed piece by piece in order. */
 #include <math.h>
 
 #include "nn/nn.h"

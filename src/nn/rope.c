@@ -15,7 +15,8 @@ static void rotate(float *x, const struct rope_saved *s, bool back)
 #pragma omp parallel for schedule(static) if (s->x->rows > 8)
     for (int64_t t = 0; t < s->x->rows; t++)
         for (int64_t h = 0; h < n_heads; h++)
-            kern->rope(x + t * s->x->cols + h * s->head_dim, s->cos + t * s->half, s->sin + t * s->half, s->half, s->interleaved, back);
+            kern->rope(x + t * s->x->cols + h * s->head_dim, s->cos + t * s->half, s->sin + t * s->half, s->half,
+                       s->interleaved, back);
 }
 
 static void rope_back(struct nn *c, void *p)
@@ -25,7 +26,8 @@ static void rope_back(struct nn *c, void *p)
     if (s->x->grad) rotate(s->x->grad, s, true);
 }
 
-bool nn_rope(struct nn *c, struct val *x, int32_t head_dim, const float *cos, const float *sin, int64_t half, bool interleaved)
+bool nn_rope(struct nn *c, struct val *x, int32_t head_dim, const float *cos, const float *sin, int64_t half,
+             bool interleaved)
 {
     if (!x) return false;
     struct rope_saved *s = arena_push(c->arena, sizeof *s);

@@ -1,5 +1,5 @@
-/* fmath.c — sine, cosine and power in double, for tables made once: the same bits on every machine, which the C library does
- * not promise. Plain operations and explicit fma only. */
+/* fmath.c — sine, cosine and power in double, for tables made once: the same bits on every machine, which the C library
+ * does not promise. Plain operations and explicit fma only. */
 #include <math.h>
 
 #include "tensor/kernels.h"

@@ -1,11 +1,12 @@
 /* gemm.c — matrix products split over threads.
  *
- * Plain products are grouped ones with a single group. A product is cut into tasks, each a rectangle of one group's output
- * (rows x columns), numbered group by group; threads draw numbers from a common counter, so uneven groups balance
- * themselves. A task's size keeps the operand that is read again and again in the second-level cache. */
+ * Plain products are grouped ones with a single group. A product is cut into tasks, each a rectangle of one group's
+ * output (rows x columns), numbered group by group; threads draw numbers from a common counter, so uneven groups
+ * balance themselves. A task's size keeps the operand that is read again and again in the second-level cache. */
 #include "tensor/gemm.h"
 
-#define CACHE_BYTES (256 * 1024) /* a quarter of the smallest second-level cache we care for: the rest is the other operands */
+#define CACHE_BYTES \
+    (256 * 1024) /* a quarter of the smallest second-level cache we care for: the rest is the other operands */
 #define ROW_TILE 192
 #define BIAS_COLS 512            /* columns of a task at most: its bias is widened on the stack */
 #define ALONE_BELOW (1 << 17)    /* multiply-adds that are done before a second thread has woken up */
@@ -101,8 +102,8 @@ static void xwt_task(const struct product *p, int32_t g, int64_t r0, int64_t r1,
     const struct weight *w = p->w[g];
     const int64_t first = p->groups.off[g] + r0;
     float *y = p->y + first * p->ldy + c0;
-    kern->dot_tile(y, p->ldy, p->a_row ? p->a : p->a + first * p->lda, p->lda, p->a_row ? p->a_row + first : NULL, r1 - r0,
-                   weight_row(w, c0), w->type, w->cols, c1 - c0, w->cols);
+    kern->dot_tile(y, p->ldy, p->a_row ? p->a : p->a + first * p->lda, p->lda, p->a_row ? p->a_row + first : NULL,
+                   r1 - r0, weight_row(w, c0), w->type, w->cols, c1 - c0, w->cols);
     if (!p->bias) return;
     float bias[BIAS_COLS];
     kern->widen(bias, (const char *)p->bias->data + c0 * dtype_info[p->bias->type].bytes, p->bias->type, c1 - c0);
@@ -130,7 +131,8 @@ static void run_xwt(struct product *p)
     run(p);
 }
 
-void gemm_xwt(float *y, int64_t ldy, const float *x, int64_t ldx, int64_t n, const struct weight *w, const struct weight *bias)
+void gemm_xwt(float *y, int64_t ldy, const float *x, int64_t ldx, int64_t n, const struct weight *w,
+              const struct weight *bias)
 {
     const int32_t off[2] = { 0, (int32_t)n };
     struct product p = { .groups = { 1, off }, .w = &w, .bias = bias, .y = y, .ldy = ldy, .a = x, .lda = ldx };
@@ -148,10 +150,18 @@ static void dx_task(const struct product *p, int32_t g, int64_t r0, int64_t r1, 
 {
     const struct weight *w = p->w[g];
     const int64_t first = p->groups.off[g] + r0;
-    kern->outer_tile(&(struct outer_args){
-        .c = p->y + first * p->ldy + c0, .ldc = p->ldy, .a = p->a_row ? p->a : p->a + first * p->lda, .a_m = p->lda, .a_k = 1,
-        .mi = p->a_row ? p->a_row + first : NULL, .b = (const float *)w->data + c0, .ldb = w->cols, .m = r1 - r0,
-        .n = c1 - c0, .k = w->rows, .accumulate = p->accumulate });
+    kern->outer_tile(&(struct outer_args){ .c = p->y + first * p->ldy + c0,
+                                           .ldc = p->ldy,
+                                           .a = p->a_row ? p->a : p->a + first * p->lda,
+                                           .a_m = p->lda,
+                                           .a_k = 1,
+                                           .mi = p->a_row ? p->a_row + first : NULL,
+                                           .b = (const float *)w->data + c0,
+                                           .ldb = w->cols,
+                                           .m = r1 - r0,
+                                           .n = c1 - c0,
+                                           .k = w->rows,
+                                           .accumulate = p->accumulate });
 }
 
 static void run_dx(struct product *p)
@@ -170,7 +180,8 @@ static void run_dx(struct product *p)
 void gemm_dx(float *dx, int64_t lddx, const float *dy, int64_t lddy, int64_t n, const struct weight *w, bool accumulate)
 {
     const int32_t off[2] = { 0, (int32_t)n };
-    struct product p = { .groups = { 1, off }, .w = &w, .y = dx, .ldy = lddx, .a = dy, .lda = lddy, .accumulate = accumulate };
+    struct product p = { .groups = { 1, off }, .w = &w, .y = dx, .ldy = lddx, .a = dy, .lda = lddy,
+                         .accumulate = accumulate };
     run_dx(&p);
 }
 
@@ -187,10 +198,19 @@ static void dw_task(const struct product *p, int32_t g, int64_t r0, int64_t r1, 
 {
     const struct weight *w = p->w[g];
     const int64_t first = p->groups.off[g], n = group_rows(p, g);
-    kern->outer_tile(&(struct outer_args){
-        .c = w->grad + r0 * w->cols + c0, .ldc = w->cols, .a = (p->a_row ? p->a : p->a + first * p->lda) + r0, .a_m = 1,
-        .a_k = p->lda, .ki = p->a_row ? p->a_row + first : NULL, .b = (p->b_row ? p->b : p->b + first * p->ldb) + c0,
-        .ldb = p->ldb, .bi = p->b_row ? p->b_row + first : NULL, .m = r1 - r0, .n = c1 - c0, .k = n, .accumulate = true });
+    kern->outer_tile(&(struct outer_args){ .c = w->grad + r0 * w->cols + c0,
+                                           .ldc = w->cols,
+                                           .a = (p->a_row ? p->a : p->a + first * p->lda) + r0,
+                                           .a_m = 1,
+                                           .a_k = p->lda,
+                                           .ki = p->a_row ? p->a_row + first : NULL,
+                                           .b = (p->b_row ? p->b : p->b + first * p->ldb) + c0,
+                                           .ldb = p->ldb,
+                                           .bi = p->b_row ? p->b_row + first : NULL,
+                                           .m = r1 - r0,
+                                           .n = c1 - c0,
+                                           .k = n,
+                                           .accumulate = true });
     if (p->bias && c0 == 0)
         for (int64_t r = 0; r < n; r++) kern->add(p->bias->grad + r0, p->a + r * p->lda + r0, r1 - r0);
 }
@@ -208,8 +228,8 @@ static void run_dw(struct product *p)
     run(p);
 }
 
-void gemm_dw(const struct weight *w, const struct weight *bias, const float *dy, int64_t lddy, const float *x, int64_t ldx,
-             int64_t n)
+void gemm_dw(const struct weight *w, const struct weight *bias, const float *dy, int64_t lddy, const float *x,
+             int64_t ldx, int64_t n)
 {
     const int32_t off[2] = { 0, (int32_t)n };
     struct product p = { .groups = { 1, off }, .w = &w, .bias = bias, .a = dy, .lda = lddy, .b = x, .ldb = ldx };

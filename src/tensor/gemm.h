@@ -1,20 +1,23 @@
-/* gemm.h — matrix products over threads. Each function splits the work over OpenMP threads by output tiles; the bits never
- * depend on how (kernels.h). All matrices row-major. */
+/* gemm.h — matrix products over threads. Each function splits the work over OpenMP threads by output tiles; the bits
+ * never depend on how (kernels.h). All matrices row-major. */
 #ifndef COE_GEMM_H
 #define COE_GEMM_H
 
 #include "tensor/kernels.h"
 
 /* y [n, w.rows] = x [n, w.cols] · wᵀ (+ bias [w.rows] after the product, or NULL). ldx, ldy ≥ their widths. */
-void gemm_xwt(float *y, int64_t ldy, const float *x, int64_t ldx, int64_t n, const struct weight *w, const struct weight *bias);
+void gemm_xwt(float *y, int64_t ldy, const float *x, int64_t ldx, int64_t n, const struct weight *w,
+              const struct weight *bias);
 /* dx [n, w.cols] (+)= dy [n, w.rows] · w. Weight F32. */
-void gemm_dx(float *dx, int64_t lddx, const float *dy, int64_t lddy, int64_t n, const struct weight *w, bool accumulate);
+void gemm_dx(float *dx, int64_t lddx, const float *dy, int64_t lddy, int64_t n, const struct weight *w,
+             bool accumulate);
 /* w.grad [rows, cols] += dyᵀ · x; bias (or NULL).grad += column sums of dy, chains over rows. */
-void gemm_dw(const struct weight *w, const struct weight *bias, const float *dy, int64_t lddy, const float *x, int64_t ldx,
-             int64_t n);
+void gemm_dw(const struct weight *w, const struct weight *bias, const float *dy, int64_t lddy, const float *x,
+             int64_t ldx, int64_t n);
 
-/* Grouped: group g owns rows off[g] … off[g+1]-1 of the grouped arrays and its own weight w[g] (all of one shape and type;
- * w[g] may be NULL only for an empty group). Work is split over (group, row tile, column tile) and balanced by cost. */
+/* Grouped: group g owns rows off[g] … off[g+1]-1 of the grouped arrays and its own weight w[g] (all of one shape and
+ * type; w[g] may be NULL only for an empty group). Work is split over (group, row tile, column tile) and balanced by
+ * cost. */
 struct groups {
     int32_t n;          /* groups */
     const int32_t *off; /* [n+1] */

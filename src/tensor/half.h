@@ -1,5 +1,5 @@
-/* half.h — sixteen- and eight-bit floats to and from float, one element at a time: the definition the vector instructions
- * agree with. */
+/* half.h — sixteen- and eight-bit floats to and from float, one element at a time: the definition the vector
+ * instructions agree with. */
 #ifndef COE_TENSOR_HALF_H
 #define COE_TENSOR_HALF_H
 

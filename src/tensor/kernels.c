@@ -1,5 +1,5 @@
-/* kernels.c — the table of each level, and the choice between them. Compiled without any instruction-set flag: this code
- * runs before it is known what the CPU has. */
+/* kernels.c — the table of each level, and the choice between them. Compiled without any instruction-set flag: this
+ * code runs before it is known what the CPU has. */
 #include "tensor/kernels.h"
 
 #include <stdlib.h>
@@ -38,8 +38,8 @@ __attribute__((constructor)) static void fill_tables(void)
     if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return;
     FILL(avx2, &tables[1]);
     use(&tables[1], "avx2");
-    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512dq") ||
-        !__builtin_cpu_supports("avx512vl"))
+    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
+        !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl"))
         return;
     FILL(avx512, &tables[2]);
     use(&tables[2], "avx512");

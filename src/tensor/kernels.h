@@ -1,8 +1,9 @@
 /* kernels.h — the table of compute kernels, one per device and instruction set.
  *
- * Every function is single-threaded and pure: its result depends on its arguments only, never on the level that computed it
- * (DESIGN §3). The definitions, which all levels match bit for bit:
- *   dot        sixteen partial sums, element i into sum i mod 16, one fma each from +0, then added as a tree 8+8 4+4 2+2 1+1
+ * Every function is single-threaded and pure: its result depends on its arguments only, never on the level that
+ * computed it (DESIGN §3). The definitions, which all levels match bit for bit:
+ *   dot        sixteen partial sums, element i into sum i mod 16, one fma each from +0, then added as a tree 8+8 4+4
+ *   2+2 1+1
  *   chain      acc = fma(a_k, b_k, acc) in ascending k, from the given start
  *   exp & co.  our own polynomials (cpu/fmath.h), same operations at every width
  * `kern` is chosen once: the best level this CPU has, or COE_ISA=portable|avx2|avx512.
@@ -12,7 +13,8 @@
 
 #include "tensor/tensor.h"
 
-/* Gated: u = a(gate) * b(up). Ungated (up == NULL): u = a(gate). a, by kind; b is the identity except for ACT_SWIGLU_CLAMP. */
+/* Gated: u = a(gate) * b(up). Ungated (up == NULL): u = a(gate). a, by kind; b is the identity except for
+ * ACT_SWIGLU_CLAMP. */
 enum activation {
     ACT_SILU,         /* x sigmoid(x) */
     ACT_GELU,         /* x Phi(x), exact (erf) */
@@ -39,10 +41,11 @@ struct outer_args {
     bool accumulate;
 };
 
-/* Keys lie in blocks of 16 positions, [block][head_dim][16]; values row by row, [position][head_dim]. One query row sees
- * positions lo ≤ j < hi, in blocks of ATTN_BLOCK at absolute positions, in ascending order:
+/* Keys lie in blocks of 16 positions, [block][head_dim][16]; values row by row, [position][head_dim]. One query row
+ * sees positions lo ≤ j < hi, in blocks of ATTN_BLOCK at absolute positions, in ascending order:
  *   s_j = scale * chain_i(q_i k_ji); with cap > 0: s_j = cap tanh(s_j / cap)
- *   block: m' = max(m, max_j s_j), c = exp(m - m'), p_j = exp(s_j - m'), sum[j mod 16] = sum[j mod 16]*c + p_j … one multiply
+ *   block: m' = max(m, max_j s_j), c = exp(m - m'), p_j = exp(s_j - m'), sum[j mod 16] = sum[j mod 16]*c + p_j … one
+ *   multiply
  *          by c per block then one add per key, out_i = out_i*c then fma(p_j, v_ji, out_i) per visible key
  *   end:   with a sink: m' = max(m, sink), everything scaled by exp(m - m'), total += exp(sink - m'); out_i /= total,
  *          total the tree of sum[16] (as in dot). The first block has c = 0 and starts from zero. */
@@ -72,8 +75,8 @@ struct adamw_args {
 struct kernels {
     const char *name;
 
-    /* y[i*ldy + j] = dot(x row (xrow ? xrow[i] : i), w row j), i < m, j < n; rows of x are ldx floats apart, rows of w ldw
-     * elements of type t (F32, F16, BF16) apart; k elements each. */
+    /* y[i*ldy + j] = dot(x row (xrow ? xrow[i] : i), w row j), i < m, j < n; rows of x are ldx floats apart, rows of w
+     * ldw elements of type t (F32, F16, BF16) apart; k elements each. */
     void (*dot_tile)(float *y, int64_t ldy, const float *x, int64_t ldx, const int32_t *xrow, int64_t m, const void *w,
                      enum dtype t, int64_t ldw, int64_t n, int64_t k);
     void (*outer_tile)(const struct outer_args *args);
@@ -91,8 +94,8 @@ struct kernels {
     void (*sigmoid)(float *y, const float *x, int64_t n);                    /* y may be x */
     float (*exp1)(float x), (*log1)(float x), (*tanh1)(float x), (*sigmoid1)(float x); /* behind fm_exp & co. */
     void (*act)(enum activation a, float *u, const float *gate, const float *up, int64_t n);
-    /* dgate, dup (dup NULL when up is) overwritten from du; dgate may be gate, dup may be up, u_again (or NULL) receives the
-     * recomputed act(gate, up) */
+    /* dgate, dup (dup NULL when up is) overwritten from du; dgate may be gate, dup may be up, u_again (or NULL)
+     * receives the recomputed act(gate, up) */
     void (*act_back)(enum activation a, float *dgate, float *dup, float *u_again, const float *gate, const float *up,
                      const float *du, int64_t n);
 
@@ -126,8 +129,8 @@ struct kernels {
 };
 
 extern const struct kernels *kern;
-/* Chooses `kern`; called by the first thing that needs it (model open, trainer, tests). COE_E_USAGE when COE_ISA names a
- * level this CPU lacks or nobody knows. */
+/* Chooses `kern`; called by the first thing that needs it (model open, trainer, tests). COE_E_USAGE when COE_ISA names
+ * a level this CPU lacks or nobody knows. */
 coe_status kernels_init(void);
 /* For tests: all levels compiled in that this CPU can run, NULL-terminated, portable first. */
 const struct kernels *const *kernels_all(void);

@@ -1,7 +1,7 @@
 /* tensor.h — storage types and views of weights.
  *
- * Enters here: types, views, kernels (kernels.h, one table per device) and the threaded drivers over them (gemm.h). Knows
- * nothing of files, text, layers. Reading order: tensor.h, kernels.h, cpu/lanes.h, cpu/gemm.c, gemm.h. */
+ * Enters here: types, views, kernels (kernels.h, one table per device) and the threaded drivers over them (gemm.h).
+ * Knows nothing of files, text, layers. Reading order: tensor.h, kernels.h, cpu/lanes.h, cpu/gemm.c, gemm.h. */
 #ifndef COE_TENSOR_H
 #define COE_TENSOR_H
 
@@ -45,8 +45,8 @@ int64_t tensor_count(const struct tensor *t);
 /* "[64, 2048]" into text, returns text */
 const char *tensor_shape_text(const struct tensor *t, char text[96]);
 
-/* A parameter matrix or vector of the network, [rows, cols] (a vector: rows = 1). In training `data` is F32, owned by the
- * trainer and writable through `master`, and `grad` has the same shape; in inference both are NULL. */
+/* A parameter matrix or vector of the network, [rows, cols] (a vector: rows = 1). In training `data` is F32, owned by
+ * the trainer and writable through `master`, and `grad` has the same shape; in inference both are NULL. */
 struct weight {
     const char *name;
     enum dtype type;
@@ -56,8 +56,8 @@ struct weight {
 };
 static inline int64_t weight_count(const struct weight *w) { return w->rows * w->cols; }
 
-/* dst[n] float = src[n] of type t (exact; whole numbers above 2^24 and F64 are rounded); src is unaligned-safe. Of block types
- * n must be whole blocks. */
+/* dst[n] float = src[n] of type t (exact; whole numbers above 2^24 and F64 are rounded); src is unaligned-safe. Of
+ * block types n must be whole blocks. */
 void widen(float *dst, const void *src, enum dtype t, int64_t n);
 /* dst[n] of type t = src[n] float, round to nearest even; F32, F16, BF16 only. */
 void narrow(void *dst, enum dtype t, const float *src, int64_t n);

@@ -137,11 +137,11 @@ static void numpy_reads_what_is_written(void **state)
     char command[2200];
     if (system("/usr/bin/python3 -c 'import numpy' 2>/dev/null")) skip();
     assert_ok(npy_write(temp_path("ours.npy"), DT_F32, 2, (int64_t[]){ 2, 3 }, six));
-    snprintf(
-        command, sizeof command,
-        "/usr/bin/python3 -c 'import sys, numpy; a = numpy.load(sys.argv[1]); assert a.shape == (2, 3) and a[1, 2] == 5;"
-        "numpy.save(sys.argv[2], a)' %s %s && cmp %s %s",
-        temp_path("ours.npy"), temp_path("theirs.npy"), temp_path("ours.npy"), temp_path("theirs.npy"));
+    snprintf(command, sizeof command,
+             "/usr/bin/python3 -c 'import sys, numpy; a = numpy.load(sys.argv[1]); assert a.shape == (2, 3) and a[1, "
+             "2] == 5;"
+             "numpy.save(sys.argv[2], a)' %s %s && cmp %s %s",
+             temp_path("ours.npy"), temp_path("theirs.npy"), temp_path("ours.npy"), temp_path("theirs.npy"));
     assert_int_equal(system(command), 0);
 }
 

@@ -1,4 +1,5 @@
-/* attn: every level against portable, against FP64, one row at a time against all at once, windows, sinks, caps, empty rows. */
+/* attn: every level against portable, against FP64, one row at a time against all at once, windows, sinks, caps, empty
+ * rows. */
 #include "tensor/levels.h"
 
 #define ROWS 23
@@ -7,7 +8,8 @@
 #define DIM_V 24
 
 static float q[ROWS * DIM], keys[KEYS * DIM], values[KEYS * DIM_V], blocks[(KEYS + KEY_BLOCK) * DIM];
-static float out[ROWS * DIM_V], expected[ROWS * DIM_V], max[ROWS], total[ROWS], expected_max[ROWS], expected_total[ROWS], sinks[ROWS];
+static float out[ROWS * DIM_V], expected[ROWS * DIM_V], max[ROWS], total[ROWS], expected_max[ROWS],
+    expected_total[ROWS], sinks[ROWS];
 static int64_t lo[ROWS], hi[ROWS];
 
 static void make_inputs(float range)
@@ -22,8 +24,20 @@ static void make_inputs(float range)
 
 static struct attn_args call(void)
 {
-    return (struct attn_args){ .out = out, .ld_out = DIM_V, .q = q, .ld_q = DIM, .k = blocks, .v = values, .lo = lo, .hi = hi,
-                               .n_rows = ROWS, .head_dim = DIM, .head_dim_v = DIM_V, .scale = 0.3f, .max = max, .total = total };
+    return (struct attn_args){ .out = out,
+                               .ld_out = DIM_V,
+                               .q = q,
+                               .ld_q = DIM,
+                               .k = blocks,
+                               .v = values,
+                               .lo = lo,
+                               .hi = hi,
+                               .n_rows = ROWS,
+                               .head_dim = DIM,
+                               .head_dim_v = DIM_V,
+                               .scale = 0.3f,
+                               .max = max,
+                               .total = total };
 }
 
 /* The ranges that matter: causal, a sliding window, everything, and a mixture with rows that see nothing. */

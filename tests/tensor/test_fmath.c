@@ -1,5 +1,5 @@
-/* Our own exp, log, tanh, logistic and normal distribution functions: accuracy against the C library in double, edges, and the
- * same bits at every level. The tables' sine, cosine and power. */
+/* Our own exp, log, tanh, logistic and normal distribution functions: accuracy against the C library in double, edges,
+ * and the same bits at every level. The tables' sine, cosine and power. */
 #include "tensor/levels.h"
 
 /* |got - true| in units of the true value's last place. */
@@ -19,7 +19,8 @@ static void check(const char *what, float (*f)(float), double (*exact)(double), 
         const double off = ulps(f(x), exact((double)x));
         if (off > worst) worst = off, at = x;
     }
-    if (worst > limit) fail_msg("%s(%a) is off by %.2f units in the last place, at most %g wanted", what, (double)at, worst, limit);
+    if (worst > limit)
+        fail_msg("%s(%a) is off by %.2f units in the last place, at most %g wanted", what, (double)at, worst, limit);
 }
 
 static double logistic(double x) { return 1 / (1 + exp(-x)); }
@@ -76,7 +77,8 @@ static void exact_gelu_keeps_its_digits_in_the_tail(void **state)
         float y;
         kern->act(ACT_GELU, &y, &x, NULL, 1);
         const double exact = (double)x * 0.5 * erfc(-(double)x / sqrt(2));
-        if (ulps(y, exact) > 6) fail_msg("gelu(%g) is %.9g, expected %.9g: %.1f units", (double)x, (double)y, exact, ulps(y, exact));
+        if (ulps(y, exact) > 6)
+            fail_msg("gelu(%g) is %.9g, expected %.9g: %.1f units", (double)x, (double)y, exact, ulps(y, exact));
     }
 }
 
@@ -99,7 +101,8 @@ static void powers_are_right_to_float_and_better(void **state)
 {
     (void)state;
     for (int i = 0; i < 4000; i++) {
-        const double x = exp((rng_unit(rng_at(7, 8, (uint64_t)i)) - 0.5) * 60), y = (rng_unit(rng_at(9, 8, (uint64_t)i)) - 0.5) * 8;
+        const double x = exp((rng_unit(rng_at(7, 8, (uint64_t)i)) - 0.5) * 60),
+                     y = (rng_unit(rng_at(9, 8, (uint64_t)i)) - 0.5) * 8;
         const double got = fm_pow(x, y), exact = pow(x, y);
         if (!(fabs(got / exact - 1) < 1e-13)) fail_msg("pow(%a, %a) is %a, expected %a", x, y, got, exact);
     }

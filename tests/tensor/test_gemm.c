@@ -68,7 +68,8 @@ static void single_rows_equal_rows_of_a_batch(void **state)
         gemm_xwt(expected, D, x, D, TOKENS, &weight[1], NULL);
         for (int t = 0, n = 1; t < TOKENS; t += n, n = n % 4 + 1)
             gemm_xwt(y + t * D, D, x + t * D, D, COE_MIN(n, TOKENS - t), &weight[1], NULL);
-        for (int t = 0; t < TOKENS; t++) assert_same_bits(y + t * D, expected + t * D, F, "gemm_xwt by rows", kern->name);
+        for (int t = 0; t < TOKENS; t++)
+            assert_same_bits(y + t * D, expected + t * D, F, "gemm_xwt by rows", kern->name);
     });
 }
 
@@ -82,8 +83,10 @@ static void bf16_weights_and_biases_are_read(void **state)
     narrow(half_bias, DT_BF16, bias, F);
     widen(wide, half, DT_BF16, F * D);
     widen(wide_bias, half_bias, DT_BF16, F);
-    const struct weight narrow_w = { "w", DT_BF16, F, D, half, NULL, NULL }, wide_w = { "w", DT_F32, F, D, wide, NULL, NULL };
-    const struct weight narrow_b = { "b", DT_BF16, 1, F, half_bias, NULL, NULL }, wide_b = { "b", DT_F32, 1, F, wide_bias, NULL, NULL };
+    const struct weight narrow_w = { "w", DT_BF16, F, D, half, NULL, NULL },
+                        wide_w = { "w", DT_F32, F, D, wide, NULL, NULL };
+    const struct weight narrow_b = { "b", DT_BF16, 1, F, half_bias, NULL, NULL },
+                        wide_b = { "b", DT_F32, 1, F, wide_bias, NULL, NULL };
     WITH_THREADS({
         gemm_xwt(y, D, x, D, TOKENS, &narrow_w, &narrow_b);
         gemm_xwt(expected, D, x, D, TOKENS, &wide_w, &wide_b);
@@ -139,7 +142,8 @@ static void grouped_products_equal_single_ones(void **state)
 {
     (void)state;
     int32_t rows[TOKENS];
-    for (int r = 0; r < TOKENS; r++) rows[r] = (r * 37 + 5) % TOKENS; /* 37 and 48 have no common factor: a permutation */
+    /* 37 and 48 have no common factor: a permutation */
+    for (int r = 0; r < TOKENS; r++) rows[r] = (r * 37 + 5) % TOKENS;
     make_operands();
     for (size_t o = 0; o < COE_COUNT(offsets); o++)
         for (int gathered = o != 0; gathered < 2; gathered++)
@@ -149,8 +153,8 @@ static void grouped_products_equal_single_ones(void **state)
                 const int32_t *row = gathered ? rows : NULL;
                 gemm_grouped_xwt(y, D, x, D, row, g, list);
                 for (int r = 0; r < off[EXPERTS]; r++)
-                    kern->dot_tile(expected + r * D, D, x + (row ? row[r] : r) * D, D, NULL, 1, list[group_of(off, r)]->data,
-                                   DT_F32, D, F, D);
+                    kern->dot_tile(expected + r * D, D, x + (row ? row[r] : r) * D, D, NULL, 1,
+                                   list[group_of(off, r)]->data, DT_F32, D, F, D);
                 assert_same_bits(y, expected, COE_COUNT(y), "gemm_grouped_xwt", kern->name);
                 gemm_grouped_dx(y, D, dy, F, row, g, list, gathered);
                 for (int r = 0; r < off[EXPERTS]; r++)

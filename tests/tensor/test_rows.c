@@ -1,4 +1,5 @@
-/* Kernels over single rows: every level against portable over odd sizes, accuracy and gradients against naive FP64 twins. */
+/* Kernels over single rows: every level against portable over odd sizes, accuracy and gradients against naive FP64
+ * twins. */
 #include "tensor/levels.h"
 
 #define MAX 320
@@ -16,8 +17,8 @@ static void fill_outputs(float (*out)[MAX])
     for (size_t i = 0; i < 3; i++) fill_random(out[i], MAX, 1, 100 + i);
 }
 
-/* Runs `statement` for n elements with k the level and o its outputs (filled the same before), and compares the outputs whole:
- * what lies behind the end must be untouched. */
+/* Runs `statement` for n elements with k the level and o its outputs (filled the same before), and compares the outputs
+ * whole: what lies behind the end must be untouched. */
 #define SAME_AT_ALL_LEVELS(what, statement)                                                                            \
     FOR_SIZES(size)                                                                                                    \
     {                                                                                                                  \
@@ -126,8 +127,8 @@ static void activations_and_their_slopes_match_central_differences(void **state)
     }
 }
 
-/* gate 1, up 2: silu(1) = 0.731059, u = 1.462117; gpt-oss: gate 8 is cut to 7, 7 sigmoid(11.914) = 6.999953, up 9 is cut to 7,
- * plus 1: 55.999625; neither passes a gradient. */
+/* gate 1, up 2: silu(1) = 0.731059, u = 1.462117; gpt-oss: gate 8 is cut to 7, 7 sigmoid(11.914) = 6.999953, up 9 is
+ * cut to 7, plus 1: 55.999625; neither passes a gradient. */
 static void activations_by_hand(void **state)
 {
     (void)state;

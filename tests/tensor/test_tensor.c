@@ -102,7 +102,8 @@ static void all_halves_survive_the_round_trip_at_every_level(void **state)
 static void narrowing_rounds_to_nearest_even(void **state)
 {
     (void)state;
-    const float x[] = { 1 + 0x1p-11f, 1 + 3 * 0x1p-11f, 1 + 0x1p-11f + 0x1p-23f, 65519, 65520, -1e6f, 0x1p-25f, 0x1.8p-24f, 1e-30f };
+    const float x[] = { 1 + 0x1p-11f, 1 + 3 * 0x1p-11f, 1 + 0x1p-11f + 0x1p-23f, 65519, 65520, -1e6f, 0x1p-25f,
+                        0x1.8p-24f, 1e-30f };
     const uint16_t f16[] = { 0x3C00, 0x3C02, 0x3C01, 0x7BFF, 0x7C00, 0xFC00, 0x0000, 0x0002, 0x0000 };
     const float y[] = { 1 + 0x1p-8f, 1 + 3 * 0x1p-8f, 1 + 0x1p-8f + 0x1p-23f, 3.4e38f, 0x1.FFp127f, -INFINITY };
     const uint16_t bf16[] = { 0x3F80, 0x3F82, 0x3F81, 0x7F80, 0x7F80, 0xFF80 };

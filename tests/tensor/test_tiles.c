@@ -1,4 +1,5 @@
-/* dot_tile and outer_tile: every level against portable bit for bit, portable against FP64, gathered rows, odd sizes. */
+/* dot_tile and outer_tile: every level against portable bit for bit, portable against FP64, gathered rows, odd
+ * sizes. */
 #include "tensor/levels.h"
 
 #include "tensor/half.h"
@@ -53,7 +54,8 @@ static void every_tile_shape_gives_the_single_products_bits(void **state)
                     for (int64_t i = 0; i < m; i++)
                         for (int64_t j = 0; j < n; j++)
                             expected[i * N + j] = dot_by_definition(x + i * 41, w + j * 39, (size_t)depth[d]);
-                    for (int64_t i = 0; i < m; i++) assert_same_bits(y + i * N, expected + i * N, (size_t)n, "dot_tile", (*k)->name);
+                    for (int64_t i = 0; i < m; i++)
+                        assert_same_bits(y + i * N, expected + i * N, (size_t)n, "dot_tile", (*k)->name);
                     assert_true(y[(m - 1) * N + n] == 0); /* nothing written behind the tile */
                 }
 }
@@ -71,7 +73,8 @@ static void half_precision_weights_are_widened_exactly(void **state)
                 (*k)->widen(wide, half + 1, types[t], 10 * 40);
                 (*k)->dot_tile(y, N, x, 41, NULL, 7, half + 1, types[t], 40, 10, depth);
                 (*k)->dot_tile(expected, N, x, 41, NULL, 7, wide, DT_F32, 40, 10, depth);
-                for (int i = 0; i < 7; i++) assert_same_bits(y + i * N, expected + i * N, 10, dtype_info[types[t]].name, (*k)->name);
+                for (int i = 0; i < 7; i++)
+                    assert_same_bits(y + i * N, expected + i * N, 10, dtype_info[types[t]].name, (*k)->name);
             }
 }
 
@@ -127,7 +130,8 @@ static void outer_tiles_are_chains_at_every_size(void **state)
     for (size_t i = 0; i < COE_COUNT(ms); i++)
         for (size_t j = 0; j < COE_COUNT(ns); j++)
             for (size_t d = 0; d < COE_COUNT(ks); d++) {
-                struct outer_args g = { .a = x + 1, .a_m = 5, .a_k = 1, .b = w + 1, .ldb = 67, .m = ms[i], .n = ns[j], .k = ks[d] };
+                struct outer_args g = { .a = x + 1, .a_m = 5, .a_k = 1, .b = w + 1, .ldb = 67, .m = ms[i], .n = ns[j],
+                                        .k = ks[d] };
                 g.accumulate = (i + j + d) % 2;
                 check_outer(g, "outer_tile, A by rows");
             }
@@ -138,7 +142,8 @@ static void long_chains_keep_their_order(void **state)
 {
     (void)state;
     make_operands(6);
-    check_outer((struct outer_args){ .a = x, .a_m = 1, .a_k = 7, .b = w, .ldb = 20, .m = 7, .n = 18, .k = 600, .accumulate = true },
+    check_outer((struct outer_args){ .a = x, .a_m = 1, .a_k = 7, .b = w, .ldb = 20, .m = 7, .n = 18, .k = 600,
+                                     .accumulate = true },
                 "outer_tile, A by columns, k = 600");
     check_outer((struct outer_args){ .a = x, .a_m = 513, .a_k = 1, .b = w, .ldb = 16, .m = 15, .n = 16, .k = 513 },
                 "outer_tile, k = 513");
@@ -147,7 +152,8 @@ static void long_chains_keep_their_order(void **state)
 static void rows_of_every_operand_are_gathered(void **state)
 {
     (void)state;
-    const int32_t mi[] = { 3, 3, 0, 9, 1, 2, 8, 5, 6, 7, 11, 12, 10, 4 }, ki[] = { 5, 1, 1, 7, 0 }, bi[] = { 2, 6, 0, 0, 9 };
+    const int32_t mi[] = { 3, 3, 0, 9, 1, 2, 8, 5, 6, 7, 11, 12, 10, 4 }, ki[] = { 5, 1, 1, 7, 0 },
+                  bi[] = { 2, 6, 0, 0, 9 };
     make_operands(7);
     const struct outer_args g = { .a = x, .a_m = 9, .a_k = 1, .b = w, .ldb = 40, .m = 14, .n = 40, .k = 5 };
     for (int which = 1; which < 8; which++) {

@@ -1,5 +1,6 @@
-/* coe.c — our own models: a pre-norm decoder with grouped-query attention whose MoE layers are described by the "coe" object of
- * config.json (spec_json.c). Names follow the Chain-of-Experts release: mlp.gate.{t}.weight per chain iteration. */
+/* coe.c — our own models: a pre-norm decoder with grouped-query attention whose MoE layers are described by the "coe"
+ * object of config.json (spec_json.c). Names follow the Chain-of-Experts release: mlp.gate.{t}.weight per chain
+ * iteration. */
 #include "model/spec.h"
 
 static coe_status translate(struct spec *s, struct arena *a, const json_t *config, const char *where)

@@ -1,4 +1,5 @@
-/* olmoe.c — OLMoE-1B-7B: weights not renormalised, q/k norm over the whole projection, optional clamp. Card: routing.md F2. */
+/* olmoe.c — OLMoE-1B-7B: weights not renormalised, q/k norm over the whole projection, optional clamp. Card: routing.md
+ * F2. */
 #include "model/spec.h"
 
 static coe_status translate(struct spec *s, struct arena *a, const json_t *config, const char *where)

@@ -1,10 +1,11 @@
 /* ffn.c — gated feed-forward experts, E_e(x) = W2_e (a(W1_e x) ⊙ W3_e x), all experts of a layer in grouped products.
  *
- * Card: systems.md part D (dropless gradients) and SonicMoE: kept for backward are x, the pre-activations and the weights;
- * u is recomputed, the outputs are not kept because dg = ⟨dO·W2, u⟩.
+ * Card: systems.md part D (dropless gradients) and SonicMoE: kept for backward are x, the pre-activations and the
+ * weights; u is recomputed, the outputs are not kept because dg = ⟨dO·W2, u⟩.
  *   forward   H1 = X[τ]·W1ᵀ  H3 = X[τ]·W3ᵀ  U = a(H1)⊙H3  Y = U·W2ᵀ      rows by expert, tokens ascending
  *   backward  dU' = dO[τ]·W2   dg = ⟨dU', U⟩   dU = g·dU'   dW2 += dO[τ]ᵀ·(g U)   dH1, dH3 through a
- *             dW1 += dH1ᵀ·X[τ]  dW3 += dH3ᵀ·X[τ]  dX_t += Σ_slots dH1·W1 + dH3·W3   slots of a token in ascending expert id */
+ *             dW1 += dH1ᵀ·X[τ]  dW3 += dH3ᵀ·X[τ]  dX_t += Σ_slots dH1·W1 + dH3·W3   slots of a token in ascending
+ *             expert id */
 #include <string.h>
 
 #include "moe/experts/ffn.h"
@@ -25,8 +26,8 @@ static void add_bias_rows(float *y, int64_t cols, const struct route *r, const s
         for (int32_t row = r->off[e]; row < r->off[e + 1]; row++) kern->add(y + row * cols, bias[e]->data, cols);
 }
 
-/* y_t = Σ weight·row over the token's slots, ascending expert id = ascending row. Threads own tokens or, for a single token,
- * column strips: each output element is one chain either way. */
+/* y_t = Σ weight·row over the token's slots, ascending expert id = ascending row. Threads own tokens or, for a single
+ * token, column strips: each output element is one chain either way. */
 static void combine(struct val *y, const struct route *r, const float *rows)
 {
     const int64_t d = y->cols, strip = r->n_tokens >= 8 ? d : 256, strips = (d + strip - 1) / strip;

@@ -1,5 +1,5 @@
-/* assign.c — load balancing with f_e = c_e / (T k), L = E Σ f_e P_e: perfect balance gives 1. Summed over layers and chain
- * iterations.
+/* assign.c — load balancing with f_e = c_e / (T k), L = E Σ f_e P_e: perfect balance gives 1. Summed over layers and
+ * chain iterations.
  *
  * Paper: DeepSeekMoE, 2024, expert-level loss (card: routing.md 2 and 12a). */
 #include "moe/losses/balance.h"
@@ -15,5 +15,5 @@ static coe_status apply(const struct loss_call *c, double *value)
 }
 
 static const struct loss_part assign_loss = { .apply = apply };
-COE_PART(loss, assign, .summary = "E sum f P with f = share of assignments; balance gives 1", .paper = "DeepSeekMoE, 2024", .card = "routing.md 12a", .unit = "block",
-         .impl = &assign_loss)
+COE_PART(loss, assign, .summary = "E sum f P with f = share of assignments; balance gives 1",
+         .paper = "DeepSeekMoE, 2024", .card = "routing.md 12a", .unit = "block", .impl = &assign_loss)

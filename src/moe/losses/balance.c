@@ -58,8 +58,8 @@ coe_status balance_gradient(const struct loss_call *c, const struct token_range 
     return COE_OK;
 }
 
-coe_status balance_set(const struct loss_call *c, const struct token_range *set, int32_t n, double norm, const double *f, double weight,
-                       double *value)
+coe_status balance_set(const struct loss_call *c, const struct token_range *set, int32_t n, double norm,
+                       const double *f, double weight, double *value)
 {
     const int32_t experts = set[0].r->route.n_experts;
     for (int32_t i = 0; i < n && c->scale != 0; i++) /* before the scratch below: dz outlives it */

@@ -1,5 +1,5 @@
-/* balance.h — the arithmetic that all f·P losses share: L = norm · Σ_e f_e P_e over a set of (record, token) pairs, with f a
- * constant and P the mean score, and its gradient through the softmax (or normalised sigmoid). */
+/* balance.h — the arithmetic that all f·P losses share: L = norm · Σ_e f_e P_e over a set of (record, token) pairs,
+ * with f a constant and P the mean score, and its gradient through the softmax (or normalised sigmoid). */
 #ifndef COE_LOSSES_BALANCE_H
 #define COE_LOSSES_BALANCE_H
 
@@ -20,7 +20,7 @@ void balance_scores(const struct loss_call *c, const struct token_range *t, doub
 coe_status balance_gradient(const struct loss_call *c, const struct token_range *t, const double *f, double factor);
 /* The whole of one set: value and gradient of norm · Σ_e (counts_e / tokens) · (Σ q_e / tokens). f may be given (global
  * batch), else it is counts/tokens of the set. */
-coe_status balance_set(const struct loss_call *c, const struct token_range *set, int32_t n, double norm, const double *f, double weight,
-                       double *value);
+coe_status balance_set(const struct loss_call *c, const struct token_range *set, int32_t n, double norm,
+                       const double *f, double weight, double *value);
 
 #endif

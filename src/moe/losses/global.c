@@ -1,9 +1,9 @@
-/* global.c — load balancing over the whole optimiser step: f_e is the share of assignments over all micro-batches of the step so
- * far (this one included), P_e the mean score of this micro-batch, L = E Σ f_e P_e; balance gives 1. Summed over layers and
- * chain iterations.
+/* global.c — load balancing over the whole optimiser step: f_e is the share of assignments over all micro-batches of
+ * the step so far (this one included), P_e the mean score of this micro-batch, L = E Σ f_e P_e; balance gives 1. Summed
+ * over layers and chain iterations.
  *
- * Paper: Demons in the Detail, 2025 (card: routing.md 12a). Earlier micro-batches of a step see fewer counts than later ones:
- * f may be slightly stale, P never is. */
+ * Paper: Demons in the Detail, 2025 (card: routing.md 12a). Earlier micro-batches of a step see fewer counts than later
+ * ones: f may be slightly stale, P never is. */
 #include "moe/losses/balance.h"
 
 static coe_status apply(const struct loss_call *c, double *value)
@@ -25,5 +25,5 @@ static coe_status apply(const struct loss_call *c, double *value)
 }
 
 static const struct loss_part global_loss = { .apply = apply };
-COE_PART(loss, global, .summary = "balance over all micro-batches of a step; balance gives 1", .paper = "Demons in the Detail, 2025", .card = "routing.md 12a", .unit = "block",
-         .impl = &global_loss)
+COE_PART(loss, global, .summary = "balance over all micro-batches of a step; balance gives 1",
+         .paper = "Demons in the Detail, 2025", .card = "routing.md 12a", .unit = "block", .impl = &global_loss)

@@ -1,7 +1,8 @@
-/* gshard.c — load balancing in GShard's form: f_e is the share of tokens whose FIRST choice is e, L = E Σ f_e P_e; balance
- * gives 1. Summed over layers and chain iterations.
+/* gshard.c — load balancing in GShard's form: f_e is the share of tokens whose FIRST choice is e, L = E Σ f_e P_e;
+ * balance gives 1. Summed over layers and chain iterations.
  *
- * Paper: GShard, 2020 (cards: routing.md 12a, systems.md part D). First choice = highest weight, ties to the lower id. */
+ * Paper: GShard, 2020 (cards: routing.md 12a, systems.md part D). First choice = highest weight, ties to the lower
+ * id. */
 #include "moe/losses/balance.h"
 
 /* share of the counting tokens whose best expert is e */
@@ -30,5 +31,5 @@ static coe_status apply(const struct loss_call *c, double *value)
 }
 
 static const struct loss_part gshard_loss = { .apply = apply };
-COE_PART(loss, gshard, .summary = "E sum f P with f from first choices only; balance gives 1", .paper = "GShard, 2020", .card = "routing.md 12a", .unit = "block",
-         .impl = &gshard_loss)
+COE_PART(loss, gshard, .summary = "E sum f P with f from first choices only; balance gives 1", .paper = "GShard, 2020",
+         .card = "routing.md 12a", .unit = "block", .impl = &gshard_loss)

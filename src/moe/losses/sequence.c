@@ -1,5 +1,5 @@
-/* sequence.c — load balancing inside each sequence: per sequence b f_be = c_be E / (S k), P_be the mean score over its tokens,
- * L = mean_b Σ_e f_be P_be; balance gives 1. Summed over layers and chain iterations.
+/* sequence.c — load balancing inside each sequence: per sequence b f_be = c_be E / (S k), P_be the mean score over its
+ * tokens, L = mean_b Σ_e f_be P_be; balance gives 1. Summed over layers and chain iterations.
  *
  * Paper: DeepSeek-V2, 2024 (`seq_aux`; card: routing.md 2); the loss of Chain-of-Experts. */
 #include "moe/losses/balance.h"
@@ -18,5 +18,5 @@ static coe_status apply(const struct loss_call *c, double *value)
 }
 
 static const struct loss_part sequence_loss = { .apply = apply };
-COE_PART(loss, sequence, .summary = "balance inside every sequence; balance gives 1", .paper = "DeepSeek-V2, 2024", .card = "routing.md 12a", .unit = "sequence",
-         .impl = &sequence_loss)
+COE_PART(loss, sequence, .summary = "balance inside every sequence; balance gives 1", .paper = "DeepSeek-V2, 2024",
+         .card = "routing.md 12a", .unit = "sequence", .impl = &sequence_loss)

@@ -1,5 +1,5 @@
-/* switch.c — load balancing as Switch Transformers normalise it: f_e = c_e / T, L = E Σ f_e P_e, so perfect balance gives
- * top_k. Summed over layers and chain iterations; P carries the gradient, f is a constant.
+/* switch.c — load balancing as Switch Transformers normalise it: f_e = c_e / T, L = E Σ f_e P_e, so perfect balance
+ * gives top_k. Summed over layers and chain iterations; P carries the gradient, f is a constant.
  *
  * Paper: Switch Transformers, 2021 (card: routing.md 12a). */
 #include "moe/losses/balance.h"
@@ -15,5 +15,5 @@ static coe_status apply(const struct loss_call *c, double *value)
 }
 
 static const struct loss_part switch_loss = { .apply = apply };
-COE_PART(loss, switch, .summary = "E sum f P with f = assignments / tokens; balance gives top_k", .paper = "Switch Transformers, 2021", .card = "routing.md 12a", .unit = "block",
-         .impl = &switch_loss)
+COE_PART(loss, switch, .summary = "E sum f P with f = assignments / tokens; balance gives top_k",
+         .paper = "Switch Transformers, 2021", .card = "routing.md 12a", .unit = "block", .impl = &switch_loss)

@@ -1,4 +1,5 @@
-/* z.c — router z-loss: L = mean_t logsumexp(z_t)², dz = 2 lse_t softmax(z_t) / T. Summed over layers and chain iterations.
+/* z.c — router z-loss: L = mean_t logsumexp(z_t)², dz = 2 lse_t softmax(z_t) / T. Summed over layers and chain
+ * iterations.
  *
  * Paper: ST-MoE, 2022 (card: routing.md 12a). Typical coefficient 1e-3. */
 #include <math.h>
@@ -41,5 +42,5 @@ static coe_status apply(const struct loss_call *c, double *value)
 }
 
 static const struct loss_part z_loss = { .apply = apply };
-COE_PART(loss, z, .summary = "mean squared logsumexp of the router logits", .paper = "ST-MoE, 2022", .card = "routing.md 12a",
-         .unit = "token", .impl = &z_loss)
+COE_PART(loss, z, .summary = "mean squared logsumexp of the router logits", .paper = "ST-MoE, 2022",
+         .card = "routing.md 12a", .unit = "token", .impl = &z_loss)

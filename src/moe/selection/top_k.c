@@ -1,7 +1,7 @@
 /* top_k.c — each token takes the k experts of highest score; equal scores: the lower id.
  *
- * Paper: Outrageously Large Neural Networks, 2017 (card: routing.md, conventions). Chosen ids are handed over in descending
- * score. NaN never compares higher, so a token whose scores are all NaN takes the first k experts. */
+ * Paper: Outrageously Large Neural Networks, 2017 (card: routing.md, conventions). Chosen ids are handed over in
+ * descending score. NaN never compares higher, so a token whose scores are all NaN takes the first k experts. */
 #include "moe/moe.h"
 
 static int64_t max_slots(const struct router_spec *r, int32_t n_tokens, int32_t n_experts)
@@ -9,7 +9,8 @@ static int64_t max_slots(const struct router_spec *r, int32_t n_tokens, int32_t 
     return (int64_t)n_tokens * COE_MIN(r->top_k, n_experts);
 }
 
-/* best[0..k) of s[0..n): insertion into a short sorted list, ascending ids so that a tie keeps the earlier one in front */
+/* best[0..k) of s[0..n): insertion into a short sorted list, ascending ids so that a tie keeps the earlier one in
+ * front */
 static void best_of(const float *s, int32_t n, int32_t k, int32_t *best)
 {
     int32_t have = 0;
@@ -35,5 +36,6 @@ static void choose(const struct router_spec *r, int32_t k, const float *s, struc
 }
 
 static const struct selection_part top_k = { .max_slots = max_slots, .choose = choose };
-COE_PART(selection, top_k, .summary = "the k experts of highest score", .paper = "Sparsely-Gated Mixture-of-Experts, 2017",
-         .card = "routing.md conventions", .unit = "token", .impl = &top_k)
+COE_PART(selection, top_k, .summary = "the k experts of highest score",
+         .paper = "Sparsely-Gated Mixture-of-Experts, 2017", .card = "routing.md conventions", .unit = "token",
+         .impl = &top_k)

@@ -79,8 +79,8 @@ LANES void act_loop(enum activation a, float *u, const float *gate, const float 
     }
 }
 
-LANES void act_back_loop(enum activation a, float *dgate, float *dup, float *u_again, const float *gate, const float *up,
-                         const float *du, int64_t n)
+LANES void act_back_loop(enum activation a, float *dgate, float *dup, float *u_again, const float *gate,
+                         const float *up, const float *du, int64_t n)
 {
     for (int64_t i = 0; i < n; i += 16) {
         v16 slope, y = activate(a, v16_load_upto(gate + i, n - i), &slope), d = v16_load_upto(du + i, n - i);

@@ -1,8 +1,8 @@
 /* attn.c — attention of some query rows over one head's keys and values, by the definition in kernels.h.
  *
- * Rows are taken ROWS at a time, so that a key or value register loaded once serves all of them; what a row gets does not
- * depend on its company: a row that sees nothing of a block leaves it out, and a block that some rows see only in part is
- * finished row by row before and after the keys that all see. */
+ * Rows are taken ROWS at a time, so that a key or value register loaded once serves all of them; what a row gets does
+ * not depend on its company: a row that sees nothing of a block leaves it out, and a block that some rows see only in
+ * part is finished row by row before and after the keys that all see. */
 #include "tensor/cpu/fmath.h"
 
 #if defined(ISA_avx512)
@@ -50,9 +50,10 @@ LANES void score_block(int mr, int nv, float *s, const float *const *q, const fl
         UNROLL(4) for (int v = 0; v < nv; v++) v16_store(s + r * ATTN_BLOCK + v * 16, acc[r][v]);
 }
 
-/* out[r][0 .. 16 nv) by chains over keys lo … hi-1; p[r] and v are at key 0 of the block. `last` columns of the last v16. */
-LANES void value_block(int mr, int nv, float *const *out, const float *const *p, const float *v, int64_t ldv, int lo, int hi,
-                       int64_t last)
+/* out[r][0 .. 16 nv) by chains over keys lo … hi-1; p[r] and v are at key 0 of the block. `last` columns of the last
+ * v16. */
+LANES void value_block(int mr, int nv, float *const *out, const float *const *p, const float *v, int64_t ldv, int lo,
+                       int hi, int64_t last)
 {
     v16 acc[ROWS][NV];
     UNROLL(8) for (int r = 0; r < mr; r++)
@@ -70,7 +71,8 @@ LANES void value_block(int mr, int nv, float *const *out, const float *const *p,
 }
 
 typedef void score_fn(float *s, const float *const *q, const float *k, int32_t head_dim);
-typedef void value_fn(float *const *out, const float *const *p, const float *v, int64_t ldv, int lo, int hi, int64_t last);
+typedef void value_fn(float *const *out, const float *const *p, const float *v, int64_t ldv, int lo, int hi,
+                      int64_t last);
 #define BOTH(mr, nv)                                                                                                   \
     static void score_##mr##x##nv(float *s, const float *const *q, const float *k, int32_t head_dim)                   \
     {                                                                                                                  \

@@ -1,8 +1,8 @@
 /* fmath.h — exp, log, tanh, the logistic function and the normal distribution over sixteen lanes.
  *
- * Our own polynomials (minimax in relative error, fitted with the leading terms fixed, coefficients rounded to float), so that
- * every level and every machine gives the same bits. Largest errors found against FP64 (tests/tensor/test_fmath.c): exp, log
- * and sigmoid 2 ulp, tanh 2 ulp, normal_cdf 4 ulp. A NaN stays a NaN. */
+ * Our own polynomials (minimax in relative error, fitted with the leading terms fixed, coefficients rounded to float),
+ * so that every level and every machine gives the same bits. Largest errors found against FP64
+ * (tests/tensor/test_fmath.c): exp, log and sigmoid 2 ulp, tanh 2 ulp, normal_cdf 4 ulp. A NaN stays a NaN. */
 #ifndef COE_CPU_FMATH_H
 #define COE_CPU_FMATH_H
 
@@ -15,9 +15,11 @@ LANES v16 polynomial(v16 v, const float *c, int n)
     for (int i = n - 2; i >= 0; i--) p = v16_fma(p, v, v16_set1(c[i]));
     return p;
 }
-#define POLYNOMIAL(v, ...) polynomial((v), (const float[]){ __VA_ARGS__ }, (int)COE_COUNT(((const float[]){ __VA_ARGS__ })))
+#define POLYNOMIAL(v, ...) \
+    polynomial((v), (const float[]){ __VA_ARGS__ }, (int)COE_COUNT(((const float[]){ __VA_ARGS__ })))
 
-/* x = n ln 2 + r; e^x = 2^n (1 + r + r^2 q(r)). Infinity above 88.7228; results below the smallest normal number are 0. */
+/* x = n ln 2 + r; e^x = 2^n (1 + r + r^2 q(r)). Infinity above 88.7228; results below the smallest normal number are
+ * 0. */
 LANES v16 v16_exp(v16 x)
 {
     const v16 lowest = v16_set1(-87.336f), highest = v16_set1(88.72283f), shift = v16_set1(0x1.8p23f);
@@ -34,7 +36,8 @@ LANES v16 v16_exp(v16 x)
     return v16_select(v16_eq(x, x), y, x);
 }
 
-/* x = m 2^e; log m = f - f^2/2 + f^3 p(f), f = m - 1. log 0 = -inf, of a negative number NaN; subnormals are exact inputs. */
+/* x = m 2^e; log m = f - f^2/2 + f^3 p(f), f = m - 1. log 0 = -inf, of a negative number NaN; subnormals are exact
+ * inputs. */
 LANES v16 v16_log(v16 x)
 {
     const m16 tiny = v16_lt(x, v16_set1(0x1p-126f));
@@ -72,7 +75,8 @@ LANES v16 v16_tanh(v16 x)
 }
 
 /* Phi(x), the normal distribution function, and its density in *density. |x| < 1: 1/2 + x p(x^2); further out the tail
- * e^(-x^2/2) M(|x|), M Mills' ratio over sqrt(2 pi) as a polynomial in (|x|-3)/(|x|+4): small values keep their digits. */
+ * e^(-x^2/2) M(|x|), M Mills' ratio over sqrt(2 pi) as a polynomial in (|x|-3)/(|x|+4): small values keep their
+ * digits. */
 LANES v16 normal_cdf(v16 x, v16 *density)
 {
     const v16 one = v16_set1(1.0f), a = v16_min(v16_abs(x), v16_set1(13.5f)), s = v16_mul(a, a);

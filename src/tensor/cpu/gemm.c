@@ -1,10 +1,11 @@
 /* gemm.c — register tiles of the two matrix products.
  *
- * dot_tile: a tile of mr x nr dot products, each its own v16 of partial sums; x and w are read as they lie, sixteen elements
- * of a row at a time, and the sums are folded at the end, four at once.
- * outer_tile: a tile of mr rows x nv v16 columns of C, each element one chain over k. B is copied in panels of nv v16 columns
- * and KC rows, so that the inner loop streams it; C is stored and loaded again between panels, which keeps the chain.
- * Tile sizes fit the registers: 32 of 512 bits, 16 of 256. What was tried: bench/kernels/{dot_tile,outer_tile}.md. */
+ * dot_tile: a tile of mr x nr dot products, each its own v16 of partial sums; x and w are read as they lie, sixteen
+ * elements of a row at a time, and the sums are folded at the end, four at once.
+ * outer_tile: a tile of mr rows x nv v16 columns of C, each element one chain over k. B is copied in panels of nv v16
+ * columns and KC rows, so that the inner loop streams it; C is stored and loaded again between panels, which keeps the
+ * chain. Tile sizes fit the registers: 32 of 512 bits, 16 of 256. What was tried:
+ * bench/kernels/{dot_tile,outer_tile}.md. */
 #include "tensor/cpu/lanes.h"
 
 #if defined(ISA_avx512)
@@ -29,16 +30,16 @@ static const int dot_nr[DOT_MR + 1] = { 0, 4, 4 };
 
 /* One tile: rows x[0..mr) times rows 0 … nr-1 of w, of which `valid` exist (the others repeat the last one and are not
  * stored). mr, nr and t are constants where this is inlined. */
-LANES void dot_block(int mr, int nr, enum dtype t, float *y, int64_t ldy, const float *const *x, const void *w, int64_t ldw,
-                     int64_t valid, int64_t k)
+LANES void dot_block(int mr, int nr, enum dtype t, float *y, int64_t ldy, const float *const *x, const void *w,
+                     int64_t ldw, int64_t valid, int64_t k)
 {
     v16 acc[48];
     const void *row[8];
     const size_t row_bytes = (size_t)ldw * (t == DT_F32 ? 4 : 2);
     UNROLL(8) for (int j = 0; j < nr; j++) row[j] = (const char *)w + row_bytes * (size_t)COE_MIN(j, valid - 1);
     UNROLL(48) for (int i = 0; i < mr * nr; i++) acc[i] = v16_zero();
-    /* Short rows: fetch the next tile's while this one is computed. Long ones, of which two tiles would push each other out
-     * of the first-level cache: a little ahead in the same row. */
+    /* Short rows: fetch the next tile's while this one is computed. Long ones, of which two tiles would push each other
+     * out of the first-level cache: a little ahead in the same row. */
     const size_t bytes = t == DT_F32 ? 4 : 2, ahead = (size_t)k * bytes <= 2048 ? (size_t)nr * row_bytes : 256;
     int64_t e = 0;
     for (; e + 16 <= k; e += 16) {
@@ -73,8 +74,8 @@ LANES void dot_block(int mr, int nr, enum dtype t, float *y, int64_t ldy, const 
 }
 
 /* All n columns for mr rows of x. */
-LANES void dot_rows(int mr, enum dtype t, float *y, int64_t ldy, const float *const *x, const void *w, int64_t ldw, int64_t n,
-                    int64_t k)
+LANES void dot_rows(int mr, enum dtype t, float *y, int64_t ldy, const float *const *x, const void *w, int64_t ldw,
+                    int64_t n, int64_t k)
 {
     const int nr = dot_nr[mr];
     const int64_t step_bytes = ldw * nr * (t == DT_F32 ? 4 : 2);
@@ -82,7 +83,8 @@ LANES void dot_rows(int mr, enum dtype t, float *y, int64_t ldy, const float *co
         dot_block(mr, nr, t, y + j, ldy, x, w, ldw, COE_MIN(nr, n - j), k);
 }
 
-typedef void dot_rows_fn(float *y, int64_t ldy, const float *const *x, const void *w, int64_t ldw, int64_t n, int64_t k);
+typedef void dot_rows_fn(float *y, int64_t ldy, const float *const *x, const void *w, int64_t ldw, int64_t n,
+                         int64_t k);
 #define DOT_ROWS(mr, t)                                                                                                \
     static void dot_rows_##mr##_##t(float *y, int64_t ldy, const float *const *x, const void *w, int64_t ldw, int64_t n, \
                                     int64_t k)                                                                         \
@@ -100,7 +102,10 @@ DOT_TYPES(4)
 DOT_TYPES(5)
 DOT_TYPES(6)
 #endif
-#define DOT_ENTRY(mr) { [DT_F32] = dot_rows_##mr##_F32, [DT_F16] = dot_rows_##mr##_F16, [DT_BF16] = dot_rows_##mr##_BF16 }
+#define DOT_ENTRY(mr)                                                                                    \
+    {                                                                                                    \
+        [DT_F32] = dot_rows_##mr##_F32, [DT_F16] = dot_rows_##mr##_F16, [DT_BF16] = dot_rows_##mr##_BF16 \
+    }
 static dot_rows_fn *const dot_rows_of[DOT_MR + 1][3] = {
     [1] = DOT_ENTRY(1), [2] = DOT_ENTRY(2),
 #if DOT_MR >= 3
@@ -141,7 +146,8 @@ struct panel {
 };
 
 /* mr rows x nv v16 of C; a[i] is A(i, 0). mr and nv are constants where this is inlined. */
-LANES void outer_block(int mr, int nv, float *c, int64_t ldc, const float *const *a, const struct panel *p, bool accumulate)
+LANES void outer_block(int mr, int nv, float *c, int64_t ldc, const float *const *a, const struct panel *p,
+                       bool accumulate)
 {
     v16 acc[OUTER_MR][OUTER_NV];
     UNROLL(8) for (int i = 0; i < mr; i++)
@@ -196,8 +202,8 @@ LANES void fetch_row(const float *c, int nv)
     for (int v = 0; v < nv; v++) __builtin_prefetch(c + v * 16, 1);
 }
 
-/* Rows k0 … of B from column j on, nv v16 wide: copied to `buffer` (the rest of the last v16 zero) when it is read often or
- * when reading whole registers would pass the end of a row; otherwise left where they are. */
+/* Rows k0 … of B from column j on, nv v16 wide: copied to `buffer` (the rest of the last v16 zero) when it is read
+ * often or when reading whole registers would pass the end of a row; otherwise left where they are. */
 static void fill_panel(struct panel *p, float *buffer, const struct outer_args *g, int64_t k0, int64_t j, int nv)
 {
     const int64_t width = COE_MIN(g->n - j, nv * 16);

@@ -8,11 +8,13 @@
  * Makefile), so a level differs from another in registers only, never in results.
  *
  * The level's file defines:
- *   v16_zero() v16_set1(f) v16_load(p) v16_store(p,v) v16_load_part(p,n) v16_store_part(p,v,n)   0 <= n <= 16; the rest is +0
+ *   v16_zero() v16_set1(f) v16_load(p) v16_store(p,v) v16_load_part(p,n) v16_store_part(p,v,n)   0 <= n <= 16; the rest
+ *   is +0
  *   v16_load_bf16(p) v16_load_f16(p) v16_store_f16(p,v)      unaligned sixteen of two bytes each
  *   v16_add sub mul div min max fma(a,b,c)=a*b+c sqrt abs xor_sign(v,s)=v with the sign of s flipped in
  *   v16_lt(a,b) v16_eq(a,b)  v16_lanes(lo,hi)=lanes lo <= l < hi  v16_select(m,a,b)=m ? a : b
- *   v16_scale2(p,z)     p * 2^n where z = n + 1.5*2^23, by adding to the exponent field: the result must be a normal number
+ *   v16_scale2(p,z)     p * 2^n where z = n + 1.5*2^23, by adding to the exponent field: the result must be a normal
+ *   number
  *   v16_split(x,&e)     x = m * 2^e, m in [sqrt(1/2), sqrt(2)), for normal x > 0
  *   v16_sum(v)          the tree 8+8, 4+4, 2+2, 1+1;  v16_tree4(out,a,b,c,d) four of them
  *   v16_first(v) v16_top(v)=largest lane */
@@ -32,8 +34,8 @@
 #elif defined(__SANITIZE_ADDRESS__)
 #define INSTRUMENTED 1
 #endif
-/* LANES: inlined, so that arguments which are constants at the call shape the code. UNROLL: so that arrays of v16 become
- * registers. Instrumented code is spared both: it would be so large that it compiles for minutes. */
+/* LANES: inlined, so that arguments which are constants at the call shape the code. UNROLL: so that arrays of v16
+ * become registers. Instrumented code is spared both: it would be so large that it compiles for minutes. */
 #define PRAGMA(text) _Pragma(#text)
 #if defined(INSTRUMENTED)
 #define LANES static COE_NOINLINE COE_UNUSED

@@ -20,8 +20,9 @@ LANES m16 v16_lanes(int lo, int hi)
 {
     __m256i first = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), second = _mm256_add_epi32(first, _mm256_set1_epi32(8));
     __m256i below = _mm256_set1_epi32(lo - 1), end = _mm256_set1_epi32(hi);
-    return EACH(_mm256_castsi256_ps(_mm256_and_si256(_mm256_cmpgt_epi32(first, below), _mm256_cmpgt_epi32(end, first))),
-                _mm256_castsi256_ps(_mm256_and_si256(_mm256_cmpgt_epi32(second, below), _mm256_cmpgt_epi32(end, second))));
+    return EACH(
+        _mm256_castsi256_ps(_mm256_and_si256(_mm256_cmpgt_epi32(first, below), _mm256_cmpgt_epi32(end, first))),
+        _mm256_castsi256_ps(_mm256_and_si256(_mm256_cmpgt_epi32(second, below), _mm256_cmpgt_epi32(end, second))));
 }
 LANES v16 v16_load_part(const float *p, int64_t n)
 {
@@ -76,8 +77,14 @@ LANES v16 v16_xor_sign(v16 v, v16 s)
     return EACH(_mm256_xor_ps(v.lo, _mm256_and_ps(s.lo, sign)), _mm256_xor_ps(v.hi, _mm256_and_ps(s.hi, sign)));
 }
 
-LANES m16 v16_lt(v16 a, v16 b) { return EACH(_mm256_cmp_ps(a.lo, b.lo, _CMP_LT_OQ), _mm256_cmp_ps(a.hi, b.hi, _CMP_LT_OQ)); }
-LANES m16 v16_eq(v16 a, v16 b) { return EACH(_mm256_cmp_ps(a.lo, b.lo, _CMP_EQ_OQ), _mm256_cmp_ps(a.hi, b.hi, _CMP_EQ_OQ)); }
+LANES m16 v16_lt(v16 a, v16 b)
+{
+    return EACH(_mm256_cmp_ps(a.lo, b.lo, _CMP_LT_OQ), _mm256_cmp_ps(a.hi, b.hi, _CMP_LT_OQ));
+}
+LANES m16 v16_eq(v16 a, v16 b)
+{
+    return EACH(_mm256_cmp_ps(a.lo, b.lo, _CMP_EQ_OQ), _mm256_cmp_ps(a.hi, b.hi, _CMP_EQ_OQ));
+}
 LANES v16 v16_select(m16 m, v16 a, v16 b)
 {
     return EACH(_mm256_blendv_ps(b.lo, a.lo, m.lo), _mm256_blendv_ps(b.hi, a.hi, m.hi));

@@ -1,5 +1,5 @@
-/* levels.h — how the levels' functions are found: each file of cpu/ exports one function per level, which fills its part of
- * the table. */
+/* levels.h — how the levels' functions are found: each file of cpu/ exports one function per level, which fills its
+ * part of the table. */
 #ifndef COE_CPU_LEVELS_H
 #define COE_CPU_LEVELS_H
 

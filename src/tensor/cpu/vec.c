@@ -102,7 +102,8 @@ static void adamw(float *w, float *m, float *v, const float *g, int64_t n, const
     }
 }
 
-/* Each block: sixteen double sums, element i into sum i mod 16, added as the tree; squares of floats are exact in double. */
+/* Each block: sixteen double sums, element i into sum i mod 16, added as the tree; squares of floats are exact in
+ * double. */
 static double sumsq(const float *x, int64_t n)
 {
     double total = 0.0;

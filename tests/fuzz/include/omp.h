@@ -1,4 +1,5 @@
-/* omp.h — one thread. For builds with clang, whose own OpenMP is a separate package and which cannot read gcc's header. */
+/* omp.h — one thread. For builds with clang, whose own OpenMP is a separate package and which cannot read gcc's
+ * header. */
 #ifndef COE_TESTS_FUZZ_OMP_H
 #define COE_TESTS_FUZZ_OMP_H
 
