@@ -37,8 +37,10 @@ coe_status gguf_meta_begin(struct gguf_meta *m, const void *bytes, size_t n, con
     take(m, &m->n_keys, 8);
     if (m->version && !(m->version & 0xFFFF))
         return coe_fail(COE_E_INPUT, "%s: GGUF: is big-endian, expected little-endian", where);
-    if (m->version < 2 || m->version > 3) return coe_fail(COE_E_INPUT, "%s: GGUF version %u, expected 2 or 3", where, m->version);
-    if (m->n_keys > MAX_KEYS) return coe_fail(COE_E_INPUT, "%s: GGUF: %llu keys, at most %d", where, (unsigned long long)m->n_keys, MAX_KEYS);
+    if (m->version < 2 || m->version > 3)
+        return coe_fail(COE_E_INPUT, "%s: GGUF version %u, expected 2 or 3", where, m->version);
+    if (m->n_keys > MAX_KEYS)
+        return coe_fail(COE_E_INPUT, "%s: GGUF: %llu keys, at most %d", where, (unsigned long long)m->n_keys, MAX_KEYS);
     return COE_OK;
 }
 
@@ -60,8 +62,9 @@ static coe_status take_value(struct gguf_meta *m, struct gguf_value *out)
     out->array = type == GGUF_ARRAY;
     if (out->array && (!take(m, &type, 4) || !take(m, &out->count, 8))) return short_file(m, out->key, "the array");
     if (type >= GGUF_N_TYPES || type == GGUF_ARRAY)
-        return coe_fail(COE_E_INPUT, "%s: GGUF: %.*s %s %u", m->where, (int)COE_MIN(out->key.n, (size_t)80), out->key.at,
-                        out->array && type == GGUF_ARRAY ? "is an array of arrays, type" : "has the unknown type", type);
+        return coe_fail(
+            COE_E_INPUT, "%s: GGUF: %.*s %s %u", m->where, (int)COE_MIN(out->key.n, (size_t)80), out->key.at,
+            out->array && type == GGUF_ARRAY ? "is an array of arrays, type" : "has the unknown type", type);
     out->type = (enum gguf_type)type;
     out->at = m->at;
     if (type == GGUF_STRING) {
@@ -80,7 +83,8 @@ coe_status gguf_meta_next(struct gguf_meta *m, struct gguf_value *out, bool *mor
     *more = m->done < m->n_keys;
     if (!*more) return COE_OK;
     if (!take(m, &n, 8) || n > left(m)) return short_file(m, (struct gguf_text){ "", 0 }, "a key");
-    if (n > MAX_KEY_BYTES) return coe_fail(COE_E_INPUT, "%s: GGUF: a key of %llu bytes", m->where, (unsigned long long)n);
+    if (n > MAX_KEY_BYTES)
+        return coe_fail(COE_E_INPUT, "%s: GGUF: a key of %llu bytes", m->where, (unsigned long long)n);
     out->key = (struct gguf_text){ (const char *)m->at, (size_t)n };
     m->at += n;
     COE_TRY(take_value(m, out));
@@ -88,7 +92,10 @@ coe_status gguf_meta_next(struct gguf_meta *m, struct gguf_value *out, bool *mor
     return COE_OK;
 }
 
-bool gguf_key_is(const struct gguf_value *v, const char *key) { return v->key.n == strlen(key) && !memcmp(v->key.at, key, v->key.n); }
+bool gguf_key_is(const struct gguf_value *v, const char *key)
+{
+    return v->key.n == strlen(key) && !memcmp(v->key.at, key, v->key.n);
+}
 
 int64_t gguf_int_at(const struct gguf_value *v, uint64_t i)
 {
@@ -132,16 +139,18 @@ double gguf_float_at(const struct gguf_value *v, uint64_t i)
 
 static coe_status wrong(const struct gguf_value *v, const char *where, const char *expected)
 {
-    return coe_fail(COE_E_INPUT, "%s: GGUF: %.*s is of another type, expected %s", where, (int)COE_MIN(v->key.n, (size_t)80), v->key.at, expected);
+    return coe_fail(COE_E_INPUT, "%s: GGUF: %.*s is of another type, expected %s", where,
+                    (int)COE_MIN(v->key.n, (size_t)80), v->key.at, expected);
 }
 
 coe_status gguf_get_int(const struct gguf_value *v, const char *where, int64_t lo, int64_t hi, int64_t *out)
 {
-    if (v->array || v->type == GGUF_STRING || v->type == GGUF_F32 || v->type == GGUF_F64) return wrong(v, where, "a whole number");
+    if (v->array || v->type == GGUF_STRING || v->type == GGUF_F32 || v->type == GGUF_F64)
+        return wrong(v, where, "a whole number");
     int64_t x = gguf_int_at(v, 0);
     if (x < lo || x > hi)
-        return coe_fail(COE_E_INPUT, "%s: GGUF: %.*s is %lld, outside %lld … %lld", where, (int)v->key.n, v->key.at, (long long)x, (long long)lo,
-                        (long long)hi);
+        return coe_fail(COE_E_INPUT, "%s: GGUF: %.*s is %lld, outside %lld … %lld", where, (int)v->key.n, v->key.at,
+                        (long long)x, (long long)lo, (long long)hi);
     *out = x;
     return COE_OK;
 }

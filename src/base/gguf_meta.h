@@ -9,8 +9,22 @@
 
 #include "base.h"
 
-enum gguf_type { GGUF_U8, GGUF_I8, GGUF_U16, GGUF_I16, GGUF_U32, GGUF_I32, GGUF_F32, GGUF_BOOL, GGUF_STRING, GGUF_ARRAY, GGUF_U64,
-                 GGUF_I64, GGUF_F64, GGUF_N_TYPES };
+enum gguf_type {
+    GGUF_U8,
+    GGUF_I8,
+    GGUF_U16,
+    GGUF_I16,
+    GGUF_U32,
+    GGUF_I32,
+    GGUF_F32,
+    GGUF_BOOL,
+    GGUF_STRING,
+    GGUF_ARRAY,
+    GGUF_U64,
+    GGUF_I64,
+    GGUF_F64,
+    GGUF_N_TYPES
+};
 
 struct gguf_text { /* not NUL-terminated, lies in the file */
     const char *at;
@@ -19,9 +33,9 @@ struct gguf_text { /* not NUL-terminated, lies in the file */
 
 struct gguf_value {
     struct gguf_text key;
-    enum gguf_type type;          /* of the elements when `array` */
+    enum gguf_type type; /* of the elements when `array` */
     bool array;
-    uint64_t count;               /* elements; 1 without array */
+    uint64_t count;                /* elements; 1 without array */
     const unsigned char *at, *end; /* the elements */
 };
 

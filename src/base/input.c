@@ -21,10 +21,10 @@ struct input {
     char *path;
     int fd;
     enum format format;
-    bool file_end;   /* nothing more comes from fd */
-    bool between;    /* a compressed stream has just ended */
+    bool file_end; /* nothing more comes from fd */
+    bool between;  /* a compressed stream has just ended */
     unsigned char *buffer;
-    size_t at, n;    /* buffer[at .. n) is unread */
+    size_t at, n; /* buffer[at .. n) is unread */
     z_stream gzip;
     lzma_stream xz;
     ZSTD_DStream *zstd;
@@ -55,7 +55,11 @@ static coe_status start(struct input *in)
     bool ok = true;
     const unsigned char *m = in->buffer;
     if (in->n >= 2 && m[0] == 0x1F && m[1] == 0x8B) in->format = GZIP;
-    else if (in->n >= 6 && !memcmp(m, "\xFD" "7zXZ\0", 6)) in->format = XZ;
+    else if (in->n >= 6 && !memcmp(m,
+                                   "\xFD"
+                                   "7zXZ\0",
+                                   6))
+        in->format = XZ;
     else if (in->n >= 4 && !memcmp(m, "\x28\xB5\x2F\xFD", 4)) in->format = ZSTD;
     if (in->format == GZIP) ok = inflateInit2(&in->gzip, 15 + 16) == Z_OK;
     if (in->format == XZ) ok = lzma_stream_decoder(&in->xz, XZ_MEMORY, LZMA_CONCATENATED) == LZMA_OK;
@@ -73,7 +77,7 @@ coe_status input_open(struct input **out, const char *path)
     in->path = mem_alloc("input", strlen(path) + 1);
     in->buffer = mem_alloc("input", CHUNK);
     if (!in->path || !in->buffer) goto out;
-    strcpy(in->path, path);
+    memcpy(in->path, path, strlen(path) + 1);
     in->fd = strcmp(path, "-") ? open(path, O_RDONLY | O_CLOEXEC) : dup(STDIN_FILENO);
     if (in->fd < 0) s = coe_fail(COE_E_INPUT, "%s: %s", path, strerror(errno));
     else s = fill(in);
@@ -113,7 +117,8 @@ static coe_status read_xz(struct input *in, char *to, size_t cap, size_t *n)
     in->at = in->n - z->avail_in;
     *n = cap - z->avail_out;
     in->between = rc == LZMA_STREAM_END;
-    return rc == LZMA_OK || rc == LZMA_STREAM_END || (rc == LZMA_BUF_ERROR && !in->file_end) ? COE_OK : damaged(in, "xz");
+    return rc == LZMA_OK || rc == LZMA_STREAM_END || (rc == LZMA_BUF_ERROR && !in->file_end) ? COE_OK
+                                                                                             : damaged(in, "xz");
 }
 
 static coe_status read_zstd(struct input *in, char *to, size_t cap, size_t *n)
@@ -138,7 +143,8 @@ static coe_status read_plain(struct input *in, char *to, size_t cap, size_t *n)
 
 coe_status input_read(struct input *in, char *to, size_t cap, size_t *n)
 {
-    static coe_status (*const decode[])(struct input *, char *, size_t, size_t *) = { read_plain, read_gzip, read_xz, read_zstd };
+    static coe_status (*const decode[])(struct input *, char *, size_t, size_t *) = { read_plain, read_gzip, read_xz,
+                                                                                      read_zstd };
     *n = 0;
     cap = COE_MIN(cap, (size_t)1 << 30);
     while (cap && !*n) {

@@ -1,4 +1,5 @@
-/* input.h — a file as a stream of bytes, decompressed on the way: plain, gzip, xz or zstd, told apart by their first bytes. */
+/* input.h — a file as a stream of bytes, decompressed on the way: plain, gzip, xz or zstd, told apart by their first
+ * bytes. */
 #ifndef COE_INPUT_H
 #define COE_INPUT_H
 

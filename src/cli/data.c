@@ -31,32 +31,34 @@ static coe_status next_document(void *user, const char **text, size_t *n, bool *
 static coe_status run(struct cli *c)
 {
     const char *out = cli_str(c, "output", NULL), *kind = cli_str(c, "kind", "bpe");
-    if (strcmp(cli_arg(c, 0), "tokenizer")) return coe_fail(COE_E_USAGE, "there is no `coe data %s`; there is: tokenizer", cli_arg(c, 0));
+    if (strcmp(cli_arg(c, 0), "tokenizer"))
+        return coe_fail(COE_E_USAGE, "there is no `coe data %s`; there is: tokenizer", cli_arg(c, 0));
     if (!out) return coe_fail(COE_E_USAGE, "-o FILE is missing: where to write the tokenizer");
     coe_interrupt_install();
     struct files f = { .c = c, .next = 1, .opts = { .field = cli_str(c, "field", NULL) } };
     coe_status s;
-    if (!strcmp(kind, "bpe")) {
-        struct bpe_train_opts o = { .vocab_size = (int32_t)cli_int(c, "vocab", 8192) };
-        s = bpe_train(out, next_document, &f, &o);
-    } else {
-        s = coe_fail(COE_E_USAGE, "--kind %s: expected bpe or unigram", kind);
-    }
+    struct bpe_train_opts o = { .vocab_size = (int32_t)cli_int(c, "vocab", 8192) };
+    if (!strcmp(kind, "bpe")) s = bpe_train(out, next_document, &f, &o);
+    else if (!strcmp(kind, "unigram")) s = unigram_train(out, next_document, &f, &o);
+    else s = coe_fail(COE_E_USAGE, "--kind %s: expected bpe or unigram", kind);
     text_docs_close(f.open);
     if (!s) log_note("wrote %s", out);
     return s;
 }
 
 static const struct cli_opt opts[] = {
-    { "vocab", 'v', OPT_INT, "N", "entries of the vocabulary, special tokens included (default 8192)", 300, 1000000, false },
+    { "vocab", 'v', OPT_INT, "N", "entries of the vocabulary, special tokens included (default 8192)", 300, 1000000,
+      false },
     { "kind", 'k', OPT_STR, "KIND", "bpe (byte-level, the default) or unigram", 0, 0, false },
-    { "field", 0, OPT_STR, "F", "JSONL: the field with the text, or a template such as \"{query} {response}\"", 0, 0, false },
+    { "field", 0, OPT_STR, "F", "JSONL: the field with the text, or a template such as \"{query} {response}\"", 0, 0,
+      false },
     { "output", 'o', OPT_STR, "FILE", "the tokenizer.json to write", 0, 0, false },
 };
 static const struct verb verb = {
     .usage = "tokenizer FILE…",
-    .details = "Trains a tokenizer on text files (plain or JSONL; .gz, .xz and .zst are unpacked on the way) and writes a\n"
-               "tokenizer.json. The token <|endoftext|> has id 0; where a plain text contains it, documents are separated.",
+    .details =
+        "Trains a tokenizer on text files (plain or JSONL; .gz, .xz and .zst are unpacked on the way) and writes a\n"
+        "tokenizer.json. The token <|endoftext|> has id 0; where a plain text contains it, documents are separated.",
     .example = "  coe data tokenizer stories.txt.xz --vocab 8192 -o tokenizer.json",
     .opts = opts,
     .n_opts = COE_COUNT(opts),

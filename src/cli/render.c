@@ -55,12 +55,14 @@ static coe_status run(struct cli *c)
 }
 
 static const struct cli_opt opts[] = {
-    { "now", 0, OPT_STR, "TIME", "what strftime_now shows, e.g. 2026-01-02T03:04:05 (default: the clock)", 0, 0, false },
+    { "now", 0, OPT_STR, "TIME", "what strftime_now shows, e.g. 2026-01-02T03:04:05 (default: the clock)", 0, 0,
+      false },
 };
 static const struct verb verb = {
     .usage = "MODEL|TEMPLATE.jinja CONTEXT.json",
-    .details = "CONTEXT.json is an object with the template's variables (messages, tools, add_generation_prompt, …) or just the\n"
-               "array of messages, which is followed by the prompt for an answer.",
+    .details =
+        "CONTEXT.json is an object with the template's variables (messages, tools, add_generation_prompt, …) or just\n"
+        "the array of messages, which is followed by the prompt for an answer.",
     .example = "  coe render models/chat conversation.json",
     .opts = opts,
     .n_opts = COE_COUNT(opts),

@@ -39,7 +39,8 @@ static coe_status add_string(struct str *out, const struct str *bytes)
 
 static coe_status ids_of_json(struct ids *ids, const json_t *list)
 {
-    if (!json_is_array(list)) return coe_fail(COE_E_INPUT, "standard input is %s, expected an array of ids", json_kind(list));
+    if (!json_is_array(list))
+        return coe_fail(COE_E_INPUT, "standard input is %s, expected an array of ids", json_kind(list));
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *v = json_array_get(list, i);
         if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > INT32_MAX)
@@ -192,7 +193,9 @@ static coe_status run(struct cli *c)
         s = answer_lines(t);
     } else if (!s) {
         s = read_stdin(&input);
-        if (!s) s = cli_flag(c, "decode") ? decode_stdin(t, &input) : encode_stdin(t, &input, !cli_flag(c, "no-special"), cli_flag(c, "json"));
+        if (!s)
+            s = cli_flag(c, "decode") ? decode_stdin(t, &input)
+                                      : encode_stdin(t, &input, !cli_flag(c, "no-special"), cli_flag(c, "json"));
     }
     str_free(&input);
     tokenizer_close(t);
@@ -207,9 +210,11 @@ static const struct cli_opt opts[] = {
 };
 static const struct verb verb = {
     .usage = "MODEL|FILE",
-    .details = "Reads text on standard input and prints its token ids; FILE is a tokenizer.json, tokenizer.model or .gguf file.\n"
-               "With --jsonl: {\"text\" or \"bytes_b64\", \"add_special\"} is answered by {\"ids\", \"decoded\"}, {\"ids\"} by {\"decoded\"},\n"
-               "{\"ids\", \"stream\": true} by {\"pieces\", \"flush\"}: the text after each id, whole characters only.",
+    .details =
+        "Reads text on standard input and prints its token ids; FILE is a tokenizer.json, tokenizer.model or .gguf.\n"
+        "With --jsonl: {\"text\" or \"bytes_b64\", \"add_special\"} is answered by {\"ids\", \"decoded\"},\n"
+        "{\"ids\"} by {\"decoded\"}, and {\"ids\", \"stream\": true} by {\"pieces\", \"flush\"}: the text after each id,\n"
+        "whole characters only.",
     .example = "  echo 'Once upon a time' | coe tokenize models/tales --json",
     .opts = opts,
     .n_opts = COE_COUNT(opts),

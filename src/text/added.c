@@ -1,5 +1,5 @@
-/* added.c — added tokens: cut out of the text before the model sees it. Leftmost, then longest; lstrip and rstrip swallow
- * white space beside the token, single_word asks that no word character touches it. */
+/* added.c — added tokens: cut out of the text before the model sees it. Leftmost, then longest; lstrip and rstrip
+ * swallow white space beside the token, single_word asks that no word character touches it. */
 #include <string.h>
 
 #include "text/tok.h"
@@ -55,7 +55,8 @@ static coe_status sort_by_id(struct tokenizer *t)
         for (size_t from = 0; from < t->added.n; from += 2 * width) {
             size_t i = from, mid = COE_MIN(from + width, t->added.n), j = mid, end = COE_MIN(mid + width, t->added.n);
             while (i < mid || j < end)
-                out.at[out.n++] = j == end || (i < mid && t->added.at[at[i]].id <= t->added.at[at[j]].id) ? at[i++] : at[j++];
+                out.at[out.n++] = j == end || (i < mid && t->added.at[at[i]].id <= t->added.at[at[j]].id) ? at[i++]
+                                                                                                          : at[j++];
         }
         memcpy(at, out.at, out.n * sizeof *at);
         VEC_FREE(&out);
@@ -68,8 +69,10 @@ coe_status added_read(struct tokenizer *t, const json_t *list)
     struct encoder e = { .t = t };
     coe_status s = COE_OK;
     if (!list || json_is_null(list)) return COE_OK;
-    if (!json_is_array(list)) return coe_fail(COE_E_INPUT, "%s: added_tokens is %s, expected an array", t->name, json_kind(list));
-    if (json_array_size(list) > MAX_ADDED) return coe_fail(COE_E_INPUT, "%s: more than %d added tokens", t->name, MAX_ADDED);
+    if (!json_is_array(list))
+        return coe_fail(COE_E_INPUT, "%s: added_tokens is %s, expected an array", t->name, json_kind(list));
+    if (json_array_size(list) > MAX_ADDED)
+        return coe_fail(COE_E_INPUT, "%s: more than %d added tokens", t->name, MAX_ADDED);
     for (size_t i = 0; i < json_array_size(list) && !s; i++) s = read_one(t, json_array_get(list, i));
     if (!s) s = sort_by_id(t);
     for (size_t i = 0; i < t->added.n && !s; i++) {
@@ -145,7 +148,8 @@ static int32_t find_next(const struct added_set *set, const char *text, size_t n
     return -1;
 }
 
-coe_status added_split(struct encoder *e, const struct added_set *set, const char *text, size_t n, bool first, stretch_fn *stretch)
+coe_status added_split(struct encoder *e, const struct added_set *set, const char *text, size_t n, bool first,
+                       stretch_fn *stretch)
 {
     if (!set->any) return stretch(e, text, n, first);
     size_t done = 0, at, len, from = 0;

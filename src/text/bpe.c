@@ -21,7 +21,8 @@ static coe_status units_of_bytes(struct encoder *e, const char *text, size_t n)
     for (size_t i = 0; i < n; i++) {
         int32_t id = t->unit[(unsigned char)text[i]];
         if (id < 0) id = t->unk;
-        if (id >= 0 && !push_unit(e, id, 1)) return COE_E_NOMEM; /* a byte that the vocabulary lacks disappears, as in the library */
+        if (id >= 0 && !push_unit(e, id, 1))
+            return COE_E_NOMEM; /* a byte that the vocabulary lacks disappears, as in the library */
     }
     return COE_OK;
 }
@@ -38,8 +39,8 @@ static coe_status units_of_pieces(struct encoder *e, const char *text, size_t n)
     return COE_OK;
 }
 
-/* Characters; an unknown one becomes its bytes or the unknown token at once and may merge as such. An unknown token waits
- * until a known character follows, so that several fuse into one. */
+/* Characters; an unknown one becomes its bytes or the unknown token at once and may merge as such. An unknown token
+ * waits until a known character follows, so that several fuse into one. */
 static coe_status units_of_characters(struct encoder *e, const char *text, size_t n)
 {
     const struct tokenizer *t = e->t;

@@ -1,9 +1,9 @@
 /* bpe_train.c — a byte-level BPE vocabulary from text.
  *
- * Words are cut by the pattern in PATTERN and counted; then the most frequent adjacent pair of symbols becomes a new symbol,
- * again and again, until the vocabulary is full or no pair is frequent enough. Ties go to the pair of lower ids, so the
- * result depends on the text alone. Each pair keeps its count and the words it was seen in; a heap with outdated entries
- * finds the next pair (an entry is put back with its true count when it comes up). */
+ * Words are cut by the pattern in PATTERN and counted; then the most frequent adjacent pair of symbols becomes a new
+ * symbol, again and again, until the vocabulary is full or no pair is frequent enough. Ties go to the pair of lower
+ * ids, so the result depends on the text alone. Each pair keeps its count and the words it was seen in; a heap with
+ * outdated entries finds the next pair (an entry is put back with its true count when it comes up). */
 #include <string.h>
 
 #include "base/log.h"
@@ -147,7 +147,8 @@ static bool merge_in_word(struct trainer *t, uint32_t w, int32_t left, int32_t r
         }
         ok = ok && count_pair(t, left, right, -times, w);
         if (k) ok = ok && count_pair(t, s[k - 1], left, -times, w) && count_pair(t, s[k - 1], merged, times, w);
-        if (i + 2 < n) ok = ok && count_pair(t, right, s[i + 2], -times, w) && count_pair(t, merged, s[i + 2], times, w);
+        if (i + 2 < n)
+            ok = ok && count_pair(t, right, s[i + 2], -times, w) && count_pair(t, merged, s[i + 2], times, w);
         s[k++] = merged;
         i++;
     }
@@ -195,50 +196,6 @@ static coe_status learn(struct trainer *t, int32_t first_byte_id, int32_t n_merg
     return COE_OK;
 }
 
-/* Words of one stretch of text. */
-static coe_status count_stretch(struct wordcount *c, const struct pattern *p, const char *text, size_t n)
-{
-    struct pattern_scan scan;
-    size_t lo, hi, from = 0;
-    bool found = true;
-    coe_status s = pattern_scan_begin(&scan, p, text, n);
-    while (!s && found) {
-        s = pattern_next(&scan, from, &lo, &hi, &found);
-        if (!s && found) s = wordcount_add(c, text + lo, hi - lo, 1);
-        from = hi;
-    }
-    pattern_scan_end(&scan);
-    return s;
-}
-
-coe_status text_count_words(struct wordcount *c, const struct pattern *p, text_next_fn *next, void *user,
-                            const char *const *special, size_t n_special)
-{
-    const char *text;
-    size_t n, bytes = 0;
-    bool more;
-    coe_status s;
-    while (!(s = next(user, &text, &n, &more)) && more) {
-        bytes += n;
-        while (n && !s) { /* special tokens that stand in the text are no words */
-            size_t cut = n, skip = 0;
-            for (size_t i = 0; i < n_special; i++) {
-                const char *at = memmem(text, cut, special[i], strlen(special[i]));
-                if (!at) continue;
-                cut = (size_t)(at - text);
-                skip = strlen(special[i]);
-            }
-            s = count_stretch(c, p, text, cut);
-            text += cut + skip;
-            n -= cut + skip;
-        }
-        if (coe_interrupted()) return coe_fail(COE_E_FAILED, "interrupted");
-    }
-    if (!s && !c->word.n) s = coe_fail(COE_E_INPUT, "there is no text to train a tokenizer on");
-    if (!s) log_note("%.1f MB, %zu different words", (double)bytes / 1e6, c->word.n);
-    return s;
-}
-
 static void free_trainer(struct trainer *t)
 {
     wordcount_free(&t->counts);
@@ -255,20 +212,20 @@ static void free_trainer(struct trainer *t)
 
 coe_status bpe_train(const char *out_path, text_next_fn *next, void *user, const struct bpe_train_opts *opts)
 {
-    static const char *const end_of_text[] = { "<|endoftext|>" };
-    const char *const *special = opts->special ? opts->special : end_of_text;
-    const int32_t n_special = opts->special ? (int32_t)opts->n_special : 1;
-    const int32_t n_merges = opts->vocab_size - 256 - n_special;
+    const struct tok_specials specials = tok_specials_or_default(opts->special, opts->n_special);
+    const int32_t n_special = (int32_t)specials.n, n_merges = opts->vocab_size - 256 - n_special;
     if (n_merges < 0)
-        return coe_fail(COE_E_USAGE, "a vocabulary of %d has no room for 256 bytes and %d special tokens", opts->vocab_size, n_special);
+        return coe_fail(COE_E_USAGE, "a vocabulary of %d has no room for 256 bytes and %d special tokens",
+                        opts->vocab_size, n_special);
     struct trainer t = { 0 };
     struct pattern *p = NULL;
     coe_status s = pattern_compile(&p, TOK_TRAIN_PATTERN, strlen(TOK_TRAIN_PATTERN), "training pattern");
-    if (!s) s = text_count_words(&t.counts, p, next, user, special, (size_t)n_special);
+    if (!s) s = text_count_words(&t.counts, p, next, user, specials);
     if (!s) s = learn(&t, n_special, n_merges, opts->min_count ? opts->min_count : 2);
     if (!s && (int32_t)t.merges.n < n_merges)
-        log_warn("the text has only %zu pairs that repeat: the vocabulary has %zu entries", t.merges.n, t.merges.n + 256 + (size_t)n_special);
-    if (!s) s = tok_write_bpe(out_path, special, (size_t)n_special, &t.merges);
+        log_warn("the text has only %zu pairs that repeat: the vocabulary has %zu entries", t.merges.n,
+                 t.merges.n + 256 + specials.n);
+    if (!s) s = tok_write_bpe(out_path, specials, &t.merges);
     pattern_free(p);
     free_trainer(&t);
     return s;

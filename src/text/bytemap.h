@@ -1,5 +1,5 @@
-/* bytemap.h — the 256 printable characters that stand for the bytes in byte-level vocabularies (GPT-2's table): a byte that
- * is printable in Latin-1 is itself, the other 68 are U+0100 … U+0143 in order. */
+/* bytemap.h — the 256 printable characters that stand for the bytes in byte-level vocabularies (GPT-2's table): a byte
+ * that is printable in Latin-1 is itself, the other 68 are U+0100 … U+0143 in order. */
 #ifndef COE_TEXT_BYTEMAP_H
 #define COE_TEXT_BYTEMAP_H
 

@@ -2,8 +2,8 @@
  *
  *     uint32 bytes of the double array | its units, little-endian | replacements, each ended by NUL
  *
- * A unit is label (low 8 bits and bit 31), "a value is below" (bit 8), offset (bits 10 …, times 256 when bit 9 is set); a
- * unit with bit 31 is a value: an index into the replacements. Every index is checked: the map comes from a file. */
+ * A unit is label (low 8 bits and bit 31), "a value is below" (bit 8), offset (bits 10 …, times 256 when bit 9 is set);
+ * a unit with bit 31 is a value: an index into the replacements. Every index is checked: the map comes from a file. */
 #include "text/tok.h"
 
 #include <string.h>
@@ -18,7 +18,8 @@ coe_status charsmap_read(struct charsmap *m, const char *bytes, size_t n, const 
     if (n < 4) return coe_fail(COE_E_INPUT, "%s: the precompiled character map is %zu bytes, too short", where, n);
     memcpy(&table, bytes, 4);
     if (table % 4 || table > n - 4 || !table)
-        return coe_fail(COE_E_INPUT, "%s: the precompiled character map says %u bytes of table in %zu", where, table, n);
+        return coe_fail(COE_E_INPUT, "%s: the precompiled character map says %u bytes of table in %zu", where, table,
+                        n);
     m->n_units = table / 4;
     m->n_text = n - 4 - table;
     m->unit = mem_alloc("tokenizer", table);
@@ -59,5 +60,11 @@ static size_t search(const struct charsmap *m, const char *text, size_t n, const
     return best;
 }
 
-size_t charsmap_longest(const struct charsmap *m, const char *text, size_t n, const char **to) { return search(m, text, n, to, false); }
-size_t charsmap_shortest(const struct charsmap *m, const char *text, size_t n, const char **to) { return search(m, text, n, to, true); }
+size_t charsmap_longest(const struct charsmap *m, const char *text, size_t n, const char **to)
+{
+    return search(m, text, n, to, false);
+}
+size_t charsmap_shortest(const struct charsmap *m, const char *text, size_t n, const char **to)
+{
+    return search(m, text, n, to, true);
+}

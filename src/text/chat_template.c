@@ -29,7 +29,8 @@ static coe_status take_member(struct chat_template *c, const json_t *v)
 {
     if (json_is_string(v)) return set_source(c, PLAIN, json_string_value(v), json_string_length(v));
     for (size_t i = 0; i < json_array_size(v); i++) {
-        const json_t *name = json_object_get(json_array_get(v, i), "name"), *text = json_object_get(json_array_get(v, i), "template");
+        const json_t *name = json_object_get(json_array_get(v, i), "name"),
+                     *text = json_object_get(json_array_get(v, i), "template");
         if (!json_is_string(name) || !json_is_string(text)) continue;
         bool tools = !strcmp(json_string_value(name), "tool_use");
         if (tools || !strcmp(json_string_value(name), "default"))
@@ -40,7 +41,8 @@ static coe_status take_member(struct chat_template *c, const json_t *v)
 
 static void take_tokens(struct chat_template *c, const json_t *config)
 {
-    static const char *const keys[] = { "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token" };
+    static const char *const keys[] = { "bos_token", "eos_token", "unk_token", "sep_token",
+                                        "pad_token", "cls_token", "mask_token" };
     for (size_t i = 0; i < COE_COUNT(keys); i++) {
         json_t *v = json_object_get(config, keys[i]);
         if (json_is_object(v)) v = json_object_get(v, "content");
@@ -142,10 +144,11 @@ coe_status chat_template_render(struct chat_template *c, struct str *out, const 
     int kind = c->source[with_tools].n ? with_tools : !with_tools;
     const char *key;
     json_t *value;
-    if (!c->compiled[kind]) COE_TRY(template_compile(&c->compiled[kind], c->source[kind].at, c->source[kind].n, c->name.at));
+    if (!c->compiled[kind])
+        COE_TRY(template_compile(&c->compiled[kind], c->source[kind].at, c->source[kind].n, c->name.at));
     json_t *all = json_copy((json_t *)(uintptr_t)variables); /* shallow: the values stay the caller's */
     if (!all) return coe_fail(COE_E_NOMEM, "%s: no memory", c->name.at);
-    json_object_foreach(c->tokens, key, value)
+    json_object_foreach (c->tokens, key, value)
         if (!json_object_get(all, key)) json_object_set(all, key, value);
     coe_status s = template_render(c->compiled[kind], out, all, now);
     json_decref(all);

@@ -1,5 +1,5 @@
-/* cpset.c — see cpset.h. Categories come from utf8proc, scripts from PCRE2, which knows no sets but can be asked about every
- * code point in one pass over a text that holds them all. */
+/* cpset.c — see cpset.h. Categories come from utf8proc, scripts from PCRE2, which knows no sets but can be asked about
+ * every code point in one pass over a text that holds them all. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "cpset.h"
 
@@ -107,14 +107,17 @@ coe_status cpset_fold_case(struct cpset *s)
         for (uint32_t c = s->at[i].lo; c <= s->at[i].hi && !st; c++) {
             /* the characters outside the pairs of upper and lower: long s, Kelvin sign, Angstrom sign */
             static const uint32_t odd[][2] = { { 's', 0x17F }, { 'k', 0x212A }, { 0xE5, 0x212B } };
-            uint32_t low = (uint32_t)utf8proc_tolower((utf8proc_int32_t)c), up = (uint32_t)utf8proc_toupper((utf8proc_int32_t)low);
+            uint32_t low = (uint32_t)utf8proc_tolower((utf8proc_int32_t)c),
+                     up = (uint32_t)utf8proc_toupper((utf8proc_int32_t)low);
             st = cpset_add(&more, low, low);
             if (!st) st = cpset_add(&more, up, up);
             for (size_t k = 0; k < COE_COUNT(odd) && !st; k++)
                 if (odd[k][0] == low || odd[k][1] == c) {
                     st = cpset_add(&more, odd[k][1], odd[k][1]);
                     if (!st) st = cpset_add(&more, odd[k][0], odd[k][0]);
-                    if (!st) st = cpset_add(&more, (uint32_t)utf8proc_toupper((utf8proc_int32_t)odd[k][0]), (uint32_t)utf8proc_toupper((utf8proc_int32_t)odd[k][0]));
+                    if (!st)
+                        st = cpset_add(&more, (uint32_t)utf8proc_toupper((utf8proc_int32_t)odd[k][0]),
+                                       (uint32_t)utf8proc_toupper((utf8proc_int32_t)odd[k][0]));
                 }
         }
     if (!st) st = cpset_union(s, &more);
@@ -146,8 +149,9 @@ static void find_runs(void)
     }
 }
 
-static const char category_names[][3] = { "Cn", "Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Me", "Nd", "Nl", "No", "Pc", "Pd", "Ps",
-                                          "Pe", "Pi", "Pf", "Po", "Sm", "Sc", "Sk", "So", "Zs", "Zl", "Zp", "Cc", "Cf", "Cs", "Co" };
+static const char category_names[][3] = { "Cn", "Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Me", "Nd",
+                                          "Nl", "No", "Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po", "Sm",
+                                          "Sc", "Sk", "So", "Zs", "Zl", "Zp", "Cc", "Cf", "Cs", "Co" };
 
 /* Bit c set: category c is meant by the name; 0: no such category. */
 static uint32_t category_mask(const char *name, size_t n)
@@ -223,20 +227,24 @@ coe_status cpset_property(struct cpset *s, const char *name, size_t n)
 {
     static const struct {
         const char *name, *category;
-    } longer[] = { { "Letter", "L" }, { "Mark", "M" }, { "Number", "N" }, { "Punctuation", "P" }, { "Punct", "P" }, { "Symbol", "S" },
-                   { "Separator", "Z" }, { "Other", "C" }, { "Uppercase_Letter", "Lu" }, { "Lowercase_Letter", "Ll" } };
+    } longer[] = { { "Letter", "L" },           { "Mark", "M" },  { "Number", "N" },
+                   { "Punctuation", "P" },      { "Punct", "P" }, { "Symbol", "S" },
+                   { "Separator", "Z" },        { "Other", "C" }, { "Uppercase_Letter", "Lu" },
+                   { "Lowercase_Letter", "Ll" } };
     for (size_t i = 0; i < COE_COUNT(longer); i++)
         if (strlen(longer[i].name) == n && !strncmp(longer[i].name, name, n))
             return cpset_property(s, longer[i].category, strlen(longer[i].category));
     uint32_t mask = category_mask(name, n);
     if (mask) return add_categories(s, mask);
-    if (n < 2 || n > 40) return coe_fail(COE_E_INPUT, "\\p{%.*s}: no such category or script", (int)COE_MIN(n, (size_t)40), name);
+    if (n < 2 || n > 40)
+        return coe_fail(COE_E_INPUT, "\\p{%.*s}: no such category or script", (int)COE_MIN(n, (size_t)40), name);
     return add_script(s, name, n);
 }
 
-static const struct cp_range spaces[] = { { 9, 13 },           { 0x20, 0x20 },     { 0x85, 0x85 },     { 0xA0, 0xA0 },
-                                          { 0x1680, 0x1680 },  { 0x2000, 0x200A }, { 0x2028, 0x2029 }, { 0x202F, 0x202F },
-                                          { 0x205F, 0x205F },  { 0x3000, 0x3000 } };
+static const struct cp_range spaces[] = { { 9, 13 },          { 0x20, 0x20 },     { 0x85, 0x85 },
+                                          { 0xA0, 0xA0 },     { 0x1680, 0x1680 }, { 0x2000, 0x200A },
+                                          { 0x2028, 0x2029 }, { 0x202F, 0x202F }, { 0x205F, 0x205F },
+                                          { 0x3000, 0x3000 } };
 
 coe_status cpset_space(struct cpset *s)
 {
@@ -268,6 +276,7 @@ bool cp_is_word(uint32_t cp) { return in_categories(cp, WORD); }
 bool cp_is_numeric(uint32_t cp) { return in_categories(cp, NUMBERS); }
 bool cp_is_punctuation(uint32_t cp)
 {
-    if (cp < 0x80) return cp > 0x20 && cp < 0x7F && !((cp | 32) >= 'a' && (cp | 32) <= 'z') && !(cp >= '0' && cp <= '9');
+    if (cp < 0x80)
+        return cp > 0x20 && cp < 0x7F && !((cp | 32) >= 'a' && (cp | 32) <= 'z') && !(cp >= '0' && cp <= '9');
     return in_categories(cp, PUNCTUATION);
 }

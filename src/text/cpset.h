@@ -28,8 +28,8 @@ bool cpset_equal(const struct cpset *a, const struct cpset *b);
 coe_status cpset_fold_case(struct cpset *s);
 void cpset_free(struct cpset *s);
 
-/* Adds \p{name}: a general category (L, Lu, …) or a script (Han, …; Script, not Script_Extensions). COE_E_INPUT for a name
- * nobody knows. */
+/* Adds \p{name}: a general category (L, Lu, …) or a script (Han, …; Script, not Script_Extensions). COE_E_INPUT for a
+ * name nobody knows. */
 coe_status cpset_property(struct cpset *s, const char *name, size_t n);
 /* White_Space: what Rust, Oniguruma and the tokenizer libraries mean by \s. */
 coe_status cpset_space(struct cpset *s);

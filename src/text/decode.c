@@ -1,5 +1,6 @@
-/* decode.c — ids to text: the spelling of each token through the decoder's steps, each of which turns a list of strings into
- * a list of strings, as in the `tokenizers` library. The byte level alone, the common case, goes straight from ids to bytes. */
+/* decode.c — ids to text: the spelling of each token through the decoder's steps, each of which turns a list of strings
+ * into a list of strings, as in the `tokenizers` library. The byte level alone, the common case, goes straight from ids
+ * to bytes. */
 #include <string.h>
 
 #include "text/bytemap.h"
@@ -17,7 +18,10 @@ static const char *item(const struct list *l, size_t i, size_t *n)
     return l->text.at ? l->text.at + from : "";
 }
 
-static coe_status end_item(struct list *l) { return !l->text.oom && VEC_PUSH(&l->end, l->text.n) ? COE_OK : COE_E_NOMEM; }
+static coe_status end_item(struct list *l)
+{
+    return !l->text.oom && VEC_PUSH(&l->end, l->text.n) ? COE_OK : COE_E_NOMEM;
+}
 
 static void add_mapped(struct str *out, const char *bytes, size_t n)
 {
@@ -80,7 +84,8 @@ int tok_byte_of(const char *text, size_t n)
 {
     static const char digits[] = "0123456789abcdef";
     if (n != 6 || memcmp(text, "<0x", 3) != 0 || text[5] != '>') return -1;
-    const char *hi = memchr(digits, text[3] | (text[3] >= 'A' ? 32 : 0), 16), *lo = memchr(digits, text[4] | (text[4] >= 'A' ? 32 : 0), 16);
+    const char *hi = memchr(digits, text[3] | (text[3] >= 'A' ? 32 : 0), 16),
+               *lo = memchr(digits, text[4] | (text[4] >= 'A' ? 32 : 0), 16);
     return hi && lo ? (int)(hi - digits) * 16 + (int)(lo - digits) : -1;
 }
 
@@ -178,7 +183,8 @@ bool tok_is_special(const struct tokenizer *t, int32_t id)
     return t->tab.flags & TOK_SPM && id >= 0 && id < (int32_t)t->tab.n_vocab && t->tab.type[id] == TOK_CONTROL;
 }
 
-static coe_status decode_in_steps(const struct tokenizer *t, struct str *out, const int32_t *ids, size_t n, bool skip_special)
+static coe_status decode_in_steps(const struct tokenizer *t, struct str *out, const int32_t *ids, size_t n,
+                                  bool skip_special)
 {
     struct list a = { 0 }, b = { 0 };
     coe_status s = COE_OK;

@@ -1,9 +1,9 @@
 /* decode_stream.c — text as the ids come: each push gives the whole characters that are certain by then.
  *
- * Byte-level: bytes are held back while they may still become a character. SentencePiece: the same with its byte pieces.
- * Decoders of the shape (Replace | Metaspace)* [ByteFallback] [Fuse [Strip]]: each token's spelling goes through the steps
- * before Fuse; Strip drops from the beginning of the whole text. Any other decoder gives its text at the end, because its
- * last token may change the first. */
+ * Byte-level: bytes are held back while they may still become a character. SentencePiece: the same with its byte
+ * pieces. Decoders of the shape (Replace | Metaspace)* [ByteFallback] [Fuse [Strip]]: each token's spelling goes
+ * through the steps before Fuse; Strip drops from the beginning of the whole text. Any other decoder gives its text at
+ * the end, because its last token may change the first. */
 #include <string.h>
 
 #include "text/tok.h"
@@ -19,7 +19,7 @@ struct decode_stream {
     size_t strip_left;    /* characters that Strip may still drop */
     struct str held;      /* bytes waiting to become a character */
     struct spm_state spm;
-    struct ids ids;       /* STREAM_WHOLE */
+    struct ids ids; /* STREAM_WHOLE */
     struct str token, next;
 };
 

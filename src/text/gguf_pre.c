@@ -1,5 +1,5 @@
-/* gguf_pre.c — what `tokenizer.ggml.pre` of a GGUF file means: its names, and the pre-tokeniser that the models of each kind
- * publish, as a tokenizer.json would have it. */
+/* gguf_pre.c — what `tokenizer.ggml.pre` of a GGUF file means: its names, and the pre-tokeniser that the models of each
+ * kind publish, as a tokenizer.json would have it. */
 #include "text/gguf_pre.h"
 
 #include <string.h>
@@ -12,8 +12,7 @@ static const char unnamed[] =
     ",\"behavior\":\"Isolated\"},{\"type\":\"Split\",\"pattern\":{\"Regex\":\"[0-9][0-9][0-9]\"},\"be"
     "havior\":\"Isolated\"},{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":false}]}";
 
-static const char gpt2[] =
-    "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":true}";
+static const char gpt2[] = "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":true}";
 
 static const char llama3[] =
     "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(?i:'s|'t"
@@ -103,7 +102,9 @@ static const struct {
     bool ignore_merges, bos;
 } table[] = {
     { "default", unnamed, false, false },
-    { "gpt-2 mpt olmo phi-2 jais trillion granite-docling exaone4 gigachat a.x-4.0 mellum modern-bert roberta-bpe jina-*", gpt2, false, false },
+    { "gpt-2 mpt olmo phi-2 jais trillion granite-docling "
+      "exaone4 gigachat a.x-4.0 mellum modern-bert roberta-bpe jina-*",
+      gpt2, false, false },
     { "llama3 llama-v3 llama-bpe falcon3 falcon-h1 pixtral midm-2.0 lfm2", llama3, true, true },
     { "dbrx smaug-bpe glm4 chatglm-bpe", llama3, false, false },
     { "qwen2 deepseek-r1-qwen megrez stablelm2 hunyuan solar-open grok-2 kormo", qwen2, false, false },

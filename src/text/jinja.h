@@ -1,24 +1,40 @@
 /* jinja.h — inside the template engine: values, syntax tree, the state of a rendering.
  *
- * Reading order: jinja_lex.c (source → tokens), jinja_parse.c and jinja_stmt.c (tokens → tree), jinja_exec.c (statements),
- * jinja_eval.c (expressions), jinja_value.c (what values do), jinja_filters.c, jinja_lists.c, jinja_tests.c, jinja_methods.c.
- * Values live in the rendering's arena until it ends; nothing is freed before. */
+ * Reading order: jinja_lex.c (source → tokens), jinja_parse.c and jinja_stmt.c (tokens → tree), jinja_exec.c
+ * (statements), jinja_eval.c (expressions), jinja_value.c (what values do), jinja_filters.c, jinja_lists.c,
+ * jinja_tests.c, jinja_methods.c. Values live in the rendering's arena until it ends; nothing is freed before. */
 #ifndef COE_TEXT_JINJA_H
 #define COE_TEXT_JINJA_H
 
 #include "text/template.h"
 
 #define JINJA_MAX_SOURCE ((size_t)1 << 22)
-#define JINJA_MAX_NESTING 120      /* of expressions and statements in the source */
-#define JINJA_MAX_DEPTH 1200       /* of calls while rendering */
+#define JINJA_MAX_NESTING 120 /* of expressions and statements in the source */
+#define JINJA_MAX_DEPTH 1200  /* of calls while rendering */
 #define JINJA_MAX_STEPS 20000000u
 #define JINJA_MAX_OUTPUT ((size_t)1 << 26)
 #define JINJA_MAX_MEMORY ((size_t)1 << 28)
-#define JINJA_MAX_RANGE 100000     /* as in Jinja's sandbox */
+#define JINJA_MAX_RANGE 100000 /* as in Jinja's sandbox */
 #define JINJA_MAX_ARGS 32
 
-enum jkind { J_UNDEFINED, J_NONE, J_BOOL, J_INT, J_FLOAT, J_STRING, J_LIST, J_TUPLE, J_DICT, J_VIEW, J_GENERATOR, J_NAMESPACE, J_LOOP,
-             J_MACRO, J_METHOD, J_GLOBAL };
+enum jkind {
+    J_UNDEFINED,
+    J_NONE,
+    J_BOOL,
+    J_INT,
+    J_FLOAT,
+    J_STRING,
+    J_LIST,
+    J_TUPLE,
+    J_DICT,
+    J_VIEW,
+    J_GENERATOR,
+    J_NAMESPACE,
+    J_LOOP,
+    J_MACRO,
+    J_METHOD,
+    J_GLOBAL
+};
 
 struct jlist;
 struct jdict;
@@ -64,24 +80,75 @@ struct jmethod { /* a method bound to its object */
 /* ---- syntax tree ---- */
 enum jnode_kind {
     /* expressions */
-    N_CONST, N_NAME, N_LIST, N_TUPLE, N_DICT, N_ATTR, N_ITEM, N_SLICE, N_CALL, N_FILTER, N_TEST, N_NOT, N_NEG, N_POS, N_BINARY, N_AND,
-    N_OR, N_COMPARE, N_COND, N_CONCAT, N_CAPTURED, N_KEYWORD, N_STAR, N_STAR_STAR,
+    N_CONST,
+    N_NAME,
+    N_LIST,
+    N_TUPLE,
+    N_DICT,
+    N_ATTR,
+    N_ITEM,
+    N_SLICE,
+    N_CALL,
+    N_FILTER,
+    N_TEST,
+    N_NOT,
+    N_NEG,
+    N_POS,
+    N_BINARY,
+    N_AND,
+    N_OR,
+    N_COMPARE,
+    N_COND,
+    N_CONCAT,
+    N_CAPTURED,
+    N_KEYWORD,
+    N_STAR,
+    N_STAR_STAR,
     /* statements */
-    N_TEXT, N_PRINT, N_IF, N_FOR, N_SET, N_SET_BLOCK, N_MACRO, N_CALL_BLOCK, N_FILTER_BLOCK, N_WITH, N_SCOPE, N_BREAK, N_CONTINUE,
+    N_TEXT,
+    N_PRINT,
+    N_IF,
+    N_FOR,
+    N_SET,
+    N_SET_BLOCK,
+    N_MACRO,
+    N_CALL_BLOCK,
+    N_FILTER_BLOCK,
+    N_WITH,
+    N_SCOPE,
+    N_BREAK,
+    N_CONTINUE,
 };
-enum jop { OP_ADD, OP_SUB, OP_MUL, OP_DIV, OP_FLOOR_DIV, OP_MOD, OP_POW, OP_EQ, OP_NE, OP_LT, OP_GT, OP_LE, OP_GE, OP_IN, OP_NOT_IN };
+enum jop {
+    OP_ADD,
+    OP_SUB,
+    OP_MUL,
+    OP_DIV,
+    OP_FLOOR_DIV,
+    OP_MOD,
+    OP_POW,
+    OP_EQ,
+    OP_NE,
+    OP_LT,
+    OP_GT,
+    OP_LE,
+    OP_GE,
+    OP_IN,
+    OP_NOT_IN
+};
 
 struct jnode {
     uint8_t kind, op;
-    bool negated;          /* TEST: is not */
+    bool negated; /* TEST: is not */
     uint32_t line, column;
-    uint32_t id;           /* NAME, KEYWORD, MACRO: number of the name in the template */
-    struct jnode *next;    /* in a list of children */
+    uint32_t id;                     /* NAME, KEYWORD, MACRO: number of the name in the template */
+    struct jnode *next;              /* in a list of children */
     struct jnode *a, *b, *c, *d, *e; /* see jinja_parse.c and jinja_stmt.c for who means what */
-    struct jvalue value;   /* CONST, TEXT; the name of ATTR, FILTER, TEST, NAME */
+    struct jvalue value;             /* CONST, TEXT; the name of ATTR, FILTER, TEST, NAME */
 };
 
-struct template {
+struct template
+{
     struct arena arena;
     char *name;
     char *source; /* line ends normalised */
@@ -94,7 +161,19 @@ struct template {
 };
 
 /* ---- lexer ---- */
-enum jtoken_kind { T_END, T_TEXT, T_BLOCK_BEGIN, T_BLOCK_END, T_PRINT_BEGIN, T_PRINT_END, T_NAME, T_STRING, T_INT, T_FLOAT, T_OP };
+enum jtoken_kind {
+    T_END,
+    T_TEXT,
+    T_BLOCK_BEGIN,
+    T_BLOCK_END,
+    T_PRINT_BEGIN,
+    T_PRINT_END,
+    T_NAME,
+    T_STRING,
+    T_INT,
+    T_FLOAT,
+    T_OP
+};
 struct jtoken {
     enum jtoken_kind kind;
     uint32_t line, column;
@@ -142,7 +221,7 @@ struct jframe { /* variables of a scope */
     struct {
         uint32_t id;
         struct jvalue value;
-    } *var;
+    } * var;
     uint32_t n, cap;
 };
 struct jmacro {
@@ -190,9 +269,15 @@ coe_status jinja_capture(struct jstate *s, const struct jnode *list, struct jval
 static inline struct jvalue jv_bool(bool b) { return (struct jvalue){ .kind = J_BOOL, .i = b }; }
 static inline struct jvalue jv_int(int64_t i) { return (struct jvalue){ .kind = J_INT, .i = i }; }
 static inline struct jvalue jv_float(double f) { return (struct jvalue){ .kind = J_FLOAT, .f = f }; }
-static inline struct jvalue jv_text(const char *s, size_t n) { return (struct jvalue){ .kind = J_STRING, .n = (uint32_t)n, .s = s }; }
+static inline struct jvalue jv_text(const char *s, size_t n)
+{
+    return (struct jvalue){ .kind = J_STRING, .n = (uint32_t)n, .s = s };
+}
 static inline struct jvalue jv_none(void) { return (struct jvalue){ .kind = J_NONE }; }
-static inline struct jvalue jv_undefined(const char *name, size_t n) { return (struct jvalue){ .kind = J_UNDEFINED, .n = (uint32_t)n, .s = name }; }
+static inline struct jvalue jv_undefined(const char *name, size_t n)
+{
+    return (struct jvalue){ .kind = J_UNDEFINED, .n = (uint32_t)n, .s = name };
+}
 static inline bool jv_is(struct jvalue v, const char *text)
 {
     size_t n = __builtin_strlen(text);
@@ -246,7 +331,8 @@ struct jfilter {
     jfilter_fn *fn;
 };
 extern const struct jfilter jinja_text_filters[], jinja_list_filters[];
-coe_status jinja_filter(struct jstate *s, struct jvalue name, struct jvalue v, const struct jargs *args, struct jvalue *out);
+coe_status jinja_filter(struct jstate *s, struct jvalue name, struct jvalue v, const struct jargs *args,
+                        struct jvalue *out);
 coe_status jinja_test(struct jstate *s, struct jvalue name, struct jvalue v, const struct jargs *args, bool *out);
 coe_status jinja_method(struct jstate *s, const struct jmethod *m, const struct jargs *args, struct jvalue *out);
 /* Is there such a method on this kind of value? */

@@ -14,7 +14,8 @@ coe_status jinja_error(struct jstate *s, const char *format, ...)
     va_end(ap);
     for (char *c = text; *c; c++)
         if (*c == '\n') *c = ' ';
-    return coe_fail(COE_E_INPUT, "%s: line %u column %u: %s", s->t->name, s->node ? s->node->line : 0, s->node ? s->node->column : 0, text);
+    return coe_fail(COE_E_INPUT, "%s: line %u column %u: %s", s->t->name, s->node ? s->node->line : 0,
+                    s->node ? s->node->column : 0, text);
 }
 
 static coe_status enter(struct jstate *s, const struct jnode *node)
@@ -185,7 +186,8 @@ static coe_status eval_sign(struct jstate *s, const struct jnode *node, struct j
     struct jvalue v;
     COE_TRY(jinja_eval(s, node->a, &v));
     s->node = node;
-    if (v.kind != J_INT && v.kind != J_FLOAT && v.kind != J_BOOL) return jinja_error(s, "bad operand type for unary sign: '%s'", jv_type(v));
+    if (v.kind != J_INT && v.kind != J_FLOAT && v.kind != J_BOOL)
+        return jinja_error(s, "bad operand type for unary sign: '%s'", jv_type(v));
     if (node->kind == N_POS) *out = v.kind == J_BOOL ? jv_int(v.i) : v;
     else if (v.kind == J_FLOAT) *out = jv_float(-v.f);
     else if (v.i == INT64_MIN) return jinja_error(s, "a whole number beyond 64 bits");
@@ -311,7 +313,8 @@ static coe_status bind_parameters(struct jstate *s, const struct jmacro *m, cons
         if (!given && p->a) COE_TRY(jinja_eval(s, p->a, &v));
         COE_TRY(jinja_assign(s, p->id, v));
     }
-    for (int k = 0; k < args->n_keys && used < args->n_keys; k++) { /* the block of a call, which any macro may ask for */
+    for (int k = 0; k < args->n_keys && used < args->n_keys;
+         k++) { /* the block of a call, which any macro may ask for */
         uint32_t id = args->key[k];
         if (id >= s->t->names.n || !jv_is(s->t->names.at[id], "caller")) continue;
         COE_TRY(jinja_assign(s, id, args->at[args->n + k]));

@@ -1,5 +1,5 @@
-/* jinja_exec.c — statements, and the template as a whole. Loops, macros, blocks and `with` have their own variables; `if` has
- * not. */
+/* jinja_exec.c — statements, and the template as a whole. Loops, macros, blocks and `with` have their own variables;
+ * `if` has not. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -234,14 +234,10 @@ static coe_status exec_one(struct jstate *s, const struct jnode *node)
         return jv_true(v) ? jinja_exec(s, node->b) : exec_if(s, node->c);
     }
     case N_FOR: return exec_for(s, node);
-    case N_SET:
-        COE_TRY(jinja_eval(s, node->b, &v));
-        return assign_to(s, node->a, v);
+    case N_SET: COE_TRY(jinja_eval(s, node->b, &v)); return assign_to(s, node->a, v);
     case N_SET_BLOCK:
     case N_FILTER_BLOCK: return exec_block(s, node);
-    case N_MACRO:
-        COE_TRY(exec_macro(s, node, &v));
-        return jinja_assign(s, node->id, v);
+    case N_MACRO: COE_TRY(exec_macro(s, node, &v)); return jinja_assign(s, node->id, v);
     case N_CALL_BLOCK: return exec_call_block(s, node);
     case N_WITH: return exec_with(s, node);
     case N_SCOPE: return in_scope(s, node->b, NULL);
@@ -273,7 +269,8 @@ static coe_status take_source(struct template *t, const char *source, size_t n)
 coe_status template_compile(struct template **out, const char *source, size_t n, const char *name)
 {
     *out = NULL;
-    if (n > JINJA_MAX_SOURCE) return coe_fail(COE_E_INPUT, "%s: a template of %zu bytes, at most %zu", name, n, JINJA_MAX_SOURCE);
+    if (n > JINJA_MAX_SOURCE)
+        return coe_fail(COE_E_INPUT, "%s: a template of %zu bytes, at most %zu", name, n, JINJA_MAX_SOURCE);
     struct template *t = mem_zalloc("templates", sizeof *t);
     if (!t) return COE_E_NOMEM;
     t->name = arena_strdup(&t->arena, name);

@@ -53,13 +53,16 @@ struct jvalue jinja_strip(struct jvalue v, const struct jvalue *chars, bool left
     while (right && end > at) {
         size_t k = 1;
         while (k < 4 && end - k > at && ((unsigned char)end[-(ptrdiff_t)k] & 0xC0) == 0x80) k++;
-        if (!utf8_decode(end - k, k, &cp) || (chars ? !memmem(chars->s, chars->n, end - k, k) : !cp_is_space(cp) && !(cp >= 0x1C && cp <= 0x1F))) break;
+        if (!utf8_decode(end - k, k, &cp) ||
+            (chars ? !memmem(chars->s, chars->n, end - k, k) : !cp_is_space(cp) && !(cp >= 0x1C && cp <= 0x1F)))
+            break;
         end -= k;
     }
     return jv_text(at, (size_t)(end - at));
 }
 
-coe_status jinja_replace(struct jstate *s, struct jvalue v, struct jvalue from, struct jvalue to, int64_t count, struct jvalue *out)
+coe_status jinja_replace(struct jstate *s, struct jvalue v, struct jvalue from, struct jvalue to, int64_t count,
+                         struct jvalue *out)
 {
     struct str text = { 0 };
     const char *at = v.s, *end = v.s + v.n;
@@ -67,7 +70,9 @@ coe_status jinja_replace(struct jstate *s, struct jvalue v, struct jvalue from, 
     while (count && !st) {
         const char *hit = from.n ? memmem(at, (size_t)(end - at), from.s, from.n) : at;
         if (!hit) break;
-        int k = from.n || at == end ? 0 : utf8_decode(at, (size_t)(end - at), NULL); /* an empty `from` is between characters */
+        int k = from.n || at == end
+                    ? 0
+                    : utf8_decode(at, (size_t)(end - at), NULL); /* an empty `from` is between characters */
         str_add(&text, at, (size_t)(hit - at));
         str_add(&text, to.s, to.n);
         str_add(&text, at, (size_t)(from.n ? 0 : k));
@@ -101,8 +106,11 @@ coe_status jinja_recase(struct jstate *s, struct jvalue v, enum jinja_case how, 
             str_add(&text, c, (size_t)utf8_encode((uint32_t)p, c));
         }
         if (how == CASE_CAPITAL) start = false;
-        else if (how == CASE_TITLE) start = cp_is_space(cp) || cp == '-' || cp == '(' || cp == '{' || cp == '[' || cp == '<';
-        else if (how == CASE_PYTHON_TITLE) start = !(utf8proc_category((utf8proc_int32_t)cp) >= UTF8PROC_CATEGORY_LU && utf8proc_category((utf8proc_int32_t)cp) <= UTF8PROC_CATEGORY_LM);
+        else if (how == CASE_TITLE)
+            start = cp_is_space(cp) || cp == '-' || cp == '(' || cp == '{' || cp == '[' || cp == '<';
+        else if (how == CASE_PYTHON_TITLE)
+            start = !(utf8proc_category((utf8proc_int32_t)cp) >= UTF8PROC_CATEGORY_LU &&
+                      utf8proc_category((utf8proc_int32_t)cp) <= UTF8PROC_CATEGORY_LM);
         i += k ? (size_t)k : 1;
     }
     return jv_take_str(s, &text, out);
@@ -330,13 +338,17 @@ static coe_status f_wordcount(struct jstate *s, struct jvalue v, const struct ja
 }
 
 const struct jfilter jinja_text_filters[] = {
-    { "upper", f_upper }, { "lower", f_lower },     { "capitalize", f_capitalize }, { "title", f_title },     { "trim", f_trim },
-    { "string", f_string }, { "safe", f_safe },     { "escape", f_escape },         { "e", f_escape },        { "replace", f_replace },
-    { "indent", f_indent }, { "tojson", f_tojson }, { "default", f_default },       { "d", f_default },       { "int", f_int },
-    { "float", f_float },   { "abs", f_abs },       { "round", f_round },           { "wordcount", f_wordcount }, { NULL, NULL },
+    { "upper", f_upper },         { "lower", f_lower },   { "capitalize", f_capitalize },
+    { "title", f_title },         { "trim", f_trim },     { "string", f_string },
+    { "safe", f_safe },           { "escape", f_escape }, { "e", f_escape },
+    { "replace", f_replace },     { "indent", f_indent }, { "tojson", f_tojson },
+    { "default", f_default },     { "d", f_default },     { "int", f_int },
+    { "float", f_float },         { "abs", f_abs },       { "round", f_round },
+    { "wordcount", f_wordcount }, { NULL, NULL },
 };
 
-coe_status jinja_filter(struct jstate *s, struct jvalue name, struct jvalue v, const struct jargs *args, struct jvalue *out)
+coe_status jinja_filter(struct jstate *s, struct jvalue name, struct jvalue v, const struct jargs *args,
+                        struct jvalue *out)
 {
     static const struct jfilter *const tables[] = { jinja_text_filters, jinja_list_filters };
     for (size_t t = 0; t < COE_COUNT(tables); t++)

@@ -14,13 +14,15 @@ static coe_status g_range(struct jstate *s, const struct jargs *a, struct jvalue
     int64_t bound[3] = { 0, 0, 1 };
     if (a->n < 1 || a->n > 3 || a->n_keys) return jinja_error(s, "range expects 1 to 3 arguments");
     for (int i = 0; i < a->n; i++) {
-        if (a->at[i].kind != J_INT && a->at[i].kind != J_BOOL) return jinja_error(s, "'%s' object cannot be interpreted as an integer", jv_type(a->at[i]));
+        if (a->at[i].kind != J_INT && a->at[i].kind != J_BOOL)
+            return jinja_error(s, "'%s' object cannot be interpreted as an integer", jv_type(a->at[i]));
         bound[a->n == 1 ? 1 : i] = a->at[i].i;
     }
     if (!bound[2]) return jinja_error(s, "range() arg 3 must not be zero");
     COE_TRY(jv_new_list(s, J_LIST, out));
     for (int64_t x = bound[0]; bound[2] > 0 ? x < bound[1] : x > bound[1];) {
-        if (out->list->n == JINJA_MAX_RANGE) return jinja_error(s, "range too big: more than %d items", JINJA_MAX_RANGE);
+        if (out->list->n == JINJA_MAX_RANGE)
+            return jinja_error(s, "range too big: more than %d items", JINJA_MAX_RANGE);
         COE_TRY(jv_push(s, out->list, jv_int(x)));
         if (__builtin_add_overflow(x, bound[2], &x)) break;
     }
@@ -31,7 +33,8 @@ static coe_status fill(struct jstate *s, const struct jargs *a, struct jvalue *o
 {
     for (int i = 0; i < a->n; i++) {
         if (a->at[i].kind != J_DICT) return jinja_error(s, "expected a mapping, not %s", jv_type(a->at[i]));
-        for (uint32_t k = 0; k < a->at[i].dict->n; k++) COE_TRY(jv_set(s, out->dict, a->at[i].dict->key[k], a->at[i].dict->value[k]));
+        for (uint32_t k = 0; k < a->at[i].dict->n; k++)
+            COE_TRY(jv_set(s, out->dict, a->at[i].dict->key[k], a->at[i].dict->value[k]));
     }
     for (int k = 0; k < a->n_keys; k++)
         if (a->key[k] < s->t->names.n) COE_TRY(jv_set(s, out->dict, s->t->names.at[a->key[k]], a->at[a->n + k]));
@@ -62,7 +65,8 @@ static coe_status g_strftime_now(struct jstate *s, const struct jargs *a, struct
 {
     char format[128], text[512];
     if (a->n != 1 || a->at[0].kind != J_STRING) return jinja_error(s, "strftime_now expects a format");
-    if (a->at[0].n >= sizeof format) return jinja_error(s, "the format of strftime_now is longer than %zu bytes", sizeof format - 1);
+    if (a->at[0].n >= sizeof format)
+        return jinja_error(s, "the format of strftime_now is longer than %zu bytes", sizeof format - 1);
     memcpy(format, a->at[0].s, a->at[0].n);
     format[a->at[0].n] = 0;
     size_t n = strftime(text, sizeof text, format, s->now);
@@ -70,8 +74,11 @@ static coe_status g_strftime_now(struct jstate *s, const struct jargs *a, struct
 }
 
 static const struct jglobal globals[] = {
-    { "range", g_range },       { "namespace", g_namespace },       { "dict", g_dict },
-    { "raise_exception", g_raise_exception }, { "strftime_now", g_strftime_now },
+    { "range", g_range },
+    { "namespace", g_namespace },
+    { "dict", g_dict },
+    { "raise_exception", g_raise_exception },
+    { "strftime_now", g_strftime_now },
 };
 
 const struct jglobal *jinja_find_global(struct jvalue name)

@@ -26,7 +26,8 @@ static struct jvalue character(struct jvalue v, size_t i)
 }
 
 /* Python's rules for a slice of n items: first item, how many, step. */
-static coe_status slice_range(struct jstate *s, const struct jvalue part[3], int64_t n, int64_t *from, int64_t *count, int64_t *step)
+static coe_status slice_range(struct jstate *s, const struct jvalue part[3], int64_t n, int64_t *from, int64_t *count,
+                              int64_t *step)
 {
     int64_t bound[2];
     *step = part[2].kind == J_NONE ? 1 : part[2].i;
@@ -99,9 +100,11 @@ static bool loop_attribute(const struct jloop *l, struct jvalue name, struct jva
     const struct {
         const char *name;
         struct jvalue value;
-    } table[] = { { "index", jv_int(i + 1) },        { "index0", jv_int(i) },           { "first", jv_bool(i == 0) },
-                  { "last", jv_bool(i + 1 == n) },   { "length", jv_int(n) },           { "revindex", jv_int(n - i) },
-                  { "revindex0", jv_int(n - i - 1) }, { "depth", jv_int(l->depth + 1) }, { "depth0", jv_int(l->depth) } };
+    } table[] = {
+        { "index", jv_int(i + 1) },         { "index0", jv_int(i) },           { "first", jv_bool(i == 0) },
+        { "last", jv_bool(i + 1 == n) },    { "length", jv_int(n) },           { "revindex", jv_int(n - i) },
+        { "revindex0", jv_int(n - i - 1) }, { "depth", jv_int(l->depth + 1) }, { "depth0", jv_int(l->depth) }
+    };
     for (size_t k = 0; k < COE_COUNT(table); k++)
         if (jv_is(name, table[k].name)) {
             *out = table[k].value;
@@ -121,7 +124,8 @@ coe_status jv_attribute(struct jstate *s, struct jvalue v, struct jvalue name, s
     if (v.kind == J_LOOP && loop_attribute(v.loop, name, out)) return COE_OK;
     if (jinja_has_method(v, name, &unsafe)) return bind(s, v, name, out);
     if (unsafe)
-        return jinja_error(s, "access to attribute '%.*s' of '%s' object is unsafe", (int)COE_MIN(name.n, 100u), name.s, jv_type(v));
+        return jinja_error(s, "access to attribute '%.*s' of '%s' object is unsafe", (int)COE_MIN(name.n, 100u), name.s,
+                           jv_type(v));
     const struct jvalue *item = v.kind == J_DICT || v.kind == J_NAMESPACE ? jv_get(v.dict, name) : NULL;
     *out = item ? *item : jv_undefined(name.s, name.n);
     return COE_OK;

@@ -1,5 +1,6 @@
-/* jinja_lex.c — template source to tokens, with Jinja's rules for white space around tags: `-` strips, the line end behind a
- * block or comment goes (trim_blocks), the indentation in front of one that begins a line goes (lstrip_blocks), `+` keeps. */
+/* jinja_lex.c — template source to tokens, with Jinja's rules for white space around tags: `-` strips, the line end
+ * behind a block or comment goes (trim_blocks), the indentation in front of one that begins a line goes
+ * (lstrip_blocks), `+` keeps. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,7 +10,8 @@
 
 static coe_status lex_error(const struct jlexer *lx, const char *what)
 {
-    return coe_fail(COE_E_INPUT, "%s: line %zu column %zu: %s", lx->t->name, lx->line, lx->at - lx->line_start + 1, what);
+    return coe_fail(COE_E_INPUT, "%s: line %zu column %zu: %s", lx->t->name, lx->line, lx->at - lx->line_start + 1,
+                    what);
 }
 
 static void place(const struct jlexer *lx, struct jtoken *out)
@@ -218,7 +220,9 @@ static coe_status number_token(struct jlexer *lx, struct jtoken *out)
     size_t n = 0;
     bool real = false;
     for (; p < end && n < sizeof digits - 1; p++) {
-        bool exponent = (*p | 32) == 'e' && n && p + 1 < end && ((p[1] >= '0' && p[1] <= '9') || ((p[1] == '+' || p[1] == '-') && p + 2 < end && p[2] >= '0' && p[2] <= '9'));
+        bool exponent = (*p | 32) == 'e' && n && p + 1 < end &&
+                        ((p[1] >= '0' && p[1] <= '9') ||
+                         ((p[1] == '+' || p[1] == '-') && p + 2 < end && p[2] >= '0' && p[2] <= '9'));
         bool point = *p == '.' && !real && p + 1 < end && p[1] >= '0' && p[1] <= '9';
         if (*p == '_') continue;
         if (!exponent && !point && !(*p >= '0' && *p <= '9')) break;
@@ -248,7 +252,8 @@ static coe_status operator_token(struct jlexer *lx, struct jtoken *out)
     out->n = 1;
     for (size_t i = 0; i < COE_COUNT(two); i++)
         if (left >= 2 && !memcmp(s, two[i], 2)) out->n = 2;
-    if (out->n == 1 && !strchr("+-*/%~<>=()[]{}.,:|;", *s)) return lex_error(lx, "a character that has no meaning here");
+    if (out->n == 1 && !strchr("+-*/%~<>=()[]{}.,:|;", *s))
+        return lex_error(lx, "a character that has no meaning here");
     if (strchr("([{", *s)) lx->brackets++;
     if (strchr(")]}", *s) && lx->brackets) lx->brackets--;
     move_to(lx, lx->at + out->n);
@@ -282,7 +287,9 @@ coe_status jinja_next(struct jlexer *lx, struct jtoken *out)
     if (*s >= '0' && *s <= '9') return number_token(lx, out);
     if (!starts_name(*s)) return operator_token(lx, out);
     size_t end = lx->at;
-    while (end < lx->t->n && (starts_name(lx->t->source[end]) || (lx->t->source[end] >= '0' && lx->t->source[end] <= '9'))) end++;
+    while (end < lx->t->n &&
+           (starts_name(lx->t->source[end]) || (lx->t->source[end] >= '0' && lx->t->source[end] <= '9')))
+        end++;
     out->kind = T_NAME;
     out->at = s;
     out->n = end - lx->at;

@@ -1,5 +1,5 @@
-/* jinja_lists.c — filters on sequences and mappings. map, select and reject give generators, as in Jinja: they can be walked,
- * but have no length and no JSON. */
+/* jinja_lists.c — filters on sequences and mappings. map, select and reject give generators, as in Jinja: they can be
+ * walked, but have no length and no JSON. */
 #include <string.h>
 
 #include "text/jinja_string.h"
@@ -24,7 +24,8 @@ coe_status jinja_dotted(struct jstate *s, struct jvalue v, struct jvalue path, s
     return COE_OK;
 }
 
-static coe_status sort_key(struct jstate *s, struct jvalue v, bool case_sensitive, struct jvalue attribute, struct jvalue *out)
+static coe_status sort_key(struct jstate *s, struct jvalue v, bool case_sensitive, struct jvalue attribute,
+                           struct jvalue *out)
 {
     if (attribute.kind != J_NONE) COE_TRY(jinja_dotted(s, v, attribute, &v));
     *out = v;
@@ -32,7 +33,8 @@ static coe_status sort_key(struct jstate *s, struct jvalue v, bool case_sensitiv
 }
 
 /* Merges the sorted halves of at[lo..hi) and their keys. */
-static coe_status merge(struct jstate *s, struct jvalue *at, struct jvalue *key, struct jvalue *spare, size_t lo, size_t mid, size_t hi, bool reverse)
+static coe_status merge(struct jstate *s, struct jvalue *at, struct jvalue *key, struct jvalue *spare, size_t lo,
+                        size_t mid, size_t hi, bool reverse)
 {
     struct jvalue *spare_key = spare + (hi - lo);
     size_t i = lo, j = mid, n = 0;
@@ -52,7 +54,8 @@ static coe_status merge(struct jstate *s, struct jvalue *at, struct jvalue *key,
 
 coe_status jinja_sort(struct jstate *s, struct jlist *l, bool reverse, bool case_sensitive, struct jvalue attribute)
 {
-    struct jvalue *key = jinja_alloc(s, (l->n + 1) * sizeof *key), *spare = key ? jinja_alloc(s, (2 * l->n + 1) * sizeof *spare) : NULL;
+    struct jvalue *key = jinja_alloc(s, (l->n + 1) * sizeof *key),
+                  *spare = key ? jinja_alloc(s, (2 * l->n + 1) * sizeof *spare) : NULL;
     if (!spare) return jinja_failed();
     for (size_t i = 0; i < l->n; i++) COE_TRY(sort_key(s, l->at[i], case_sensitive, attribute, &key[i]));
     for (size_t width = 1; width < l->n; width *= 2)
@@ -159,7 +162,8 @@ static coe_status end_of(struct jstate *s, struct jvalue v, bool last, struct jv
     struct jlist *l;
     if (last && v.kind == J_GENERATOR) return jinja_error(s, "'generator' object is not reversible");
     COE_TRY(jv_items(s, v, &l));
-    *out = l->n ? l->at[last ? l->n - 1 : 0] : jv_undefined(last ? "No last item, sequence was empty." : "No first item, sequence was empty.", 33);
+    *out = l->n ? l->at[last ? l->n - 1 : 0]
+                : jv_undefined(last ? "No last item, sequence was empty." : "No first item, sequence was empty.", 33);
     return COE_OK;
 }
 
@@ -237,7 +241,8 @@ static coe_status f_map(struct jstate *s, struct jvalue v, const struct jargs *a
 }
 
 /* select, reject and their attr forms: the items (or an attribute of theirs) that pass a test */
-static coe_status choose(struct jstate *s, struct jvalue v, const struct jargs *a, bool attr, bool wanted, struct jvalue *out)
+static coe_status choose(struct jstate *s, struct jvalue v, const struct jargs *a, bool attr, bool wanted,
+                         struct jvalue *out)
 {
     struct jlist *l;
     struct jargs rest = { .n = 0 };
@@ -257,10 +262,22 @@ static coe_status choose(struct jstate *s, struct jvalue v, const struct jargs *
     return COE_OK;
 }
 
-static coe_status f_select(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out) { return choose(s, v, a, false, true, out); }
-static coe_status f_reject(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out) { return choose(s, v, a, false, false, out); }
-static coe_status f_selectattr(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out) { return choose(s, v, a, true, true, out); }
-static coe_status f_rejectattr(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out) { return choose(s, v, a, true, false, out); }
+static coe_status f_select(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out)
+{
+    return choose(s, v, a, false, true, out);
+}
+static coe_status f_reject(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out)
+{
+    return choose(s, v, a, false, false, out);
+}
+static coe_status f_selectattr(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out)
+{
+    return choose(s, v, a, true, true, out);
+}
+static coe_status f_rejectattr(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out)
+{
+    return choose(s, v, a, true, false, out);
+}
 
 static coe_status f_sum(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out)
 {
@@ -298,8 +315,14 @@ static coe_status extreme(struct jstate *s, struct jvalue v, const struct jargs 
     return COE_OK;
 }
 
-static coe_status f_min(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out) { return extreme(s, v, a, 1, out); }
-static coe_status f_max(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out) { return extreme(s, v, a, -1, out); }
+static coe_status f_min(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out)
+{
+    return extreme(s, v, a, 1, out);
+}
+static coe_status f_max(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out)
+{
+    return extreme(s, v, a, -1, out);
+}
 
 static coe_status f_attr(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out)
 {
@@ -312,9 +335,25 @@ static coe_status f_attr(struct jstate *s, struct jvalue v, const struct jargs *
 }
 
 const struct jfilter jinja_list_filters[] = {
-    { "length", f_length },         { "count", f_length },   { "list", f_list },     { "items", f_items },   { "dictsort", f_dictsort },
-    { "sort", f_sort },             { "join", f_join },      { "first", f_first },   { "last", f_last },     { "reverse", f_reverse },
-    { "unique", f_unique },         { "map", f_map },        { "select", f_select }, { "reject", f_reject }, { "selectattr", f_selectattr },
-    { "rejectattr", f_rejectattr }, { "sum", f_sum },        { "min", f_min },       { "max", f_max },       { "attr", f_attr },
+    { "length", f_length },
+    { "count", f_length },
+    { "list", f_list },
+    { "items", f_items },
+    { "dictsort", f_dictsort },
+    { "sort", f_sort },
+    { "join", f_join },
+    { "first", f_first },
+    { "last", f_last },
+    { "reverse", f_reverse },
+    { "unique", f_unique },
+    { "map", f_map },
+    { "select", f_select },
+    { "reject", f_reject },
+    { "selectattr", f_selectattr },
+    { "rejectattr", f_rejectattr },
+    { "sum", f_sum },
+    { "min", f_min },
+    { "max", f_max },
+    { "attr", f_attr },
     { NULL, NULL },
 };

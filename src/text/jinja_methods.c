@@ -1,5 +1,5 @@
-/* jinja_methods.c — methods of strings, lists and mappings, and the global functions. Methods that would change a value are
- * refused by name, as in Jinja's immutable sandbox; namespaces change by `set` only. */
+/* jinja_methods.c — methods of strings, lists and mappings, and the global functions. Methods that would change a value
+ * are refused by name, as in Jinja's immutable sandbox; namespaces change by `set` only. */
 #include <string.h>
 
 #include "text/jinja_string.h"
@@ -10,7 +10,8 @@ struct named_method {
     method_fn *fn; /* NULL: unsafe */
 };
 
-static coe_status strip_method(struct jstate *s, struct jvalue v, const struct jargs *a, bool left, bool right, struct jvalue *out)
+static coe_status strip_method(struct jstate *s, struct jvalue v, const struct jargs *a, bool left, bool right,
+                               struct jvalue *out)
 {
     struct jvalue chars = jv_none();
     COE_TRY(jinja_arg(s, a, 0, "chars", &chars));
@@ -19,9 +20,18 @@ static coe_status strip_method(struct jstate *s, struct jvalue v, const struct j
     return COE_OK;
 }
 
-static coe_status m_strip(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out) { return strip_method(s, v, a, true, true, out); }
-static coe_status m_lstrip(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out) { return strip_method(s, v, a, true, false, out); }
-static coe_status m_rstrip(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out) { return strip_method(s, v, a, false, true, out); }
+static coe_status m_strip(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out)
+{
+    return strip_method(s, v, a, true, true, out);
+}
+static coe_status m_lstrip(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out)
+{
+    return strip_method(s, v, a, true, false, out);
+}
+static coe_status m_rstrip(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out)
+{
+    return strip_method(s, v, a, false, true, out);
+}
 
 /* split at white space: runs count once, none at the ends */
 static coe_status split_words(struct jstate *s, struct jvalue v, int64_t max, struct jvalue *out)
@@ -103,19 +113,27 @@ static coe_status m_splitlines(struct jstate *s, struct jvalue v, const struct j
 static coe_status affix(struct jstate *s, struct jvalue v, const struct jargs *a, bool end, struct jvalue *out)
 {
     if (!a->n) return jinja_error(s, "needs an argument");
-    struct jlist one = { .at = (struct jvalue[]){ a->at[0] }, .n = 1 }, *l = a->at[0].kind == J_TUPLE ? a->at[0].list : &one;
+    struct jlist one = { .at = (struct jvalue[]){ a->at[0] }, .n = 1 },
+                 *l = a->at[0].kind == J_TUPLE ? a->at[0].list : &one;
     bool yes = false;
     for (size_t i = 0; i < l->n && !yes; i++) {
         struct jvalue x = l->at[i];
-        if (x.kind != J_STRING) return jinja_error(s, "the first argument must be str or a tuple of str, not %s", jv_type(x));
+        if (x.kind != J_STRING)
+            return jinja_error(s, "the first argument must be str or a tuple of str, not %s", jv_type(x));
         yes = v.n >= x.n && !memcmp(end ? v.s + v.n - x.n : v.s, x.s, x.n);
     }
     *out = jv_bool(yes);
     return COE_OK;
 }
 
-static coe_status m_startswith(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out) { return affix(s, v, a, false, out); }
-static coe_status m_endswith(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out) { return affix(s, v, a, true, out); }
+static coe_status m_startswith(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out)
+{
+    return affix(s, v, a, false, out);
+}
+static coe_status m_endswith(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out)
+{
+    return affix(s, v, a, true, out);
+}
 
 static coe_status remove_affix(struct jstate *s, struct jvalue v, const struct jargs *a, bool end, struct jvalue *out)
 {
@@ -127,8 +145,14 @@ static coe_status remove_affix(struct jstate *s, struct jvalue v, const struct j
     return COE_OK;
 }
 
-static coe_status m_removeprefix(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out) { return remove_affix(s, v, a, false, out); }
-static coe_status m_removesuffix(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out) { return remove_affix(s, v, a, true, out); }
+static coe_status m_removeprefix(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out)
+{
+    return remove_affix(s, v, a, false, out);
+}
+static coe_status m_removesuffix(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out)
+{
+    return remove_affix(s, v, a, true, out);
+}
 
 static coe_status m_replace(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out)
 {
@@ -140,10 +164,26 @@ static coe_status m_replace(struct jstate *s, struct jvalue v, const struct jarg
     return jinja_replace(s, v, from, to, count, out);
 }
 
-static coe_status m_upper(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out) { (void)a; return jinja_recase(s, v, CASE_UPPER, out); }
-static coe_status m_lower(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out) { (void)a; return jinja_recase(s, v, CASE_LOWER, out); }
-static coe_status m_title(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out) { (void)a; return jinja_recase(s, v, CASE_PYTHON_TITLE, out); }
-static coe_status m_capitalize(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out) { (void)a; return jinja_recase(s, v, CASE_CAPITAL, out); }
+static coe_status m_upper(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out)
+{
+    (void)a;
+    return jinja_recase(s, v, CASE_UPPER, out);
+}
+static coe_status m_lower(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out)
+{
+    (void)a;
+    return jinja_recase(s, v, CASE_LOWER, out);
+}
+static coe_status m_title(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out)
+{
+    (void)a;
+    return jinja_recase(s, v, CASE_PYTHON_TITLE, out);
+}
+static coe_status m_capitalize(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out)
+{
+    (void)a;
+    return jinja_recase(s, v, CASE_CAPITAL, out);
+}
 
 static coe_status m_find(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out)
 {
@@ -172,7 +212,9 @@ static coe_status m_count(struct jstate *s, struct jvalue v, const struct jargs 
         for (size_t i = 0; i < v.list->n; i++) n += jv_equal(v.list->at[i], what, 0);
     } else {
         if (what.kind != J_STRING || !what.n) return jinja_error(s, "count needs a string");
-        for (const char *at = v.s, *end = v.s + v.n; (at = memmem(at, (size_t)(end - at), what.s, what.n)); at += what.n) n++;
+        for (const char *at = v.s, *end = v.s + v.n; (at = memmem(at, (size_t)(end - at), what.s, what.n));
+             at += what.n)
+            n++;
     }
     *out = jv_int(n);
     return COE_OK;
@@ -201,7 +243,8 @@ static coe_status m_join(struct jstate *s, struct jvalue v, const struct jargs *
     if (a->n != 1) return jinja_error(s, "join needs one argument");
     COE_TRY(jv_items(s, a->at[0], &l));
     for (size_t i = 0; i < l->n; i++)
-        if (l->at[i].kind != J_STRING) return jinja_error(s, "item %zu to join is a %s, expected a str", i, jv_type(l->at[i]));
+        if (l->at[i].kind != J_STRING)
+            return jinja_error(s, "item %zu to join is a %s, expected a str", i, jv_type(l->at[i]));
     for (size_t i = 0; i < l->n; i++) {
         if (i) str_add(&text, v.s, v.n);
         str_add(&text, l->at[i].s, l->at[i].n);
@@ -220,15 +263,44 @@ static coe_status all_are(struct jvalue v, bool (*is)(char), struct jvalue *out)
 
 static bool is_digit(char c) { return c >= '0' && c <= '9'; }
 static bool is_space(char c) { return strchr(" \t\r\n\f\v", c) && c; }
-static coe_status m_isdigit(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out) { (void)s; (void)a; return all_are(v, is_digit, out); }
-static coe_status m_isspace(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out) { (void)s; (void)a; return all_are(v, is_space, out); }
+static coe_status m_isdigit(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out)
+{
+    (void)s;
+    (void)a;
+    return all_are(v, is_digit, out);
+}
+static coe_status m_isspace(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out)
+{
+    (void)s;
+    (void)a;
+    return all_are(v, is_space, out);
+}
 
 static const struct named_method string_methods[] = {
-    { "strip", m_strip }, { "lstrip", m_lstrip }, { "rstrip", m_rstrip }, { "split", m_split }, { "rsplit", m_rsplit }, { "splitlines", m_splitlines },
-    { "startswith", m_startswith }, { "endswith", m_endswith }, { "removeprefix", m_removeprefix }, { "removesuffix", m_removesuffix },
-    { "replace", m_replace }, { "upper", m_upper }, { "lower", m_lower }, { "title", m_title }, { "capitalize", m_capitalize },
-    { "find", m_find }, { "rfind", m_rfind }, { "count", m_count }, { "index", m_index }, { "join", m_join }, { "isdigit", m_isdigit },
-    { "isnumeric", m_isdigit }, { "isspace", m_isspace }, { NULL, NULL },
+    { "strip", m_strip },
+    { "lstrip", m_lstrip },
+    { "rstrip", m_rstrip },
+    { "split", m_split },
+    { "rsplit", m_rsplit },
+    { "splitlines", m_splitlines },
+    { "startswith", m_startswith },
+    { "endswith", m_endswith },
+    { "removeprefix", m_removeprefix },
+    { "removesuffix", m_removesuffix },
+    { "replace", m_replace },
+    { "upper", m_upper },
+    { "lower", m_lower },
+    { "title", m_title },
+    { "capitalize", m_capitalize },
+    { "find", m_find },
+    { "rfind", m_rfind },
+    { "count", m_count },
+    { "index", m_index },
+    { "join", m_join },
+    { "isdigit", m_isdigit },
+    { "isnumeric", m_isdigit },
+    { "isspace", m_isspace },
+    { NULL, NULL },
 };
 
 /* ---- mappings ---- */
@@ -249,14 +321,28 @@ static coe_status view(struct jstate *s, struct jvalue v, int part, struct jvalu
     return COE_OK;
 }
 
-static coe_status m_keys(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out) { (void)a; return view(s, v, 0, out); }
-static coe_status m_values(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out) { (void)a; return view(s, v, 1, out); }
-static coe_status m_items(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out) { (void)a; return view(s, v, 2, out); }
+static coe_status m_keys(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out)
+{
+    (void)a;
+    return view(s, v, 0, out);
+}
+static coe_status m_values(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out)
+{
+    (void)a;
+    return view(s, v, 1, out);
+}
+static coe_status m_items(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out)
+{
+    (void)a;
+    return view(s, v, 2, out);
+}
 
 static coe_status m_get(struct jstate *s, struct jvalue v, const struct jargs *a, struct jvalue *out)
 {
-    if (a->n < 1 || a->n > 2 || a->n_keys) return jinja_error(s, "get expects 1 or 2 arguments, got %d", a->n + a->n_keys);
-    if (a->at[0].kind == J_LIST || a->at[0].kind == J_DICT) return jinja_error(s, "unhashable type: '%s'", jv_type(a->at[0]));
+    if (a->n < 1 || a->n > 2 || a->n_keys)
+        return jinja_error(s, "get expects 1 or 2 arguments, got %d", a->n + a->n_keys);
+    if (a->at[0].kind == J_LIST || a->at[0].kind == J_DICT)
+        return jinja_error(s, "unhashable type: '%s'", jv_type(a->at[0]));
     const struct jvalue *item = jv_get(v.dict, a->at[0]);
     *out = item ? *item : a->n == 2 ? a->at[1] : jv_none();
     return COE_OK;
@@ -276,12 +362,14 @@ static coe_status m_copy(struct jstate *s, struct jvalue v, const struct jargs *
 }
 
 static const struct named_method dict_methods[] = {
-    { "items", m_items }, { "keys", m_keys }, { "values", m_values }, { "get", m_get }, { "copy", m_copy }, { "pop", NULL }, { "popitem", NULL },
-    { "clear", NULL }, { "update", NULL }, { "setdefault", NULL }, { NULL, NULL },
+    { "items", m_items }, { "keys", m_keys },     { "values", m_values }, { "get", m_get },
+    { "copy", m_copy },   { "pop", NULL },        { "popitem", NULL },    { "clear", NULL },
+    { "update", NULL },   { "setdefault", NULL }, { NULL, NULL },
 };
 static const struct named_method list_methods[] = {
-    { "index", m_index }, { "count", m_count }, { "copy", m_copy }, { "append", NULL }, { "pop", NULL }, { "insert", NULL }, { "extend", NULL },
-    { "remove", NULL }, { "reverse", NULL }, { "sort", NULL }, { "clear", NULL }, { NULL, NULL },
+    { "index", m_index }, { "count", m_count }, { "copy", m_copy }, { "append", NULL },
+    { "pop", NULL },      { "insert", NULL },   { "extend", NULL }, { "remove", NULL },
+    { "reverse", NULL },  { "sort", NULL },     { "clear", NULL },  { NULL, NULL },
 };
 
 /* ---- loop ---- */

@@ -1,8 +1,10 @@
 /* jinja_parse.c — expressions, in Jinja's order of binding from loose to tight:
- *     x if c else y | or | and | not | comparisons and in | + - | ~ | * / // % | ** | unary - + | postfix . [] () | filters, tests
+ *     x if c else y | or | and | not | comparisons and in | + - | ~ | * / // % | ** | unary - + | postfix . [] () |
+ * filters, tests
  *
- * Children: ITEM, ATTR, CALL, FILTER, TEST have their object in a, index or arguments in b. SLICE: a[b:c:d]. DICT: keys in a,
- * values in b. COMPARE: first operand in a, then in b a list of nodes with op and operand a. COND: b if a else c. */
+ * Children: ITEM, ATTR, CALL, FILTER, TEST have their object in a, index or arguments in b. SLICE: a[b:c:d]. DICT: keys
+ * in a, values in b. COMPARE: first operand in a, then in b a list of nodes with op and operand a. COND: b if a else c.
+ */
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -266,7 +268,8 @@ static coe_status attribute(struct jparser *p, struct jnode **node)
 static coe_status postfix(struct jparser *p, struct jnode **node)
 {
     for (int length = 0;; length++) {
-        if (length > 10 * JINJA_MAX_NESTING) return jinja_parse_error(p, "a chain of more than %d steps", 10 * JINJA_MAX_NESTING);
+        if (length > 10 * JINJA_MAX_NESTING)
+            return jinja_parse_error(p, "a chain of more than %d steps", 10 * JINJA_MAX_NESTING);
         if (jinja_is_op(p, ".")) COE_TRY(attribute(p, node));
         else if (jinja_is_op(p, "[")) COE_TRY(subscript(p, node));
         else if (jinja_is_op(p, "(")) COE_TRY(call(p, node));
@@ -367,14 +370,16 @@ struct operators {
 };
 
 /* left-associative operators of one level */
-static coe_status binary(struct jparser *p, struct jnode **out, level_fn *operand, const struct operators *ops, size_t n_ops)
+static coe_status binary(struct jparser *p, struct jnode **out, level_fn *operand, const struct operators *ops,
+                         size_t n_ops)
 {
     COE_TRY(operand(p, out));
     for (int length = 0;; length++) {
         size_t i = 0;
         while (i < n_ops && !jinja_is_op(p, ops[i].sign)) i++;
         if (i == n_ops) return COE_OK;
-        if (length > 10 * JINJA_MAX_NESTING) return jinja_parse_error(p, "a chain of more than %d operators", 10 * JINJA_MAX_NESTING);
+        if (length > 10 * JINJA_MAX_NESTING)
+            return jinja_parse_error(p, "a chain of more than %d operators", 10 * JINJA_MAX_NESTING);
         struct jnode *n = jinja_node(p, N_BINARY);
         if (!n) return COE_E_NOMEM;
         n->op = (uint8_t)ops[i].op;
@@ -424,7 +429,8 @@ static coe_status sum(struct jparser *p, struct jnode **out)
 /* The comparison that stands here. */
 static coe_status comparison_op(struct jparser *p, enum jop *op, bool *is)
 {
-    static const struct operators ops[] = { { "==", OP_EQ }, { "!=", OP_NE }, { "<", OP_LT }, { ">", OP_GT }, { "<=", OP_LE }, { ">=", OP_GE } };
+    static const struct operators ops[] = { { "==", OP_EQ }, { "!=", OP_NE }, { "<", OP_LT },
+                                            { ">", OP_GT },  { "<=", OP_LE }, { ">=", OP_GE } };
     *is = false;
     for (size_t i = 0; i < COE_COUNT(ops); i++)
         if (jinja_is_op(p, ops[i].sign)) {
@@ -485,11 +491,13 @@ static coe_status negation(struct jparser *p, struct jnode **out)
     return COE_OK;
 }
 
-static coe_status junction(struct jparser *p, struct jnode **out, const char *word, enum jnode_kind kind, level_fn *operand)
+static coe_status junction(struct jparser *p, struct jnode **out, const char *word, enum jnode_kind kind,
+                           level_fn *operand)
 {
     COE_TRY(operand(p, out));
     for (int length = 0; jinja_is_name(p, word); length++) {
-        if (length > 10 * JINJA_MAX_NESTING) return jinja_parse_error(p, "a chain of more than %d conditions", 10 * JINJA_MAX_NESTING);
+        if (length > 10 * JINJA_MAX_NESTING)
+            return jinja_parse_error(p, "a chain of more than %d conditions", 10 * JINJA_MAX_NESTING);
         struct jnode *n = jinja_node(p, kind);
         if (!n) return COE_E_NOMEM;
         n->a = *out;
@@ -500,8 +508,14 @@ static coe_status junction(struct jparser *p, struct jnode **out, const char *wo
     return COE_OK;
 }
 
-static coe_status conjunction(struct jparser *p, struct jnode **out) { return junction(p, out, "and", N_AND, negation); }
-static coe_status disjunction(struct jparser *p, struct jnode **out) { return junction(p, out, "or", N_OR, conjunction); }
+static coe_status conjunction(struct jparser *p, struct jnode **out)
+{
+    return junction(p, out, "and", N_AND, negation);
+}
+static coe_status disjunction(struct jparser *p, struct jnode **out)
+{
+    return junction(p, out, "or", N_OR, conjunction);
+}
 
 coe_status jinja_expression(struct jparser *p, struct jnode **out, bool with_condition)
 {
@@ -538,7 +552,8 @@ static coe_status target(struct jparser *p, struct jnode **out)
 
 static bool tuple_ends(const struct jparser *p)
 {
-    return p->now.kind == T_BLOCK_END || p->now.kind == T_PRINT_END || jinja_is_op(p, ")") || jinja_is_op(p, "=") || jinja_is_name(p, "in");
+    return p->now.kind == T_BLOCK_END || p->now.kind == T_PRINT_END || jinja_is_op(p, ")") || jinja_is_op(p, "=") ||
+           jinja_is_name(p, "in");
 }
 
 coe_status jinja_tuple(struct jparser *p, struct jnode **out, bool with_condition, bool names_only)

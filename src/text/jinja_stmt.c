@@ -1,8 +1,8 @@
 /* jinja_stmt.c — statements: what stands between {% and %}, and the text around them.
  *
- * Children: IF a test, b body, c else. FOR a targets, b items, c body, d else, e condition. SET a target, b value. SET_BLOCK
- * a target, b body, c filters. MACRO a parameters (default in each one's a), b body. CALL_BLOCK a parameters, b body, c call.
- * FILTER_BLOCK b body, c filters. WITH a targets, b values, c body. SCOPE b body. */
+ * Children: IF a test, b body, c else. FOR a targets, b items, c body, d else, e condition. SET a target, b value.
+ * SET_BLOCK a target, b body, c filters. MACRO a parameters (default in each one's a), b body. CALL_BLOCK a parameters,
+ * b body, c call. FILTER_BLOCK b body, c filters. WITH a targets, b values, c body. SCOPE b body. */
 #include <string.h>
 
 #include "text/jinja.h"
@@ -204,12 +204,15 @@ static coe_status statement(struct jparser *p, struct jnode **out)
     static const struct {
         const char *name;
         coe_status (*parse)(struct jparser *, struct jnode **);
-    } table[] = { { "if", if_statement }, { "for", for_statement }, { "set", set_statement }, { "macro", macro_statement },
-                  { "call", call_statement }, { "filter", filter_statement }, { "with", with_statement },
-                  { "generation", generation_statement }, { "break", jump_statement }, { "continue", jump_statement } };
+    } table[] = { { "if", if_statement },      { "for", for_statement },
+                  { "set", set_statement },    { "macro", macro_statement },
+                  { "call", call_statement },  { "filter", filter_statement },
+                  { "with", with_statement },  { "generation", generation_statement },
+                  { "break", jump_statement }, { "continue", jump_statement } };
     for (size_t i = 0; i < COE_COUNT(table); i++)
         if (jinja_is_name(p, table[i].name)) return table[i].parse(p, out);
-    return jinja_parse_error(p, "'%.*s' is no statement that is known here", (int)COE_MIN(p->now.n, (size_t)60), p->now.kind == T_NAME ? p->now.at : "");
+    return jinja_parse_error(p, "'%.*s' is no statement that is known here", (int)COE_MIN(p->now.n, (size_t)60),
+                             p->now.kind == T_NAME ? p->now.at : "");
 }
 
 static coe_status print_tag(struct jparser *p, struct jnode **out)
@@ -229,13 +232,16 @@ static bool is_one_of(const struct jparser *p, const char *const *names)
     return false;
 }
 
-/* Statements up to a tag that begins with one of `ends` (NULL: the end of the template); the parser stands at that name. */
+/* Statements up to a tag that begins with one of `ends` (NULL: the end of the template); the parser stands at that
+ * name. */
 static coe_status statements(struct jparser *p, struct jnode **list, const char *const *ends)
 {
     if (++p->nesting > JINJA_MAX_NESTING) return jinja_parse_error(p, "nested deeper than %d", JINJA_MAX_NESTING);
     for (;;) {
         if (p->now.kind == T_END) {
-            if (ends) return jinja_parse_error(p, "the template ends where '%s' is missing", ends[0][0] == 'e' && ends[1] ? ends[ends[2] ? 2 : 1] : ends[0]);
+            if (ends)
+                return jinja_parse_error(p, "the template ends where '%s' is missing",
+                                         ends[0][0] == 'e' && ends[1] ? ends[ends[2] ? 2 : 1] : ends[0]);
             break;
         }
         if (p->now.kind == T_TEXT) {

@@ -14,7 +14,8 @@ static coe_status argument(struct jstate *s, const struct jargs *a, struct jvalu
 static int plain_test(struct jvalue name, struct jvalue v)
 {
     const bool number = v.kind == J_INT || v.kind == J_FLOAT || v.kind == J_BOOL;
-    const bool sequence = v.kind == J_STRING || v.kind == J_LIST || v.kind == J_TUPLE || v.kind == J_DICT || v.kind == J_UNDEFINED;
+    const bool sequence = v.kind == J_STRING || v.kind == J_LIST || v.kind == J_TUPLE || v.kind == J_DICT ||
+                          v.kind == J_UNDEFINED;
     const struct {
         const char *name;
         bool yes;
@@ -31,19 +32,24 @@ static int plain_test(struct jvalue name, struct jvalue v)
                   { "boolean", v.kind == J_BOOL },
                   { "true", v.kind == J_BOOL && v.i },
                   { "false", v.kind == J_BOOL && !v.i },
-                  { "callable", v.kind == J_MACRO || v.kind == J_METHOD || v.kind == J_GLOBAL || v.kind == J_UNDEFINED },
+                  { "callable",
+                    v.kind == J_MACRO || v.kind == J_METHOD || v.kind == J_GLOBAL || v.kind == J_UNDEFINED },
                   { "escaped", v.kind == J_STRING && v.safe } };
     for (size_t i = 0; i < COE_COUNT(table); i++)
         if (jv_is(name, table[i].name)) return table[i].yes;
     return -1;
 }
 
-static coe_status order_test(struct jstate *s, struct jvalue name, struct jvalue v, struct jvalue other, bool *out, bool *known)
+static coe_status order_test(struct jstate *s, struct jvalue name, struct jvalue v, struct jvalue other, bool *out,
+                             bool *known)
 {
     static const struct {
         const char *names[4];
         int8_t less, equal, greater;
-    } table[] = { { { "lt", "lessthan", "<" }, 1, 0, 0 }, { { "le", "<=" }, 1, 1, 0 }, { { "gt", "greaterthan", ">" }, 0, 0, 1 }, { { "ge", ">=" }, 0, 1, 1 } };
+    } table[] = { { { "lt", "lessthan", "<" }, 1, 0, 0 },
+                  { { "le", "<=" }, 1, 1, 0 },
+                  { { "gt", "greaterthan", ">" }, 0, 0, 1 },
+                  { { "ge", ">=" }, 0, 1, 1 } };
     *known = false;
     for (size_t i = 0; i < COE_COUNT(table); i++)
         for (size_t k = 0; k < 4 && table[i].names[k]; k++) {
@@ -57,7 +63,8 @@ static coe_status order_test(struct jstate *s, struct jvalue name, struct jvalue
     return COE_OK;
 }
 
-static coe_status number_test(struct jstate *s, struct jvalue name, struct jvalue v, const struct jargs *args, bool *out, bool *known)
+static coe_status number_test(struct jstate *s, struct jvalue name, struct jvalue v, const struct jargs *args,
+                              bool *out, bool *known)
 {
     bool odd = jv_is(name, "odd"), even = jv_is(name, "even"), divisible = jv_is(name, "divisibleby");
     struct jvalue by = jv_int(2), rest;
@@ -93,7 +100,8 @@ coe_status jinja_test(struct jstate *s, struct jvalue name, struct jvalue v, con
     if (!known) COE_TRY(case_test(s, name, v, out, &known));
     if (known) return COE_OK;
     if (args->n) other = args->at[0];
-    bool equal = jv_is(name, "eq") || jv_is(name, "equalto") || jv_is(name, "=="), different = jv_is(name, "ne") || jv_is(name, "!=");
+    bool equal = jv_is(name, "eq") || jv_is(name, "equalto") || jv_is(name, "=="),
+         different = jv_is(name, "ne") || jv_is(name, "!=");
     if (equal || different || jv_is(name, "sameas")) {
         COE_TRY(argument(s, args, &other));
         *out = jv_equal(v, other, 0) != different && (!jv_is(name, "sameas") || v.kind == other.kind);

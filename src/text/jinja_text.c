@@ -14,7 +14,7 @@ void jv_float_text(double f, char out[40])
 {
     char digits[40];
     if (isnan(f) || isinf(f)) {
-        strcpy(out, isnan(f) ? "nan" : f < 0 ? "-inf" : "inf");
+        snprintf(out, 40, "%s", isnan(f) ? "nan" : f < 0 ? "-inf" : "inf");
         return;
     }
     int precision = 1;
@@ -23,21 +23,18 @@ void jv_float_text(double f, char out[40])
         if (strtod(digits, NULL) == f) break;
     }
     snprintf(digits, sizeof digits, "%.*e", precision - 1, f);
-    int exponent = atoi(strchr(digits, 'e') + 1);
-    if (exponent >= -4 && exponent < 16) {
-        snprintf(out, 40, "%.*f", precision - 1 > exponent ? precision - 1 - exponent : 0, f);
-        if (!strchr(out, '.')) strcat(out, ".0");
-        return;
-    }
-    size_t mantissa = (size_t)(strchr(digits, 'e') - digits);
-    snprintf(out, 40, "%.*se%c%02d", (int)mantissa, digits, exponent < 0 ? '-' : '+', abs(exponent));
+    const char *e = strchr(digits, 'e');
+    int exponent = (int)strtol(e + 1, NULL, 10), decimals = precision - 1 - exponent;
+    if (exponent >= -4 && exponent < 16) snprintf(out, 40, "%.*f", decimals > 1 ? decimals : 1, f);
+    else snprintf(out, 40, "%.*se%c%02d", (int)(e - digits), digits, exponent < 0 ? '-' : '+', abs(exponent));
 }
 
 static bool is_printable(uint32_t cp)
 {
     if (cp < 0x7F) return cp >= 0x20;
     utf8proc_category_t c = utf8proc_category((utf8proc_int32_t)cp);
-    return !(c == UTF8PROC_CATEGORY_CN || c >= UTF8PROC_CATEGORY_ZS); /* separators, controls, formats, surrogates, private use */
+    return !(c == UTF8PROC_CATEGORY_CN ||
+             c >= UTF8PROC_CATEGORY_ZS); /* separators, controls, formats, surrogates, private use */
 }
 
 static void repr_text(struct jvalue v, struct str *out)
@@ -140,7 +137,8 @@ static void json_text(struct jvalue v, bool ascii, struct str *out)
         const char *e = cp && cp < 0x80 ? strchr(plain, (int)cp) : NULL;
         if (e) str_addf(out, "\\%c", letter[e - plain]);
         else if (cp < 0x20 || (ascii && cp >= 0x7F && cp < 0x10000)) str_addf(out, "\\u%04x", cp);
-        else if (ascii && cp >= 0x10000) str_addf(out, "\\u%04x\\u%04x", 0xD800 + ((cp - 0x10000) >> 10), 0xDC00 + (cp & 0x3FF));
+        else if (ascii && cp >= 0x10000)
+            str_addf(out, "\\u%04x\\u%04x", 0xD800 + ((cp - 0x10000) >> 10), 0xDC00 + (cp & 0x3FF));
         else str_add(out, v.s + i, k ? (size_t)k : 1);
         i += k ? (size_t)k : 1;
     }
@@ -197,7 +195,8 @@ static coe_status key_order(struct jstate *s, const struct jdict *d, bool sort, 
     return COE_OK;
 }
 
-static coe_status json_dict(struct jstate *s, const struct jdict *d, const struct jtojson *how, struct str *out, int depth)
+static coe_status json_dict(struct jstate *s, const struct jdict *d, const struct jtojson *how, struct str *out,
+                            int depth)
 {
     uint32_t *order;
     if (how->sort && d->n > 10000) return jinja_error(s, "more than 10000 keys to sort");
@@ -215,7 +214,8 @@ static coe_status json_dict(struct jstate *s, const struct jdict *d, const struc
     return COE_OK;
 }
 
-static coe_status json_list(struct jstate *s, const struct jlist *l, const struct jtojson *how, struct str *out, int depth)
+static coe_status json_list(struct jstate *s, const struct jlist *l, const struct jtojson *how, struct str *out,
+                            int depth)
 {
     str_addc(out, '[');
     for (size_t i = 0; i < l->n; i++) {

@@ -1,4 +1,5 @@
-/* jinja_value.c — what values do: making, comparing, adding, indexing. Python's rules, as far as templates can see them. */
+/* jinja_value.c — what values do: making, comparing, adding, indexing. Python's rules, as far as templates can see
+ * them. */
 #include <math.h>
 #include <string.h>
 #include <xxhash.h>
@@ -152,8 +153,9 @@ coe_status jv_set(struct jstate *s, struct jdict *d, struct jvalue key, struct j
 
 const char *jv_type(struct jvalue v)
 {
-    static const char *const names[] = { "Undefined", "NoneType", "bool", "int", "float", "str", "list", "tuple", "dict", "dict_items",
-                                         "generator", "Namespace", "LoopContext", "Macro", "method", "function" };
+    static const char *const names[] = { "Undefined",   "NoneType", "bool",   "int",        "float",     "str",
+                                         "list",        "tuple",    "dict",   "dict_items", "generator", "Namespace",
+                                         "LoopContext", "Macro",    "method", "function" };
     return names[v.kind];
 }
 
@@ -179,7 +181,8 @@ static double as_double(struct jvalue v) { return v.kind == J_FLOAT ? v.f : (dou
 
 bool jv_equal(struct jvalue a, struct jvalue b, int depth)
 {
-    if (is_number(a) && is_number(b)) return a.kind == J_FLOAT || b.kind == J_FLOAT ? as_double(a) == as_double(b) : a.i == b.i;
+    if (is_number(a) && is_number(b))
+        return a.kind == J_FLOAT || b.kind == J_FLOAT ? as_double(a) == as_double(b) : a.i == b.i;
     if (a.kind != b.kind || depth > MAX_NESTING) return false;
     switch (a.kind) {
     case J_UNDEFINED:
@@ -207,13 +210,14 @@ static int sign_of(bool less, bool greater) { return greater - less; }
 coe_status jv_compare(struct jstate *s, struct jvalue a, struct jvalue b, int *out)
 {
     if (is_number(a) && is_number(b)) {
-        if (a.kind == J_FLOAT || b.kind == J_FLOAT) *out = sign_of(as_double(a) < as_double(b), as_double(a) > as_double(b));
-        else *out = sign_of(a.i < b.i, a.i > b.i);
+        if (a.kind == J_FLOAT || b.kind == J_FLOAT)
+            *out = sign_of(as_double(a) < as_double(b), as_double(a) > as_double(b));
+        else *out = sign_of(a.i<b.i, a.i> b.i);
         return COE_OK;
     }
     if (a.kind == J_STRING && b.kind == J_STRING) { /* the order of UTF-8 is the order of code points */
         int c = memcmp(a.s, b.s, COE_MIN(a.n, b.n));
-        *out = c ? (c > 0) - (c < 0) : sign_of(a.n < b.n, a.n > b.n);
+        *out = c ? (c > 0) - (c < 0) : sign_of(a.n<b.n, a.n> b.n);
         return COE_OK;
     }
     if (a.kind == b.kind && (a.kind == J_LIST || a.kind == J_TUPLE)) {
@@ -221,7 +225,7 @@ coe_status jv_compare(struct jstate *s, struct jvalue a, struct jvalue b, int *o
         coe_status st = COE_OK;
         size_t i = 0, n = COE_MIN(a.list->n, b.list->n);
         for (*out = 0; i < n && !*out && !st; i++) st = jv_compare(s, a.list->at[i], b.list->at[i], out);
-        if (!st && !*out) *out = sign_of(a.list->n < b.list->n, a.list->n > b.list->n);
+        if (!st && !*out) *out = sign_of(a.list->n<b.list->n, a.list->n> b.list->n);
         s->depth--;
         return st;
     }
@@ -232,7 +236,8 @@ coe_status jv_contains(struct jstate *s, struct jvalue c, struct jvalue item, bo
 {
     *out = false;
     if (c.kind == J_STRING) {
-        if (item.kind != J_STRING) return jinja_error(s, "'in <string>' needs a string on the left, not %s", jv_type(item));
+        if (item.kind != J_STRING)
+            return jinja_error(s, "'in <string>' needs a string on the left, not %s", jv_type(item));
         *out = !item.n || (c.n >= item.n && memmem(c.s, c.n, item.s, item.n));
         return COE_OK;
     }
@@ -257,7 +262,8 @@ static coe_status bad_operands(struct jstate *s, const char *op, struct jvalue a
 {
     if (a.kind == J_UNDEFINED) return undefined_error(s, a);
     if (b.kind == J_UNDEFINED) return undefined_error(s, b);
-    if (a.kind == J_STRING && *op == '+') return jinja_error(s, "can only concatenate str (not \"%s\") to str", jv_type(b));
+    if (a.kind == J_STRING && *op == '+')
+        return jinja_error(s, "can only concatenate str (not \"%s\") to str", jv_type(b));
     return jinja_error(s, "unsupported operands for %s: '%s' and '%s'", op, jv_type(a), jv_type(b));
 }
 
@@ -288,7 +294,8 @@ static coe_status int_arithmetic(struct jstate *s, enum jop op, int64_t a, int64
             return COE_OK;
         }
         r = 1;
-        for (int64_t i = 0; i < b && !over && (a > 1 || a < -1 || i < 2 + (b & 1)); i++) over = __builtin_mul_overflow(r, a, &r);
+        for (int64_t i = 0; i < b && !over && (a > 1 || a < -1 || i < 2 + (b & 1)); i++)
+            over = __builtin_mul_overflow(r, a, &r);
     }
     if (over) return jinja_error(s, "a whole number beyond 64 bits");
     *out = jv_int(r);
@@ -318,7 +325,13 @@ static coe_status float_arithmetic(struct jstate *s, enum jop op, double a, doub
 static void add_escaped(struct str *out, struct jvalue v)
 {
     for (uint32_t i = 0; i < v.n; i++) {
-        const char *e = v.safe ? NULL : v.s[i] == '&' ? "&amp;" : v.s[i] == '<' ? "&lt;" : v.s[i] == '>' ? "&gt;" : v.s[i] == '\'' ? "&#39;" : v.s[i] == '"' ? "&#34;" : NULL;
+        const char *e = v.safe           ? NULL
+                        : v.s[i] == '&'  ? "&amp;"
+                        : v.s[i] == '<'  ? "&lt;"
+                        : v.s[i] == '>'  ? "&gt;"
+                        : v.s[i] == '\'' ? "&#39;"
+                        : v.s[i] == '"'  ? "&#34;"
+                                         : NULL;
         if (e) str_addz(out, e);
         else str_addc(out, v.s[i]);
     }
@@ -373,7 +386,8 @@ coe_status jv_binary(struct jstate *s, enum jop op, struct jvalue a, struct jval
     }
     if (op == OP_ADD && a.kind == J_STRING && b.kind == J_STRING) return add_texts(s, a, b, out);
     if (op == OP_ADD && a.kind == b.kind && (a.kind == J_LIST || a.kind == J_TUPLE)) return add_lists(s, a, b, out);
-    bool a_seq = a.kind == J_STRING || a.kind == J_LIST || a.kind == J_TUPLE, b_seq = b.kind == J_STRING || b.kind == J_LIST || b.kind == J_TUPLE;
+    bool a_seq = a.kind == J_STRING || a.kind == J_LIST || a.kind == J_TUPLE,
+         b_seq = b.kind == J_STRING || b.kind == J_LIST || b.kind == J_TUPLE;
     if (op == OP_MUL && a_seq && (b.kind == J_INT || b.kind == J_BOOL)) return repeat(s, a, b.i, out);
     if (op == OP_MUL && b_seq && (a.kind == J_INT || a.kind == J_BOOL)) return repeat(s, b, a.i, out);
     return bad_operands(s, op_signs[op], a, b);

@@ -39,7 +39,10 @@ coe_status encode_unknown(struct encoder *e, const char *text, size_t n)
     for (size_t i = 0; i < n && bytes; i++)
         if (!VEC_PUSH(&e->word, t->byte_id[(unsigned char)text[i]])) return COE_E_NOMEM;
     if (bytes) return COE_OK;
-    if (t->unk < 0) return coe_fail(COE_E_INPUT, "%s: the text has a character that is not in the vocabulary, and there is no unknown token", t->name);
+    if (t->unk < 0)
+        return coe_fail(COE_E_INPUT,
+                        "%s: the text has a character that is not in the vocabulary, and there is no unknown token",
+                        t->name);
     return VEC_PUSH(&e->word, t->unk) ? COE_OK : COE_E_NOMEM;
 }
 

@@ -39,9 +39,10 @@ static void without_marks(struct str *out, uint32_t cp)
 /* The rule of SentencePiece's nmt maps: most controls vanish, white space of all kinds is a space. */
 static void nmt(struct str *out, uint32_t cp)
 {
-    if ((cp >= 1 && cp <= 8) || cp == 0xB || (cp >= 0xE && cp <= 0x1F) || cp == 0x7F || cp == 0x8F || cp == 0x9F) return;
-    bool space = cp == 9 || cp == 0xA || cp == 0xC || cp == 0xD || cp == 0x1680 || (cp >= 0x200B && cp <= 0x200F) || cp == 0x2028 ||
-                 cp == 0x2029 || cp == 0x2581 || cp == 0xFEFF || cp == 0xFFFD;
+    if ((cp >= 1 && cp <= 8) || cp == 0xB || (cp >= 0xE && cp <= 0x1F) || cp == 0x7F || cp == 0x8F || cp == 0x9F)
+        return;
+    bool space = cp == 9 || cp == 0xA || cp == 0xC || cp == 0xD || cp == 0x1680 || (cp >= 0x200B && cp <= 0x200F) ||
+                 cp == 0x2028 || cp == 0x2029 || cp == 0x2581 || cp == 0xFEFF || cp == 0xFFFD;
     add_cp(out, space ? ' ' : cp);
 }
 
@@ -92,8 +93,8 @@ static size_t grapheme(const char *text, size_t n)
     return len;
 }
 
-/* As the `tokenizers` library does it: a grapheme cluster below six bytes is looked up whole, the shortest key that it begins
- * with standing for all of it; else each character by itself. */
+/* As the `tokenizers` library does it: a grapheme cluster below six bytes is looked up whole, the shortest key that it
+ * begins with standing for all of it; else each character by itself. */
 static void charsmap_by_clusters(struct str *out, const struct charsmap *map, const char *text, size_t n)
 {
     const char *to;
@@ -113,7 +114,8 @@ static void charsmap_by_clusters(struct str *out, const struct charsmap *map, co
     }
 }
 
-static coe_status apply(const struct tokenizer *t, const struct norm_step *step, struct str *out, const char *text, size_t n)
+static coe_status apply(const struct tokenizer *t, const struct norm_step *step, struct str *out, const char *text,
+                        size_t n)
 {
     switch (step->kind) {
     case NORM_NFC: return unicode_form(out, FORM_NFC, text, n);
@@ -144,7 +146,9 @@ static coe_status apply(const struct tokenizer *t, const struct norm_step *step,
 /* The step would leave the text as it is. */
 static bool is_idle(const struct norm_step *step, const char *text, size_t n)
 {
-    static const enum unicode_form form[] = { [NORM_NFC] = FORM_NFC, [NORM_NFD] = FORM_NFD, [NORM_NFKC] = FORM_NFKC, [NORM_NFKD] = FORM_NFKD };
+    static const enum unicode_form form[] = {
+        [NORM_NFC] = FORM_NFC, [NORM_NFD] = FORM_NFD, [NORM_NFKC] = FORM_NFKC, [NORM_NFKD] = FORM_NFKD
+    };
     return step->kind <= NORM_NFKD && unicode_form_prefix(form[step->kind], text, n) == n;
 }
 

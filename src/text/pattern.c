@@ -9,7 +9,8 @@
 static coe_status compile(struct pattern **out, const char *regex, size_t n, bool fast, const char *where)
 {
     *out = NULL;
-    if (n > MAX_PATTERN_BYTES) return coe_fail(COE_E_INPUT, "%s: a pattern of %zu bytes, at most %d", where, n, MAX_PATTERN_BYTES);
+    if (n > MAX_PATTERN_BYTES)
+        return coe_fail(COE_E_INPUT, "%s: a pattern of %zu bytes, at most %d", where, n, MAX_PATTERN_BYTES);
     struct pattern *p = mem_zalloc("patterns", sizeof *p);
     if (!p) return COE_E_NOMEM;
     bool understood = false;

@@ -1,9 +1,9 @@
 /* pattern.h — the regular expressions that tokenizers split text with, in Oniguruma's dialect.
  *
  * Nearly all of them are alternatives of short sequences of character classes with greedy or possessive repeats, a few
- * literals, and a look-ahead for one character. Such a pattern is compiled (pattern_parse.c) into a table that gives, for
- * each code point, the set of its classes as bits, and a list of items that pattern_match.c walks. Anything else goes to
- * PCRE2 after translation (pattern_pcre.c). Both find the same matches; the tests compare them.
+ * literals, and a look-ahead for one character. Such a pattern is compiled (pattern_parse.c) into a table that gives,
+ * for each code point, the set of its classes as bits, and a list of items that pattern_match.c walks. Anything else
+ * goes to PCRE2 after translation (pattern_pcre.c). Both find the same matches; the tests compare them.
  *
  * Bytes that are not UTF-8 count as one U+FFFD each. Matches begin and end at characters. */
 #ifndef COE_TEXT_PATTERN_H
@@ -35,14 +35,14 @@ struct pattern_seq { /* items[at .. at+n) */
 struct pattern {
     enum { PATTERN_LITERAL, PATTERN_FAST, PATTERN_PCRE } kind;
     struct str literal;
-    uint32_t n_alts;                /* the first sequences are the alternatives; behind them those of the groups */
+    uint32_t n_alts; /* the first sequences are the alternatives; behind them those of the groups */
     VEC(struct pattern_seq) seq;
     VEC(struct pattern_item) item;
-    uint32_t starts;                /* of all alternatives */
-    uint32_t ascii[128];            /* classes of a code point: ascii[cp], or mask[page[cp >> 8] + (cp & 255)] */
-    uint32_t *page;                 /* [0x1100] */
+    uint32_t starts;     /* of all alternatives */
+    uint32_t ascii[128]; /* classes of a code point: ascii[cp], or mask[page[cp >> 8] + (cp & 255)] */
+    uint32_t *page;      /* [0x1100] */
     VEC(uint32_t) mask;
-    void *pcre;                     /* pcre2_code */
+    void *pcre; /* pcre2_code */
 };
 
 /* `where` names the place in messages. COE_E_INPUT for a pattern that neither way accepts. */
@@ -62,13 +62,15 @@ struct pattern_scan {
     size_t empty_at; /* an empty match found there is not found again */
 };
 coe_status pattern_scan_begin(struct pattern_scan *s, const struct pattern *p, const char *text, size_t n);
-/* Leftmost match at or behind byte `from`: text[*lo .. *hi); *found false when there is none. COE_E_INPUT when PCRE2 gives up. */
+/* Leftmost match at or behind byte `from`: text[*lo .. *hi); *found false when there is none. COE_E_INPUT when PCRE2
+ * gives up. */
 coe_status pattern_next(struct pattern_scan *s, size_t from, size_t *lo, size_t *hi, bool *found);
 void pattern_scan_end(struct pattern_scan *s);
 
 /* Parts of the compiler, used by the two ways. */
 coe_status pattern_parse_fast(struct pattern *p, const char *regex, size_t n, bool *understood, const char *where);
-/* A class from just behind its '[' up to and with its ']', or an escape from just behind its '\'; *at moves behind it. */
+/* A class from just behind its '[' up to and with its ']', or an escape from just behind its '\'; *at moves behind it.
+ */
 coe_status pattern_parse_class(struct cpset *out, const char **at, const char *end, const char *where);
 coe_status pattern_parse_escape(struct cpset *out, const char **at, const char *end, const char *where);
 coe_status pattern_build_table(struct pattern *p, struct cpset *classes, size_t n);

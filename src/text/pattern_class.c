@@ -25,8 +25,10 @@ static coe_status read_hex(uint32_t *cp, const char **at, const char *end, size_
     uint32_t value = 0;
     size_t n = 0;
     if (braces) ++*at;
-    for (; *at < end && hex_value(**at) >= 0 && n < (braces ? 6 : digits); n++, ++*at) value = value * 16 + (uint32_t)hex_value(**at);
-    if (!n || value > CP_MAX || (braces && (*at == end || *(*at)++ != '}'))) return bad(where, "a hexadecimal escape is wrong");
+    for (; *at < end && hex_value(**at) >= 0 && n < (braces ? 6 : digits); n++, ++*at)
+        value = value * 16 + (uint32_t)hex_value(**at);
+    if (!n || value > CP_MAX || (braces && (*at == end || *(*at)++ != '}')))
+        return bad(where, "a hexadecimal escape is wrong");
     *cp = value;
     return COE_OK;
 }
@@ -133,7 +135,8 @@ static coe_status posix_class(struct cpset *out, const char **at, const char *en
 static coe_status parse_class(struct cpset *out, const char **at, const char *end, int depth, const char *where);
 
 /* One member: a nested class, an escape or a character. *single: its code point, or CP_MAX + 1 when it is a set. */
-static coe_status class_member(struct cpset *out, uint32_t *single, const char **at, const char *end, int depth, const char *where)
+static coe_status class_member(struct cpset *out, uint32_t *single, const char **at, const char *end, int depth,
+                               const char *where)
 {
     bool posix;
     *single = CP_MAX + 1;

@@ -1,8 +1,9 @@
-/* pattern_match.c — finding matches of a compiled pattern. One table look-up per character; a repeat runs as far as it can
- * and gives back one character at a time, but only where what follows could begin.
+/* pattern_match.c — finding matches of a compiled pattern. One table look-up per character; a repeat runs as far as it
+ * can and gives back one character at a time, but only where what follows could begin.
  *
- * Linear in the text for every pattern in use: where an alternative begins with an unlimited repeat and fails, it fails at
- * every later start within the same run too (it could only have ended that run at the same places), and `dead` remembers it. */
+ * Linear in the text for every pattern in use: where an alternative begins with an unlimited repeat and fails, it fails
+ * at every later start within the same run too (it could only have ended that run at the same places), and `dead`
+ * remembers it. */
 #include <string.h>
 
 #include "text/pattern.h"

@@ -1,5 +1,5 @@
-/* pattern_parse.c — a pattern into alternatives of items over character classes, where it is of that shape, and the table
- * that gives each code point's classes. */
+/* pattern_parse.c — a pattern into alternatives of items over character classes, where it is of that shape, and the
+ * table that gives each code point's classes. */
 #include <string.h>
 
 #include "text/pattern.h"
@@ -78,7 +78,8 @@ static bool read_number(struct parser *ps, uint32_t *out)
 {
     uint64_t x = 0;
     const char *from = ps->at;
-    for (; ps->at < ps->end && *ps->at >= '0' && *ps->at <= '9'; ps->at++) x = COE_MIN(x * 10 + (uint64_t)(*ps->at - '0'), 1u << 20);
+    for (; ps->at < ps->end && *ps->at >= '0' && *ps->at <= '9'; ps->at++)
+        x = COE_MIN(x * 10 + (uint64_t)(*ps->at - '0'), 1u << 20);
     *out = (uint32_t)x;
     return ps->at > from;
 }

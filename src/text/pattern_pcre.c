@@ -1,7 +1,7 @@
 /* pattern_pcre.c — the general case: a pattern translated from Oniguruma's dialect to PCRE2's, where the two differ.
  *
- * Classes are written out as ranges (PCRE2 10.42 has neither && nor nested classes), \s as White_Space (PCRE2 counts U+180E),
- * \w, \d, \h and \p{…} as our sets, ^ and $ match at every line. What remains is common to both. */
+ * Classes are written out as ranges (PCRE2 10.42 has neither && nor nested classes), \s as White_Space (PCRE2 counts
+ * U+180E), \w, \d, \h and \p{…} as our sets, ^ and $ match at every line. What remains is common to both. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 #include <string.h>
@@ -67,8 +67,9 @@ coe_status pattern_pcre_compile(struct pattern *p, const char *regex, size_t n, 
         pcre2_set_parens_nest_limit(ctx, 100);
         p->kind = PATTERN_PCRE;
         p->pcre = pcre2_compile((PCRE2_SPTR)(text.at ? text.at : ""), text.n,
-                                PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_MATCH_INVALID_UTF | PCRE2_NEVER_BACKSLASH_C, &error,
-                                &offset, ctx);
+                                PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_MATCH_INVALID_UTF |
+                                    PCRE2_NEVER_BACKSLASH_C,
+                                &error, &offset, ctx);
         if (!p->pcre) {
             pcre2_get_error_message(error, why, sizeof why);
             s = coe_fail(COE_E_INPUT, "%s: pattern, near character %zu: %s", where, (size_t)offset, (char *)why);
@@ -124,7 +125,8 @@ coe_status pattern_pcre_next(struct pattern_scan *s, size_t from, size_t *lo, si
     if (rc < 0) {
         PCRE2_UCHAR why[120];
         pcre2_get_error_message(rc, why, sizeof why);
-        return coe_fail(COE_E_INPUT, "the tokenizer's pattern gives up on this text at byte %zu: %s", from, (char *)why);
+        return coe_fail(COE_E_INPUT, "the tokenizer's pattern gives up on this text at byte %zu: %s", from,
+                        (char *)why);
     }
     const PCRE2_SIZE *at = pcre2_get_ovector_pointer(d->found);
     *lo = at[0];

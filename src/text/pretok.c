@@ -1,5 +1,5 @@
-/* pretok.c — the pre-tokeniser: each step cuts the text it is given, or rewrites it, and hands the pieces to the next; behind
- * the last stands the model. Nothing is collected: a piece goes through all steps before the next one is cut. */
+/* pretok.c — the pre-tokeniser: each step cuts the text it is given, or rewrites it, and hands the pieces to the next;
+ * behind the last stands the model. Nothing is collected: a piece goes through all steps before the next one is cut. */
 #include <string.h>
 
 #include "text/bytemap.h"
@@ -13,7 +13,7 @@ struct joiner {
     const struct pre_step *step;
     size_t next; /* step */
     const char *text;
-    size_t lo, hi;    /* held back, empty when lo == hi and !holds */
+    size_t lo, hi; /* held back, empty when lo == hi and !holds */
     bool holds, held_match, first;
 };
 

@@ -1,12 +1,13 @@
-/* spm_decode.c — decoding as SentencePiece and, for GGUF files, llama.cpp do it: ▁ is a space, a leading one is dropped, byte
- * pieces are collected to characters. */
+/* spm_decode.c — decoding as SentencePiece and, for GGUF files, llama.cpp do it: ▁ is a space, a leading one is
+ * dropped, byte pieces are collected to characters. */
 #include <string.h>
 
 #include "text/tok.h"
 
 #define SPACE_MARK "\xE2\x96\x81"
 
-/* Bytes collected so far: whole characters go out, what can never become one is a U+FFFD each; `all`: nothing more comes. */
+/* Bytes collected so far: whole characters go out, what can never become one is a U+FFFD each; `all`: nothing more
+ * comes. */
 static void settle_bytes(struct spm_state *state, struct str *out, bool all)
 {
     struct str *run = &state->run;
@@ -36,7 +37,8 @@ static void add_piece(const struct dec_step *d, struct spm_state *state, struct 
     }
 }
 
-coe_status spm_decode_id(const struct tokenizer *t, struct spm_state *state, struct str *out, int32_t id, bool skip_special)
+coe_status spm_decode_id(const struct tokenizer *t, struct spm_state *state, struct str *out, int32_t id,
+                         bool skip_special)
 {
     const struct dec_step *d = &t->dec.at[0];
     size_t n;

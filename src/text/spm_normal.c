@@ -1,5 +1,6 @@
-/* spm_normal.c — SentencePiece's normaliser: the character map by longest match, white space at the ends and doubled white
- * space away (where the model says so), one space in front, spaces as ▁. Bytes that are not UTF-8 become U+FFFD each. */
+/* spm_normal.c — SentencePiece's normaliser: the character map by longest match, white space at the ends and doubled
+ * white space away (where the model says so), one space in front, spaces as ▁. Bytes that are not UTF-8 become U+FFFD
+ * each. */
 #include <string.h>
 
 #include "text/tok.h"
@@ -35,7 +36,8 @@ static void add_escaped(struct str *out, const struct norm_step *step, const cha
         else str_addc(out, text[i]);
 }
 
-coe_status spm_normalize(const struct tokenizer *t, const struct norm_step *step, struct str *out, const char *text, size_t n)
+coe_status spm_normalize(const struct tokenizer *t, const struct norm_step *step, struct str *out, const char *text,
+                         size_t n)
 {
     struct prefix p;
     const char *space = step->escape ? SPACE_MARK : " ";
@@ -51,7 +53,8 @@ coe_status spm_normalize(const struct tokenizer *t, const struct norm_step *step
         if (p.n_to) after_space = p.to[p.n_to - 1] == ' ';
         if (!step->extra_spaces_go) after_space = false;
     }
-    while (step->extra_spaces_go && out->n >= n_space && !memcmp(out->at + out->n - n_space, space, n_space)) out->n -= n_space;
+    while (step->extra_spaces_go && out->n >= n_space && !memcmp(out->at + out->n - n_space, space, n_space))
+        out->n -= n_space;
     if (step->dummy_prefix && step->suffix) str_addz(out, space);
     return str_check(out);
 }

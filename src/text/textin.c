@@ -39,7 +39,8 @@ coe_status text_docs_open(struct text_docs **out, const char *path, const struct
     *out = NULL;
     struct text_docs *d = mem_zalloc("documents", sizeof *d);
     if (!d) return COE_E_NOMEM;
-    const char *field = opts ? opts->field : NULL, *separator = opts && opts->separator ? opts->separator : "<|endoftext|>";
+    const char *field = opts ? opts->field : NULL,
+               *separator = opts && opts->separator ? opts->separator : "<|endoftext|>";
     d->jsonl = field || is_jsonl_name(path);
     str_addz(&d->field, field ? field : "text");
     str_addz(&d->separator, separator);
@@ -74,7 +75,8 @@ static coe_status more_bytes(struct text_docs *d, size_t limit)
         d->at = 0;
     }
     if (d->buffer.n - d->at > limit)
-        return coe_fail(COE_E_INPUT, "%s: a %s of more than %zu MB", input_path(d->in), d->jsonl ? "line" : "document", limit >> 20);
+        return coe_fail(COE_E_INPUT, "%s: a %s of more than %zu MB", input_path(d->in), d->jsonl ? "line" : "document",
+                        limit >> 20);
     COE_TRY(input_read(d->in, chunk, sizeof chunk, &n));
     if (!n) d->file_end = true;
     str_add(&d->buffer, chunk, n);
@@ -88,13 +90,15 @@ struct stretch {
 };
 
 /* The next stretch up to `mark` or the end of the file; *found false behind the last. */
-static coe_status next_stretch(struct text_docs *d, struct stretch *out, const char *mark, size_t n_mark, size_t limit, bool *found)
+static coe_status next_stretch(struct text_docs *d, struct stretch *out, const char *mark, size_t n_mark, size_t limit,
+                               bool *found)
 {
     *found = false;
     *out = (struct stretch){ "", 0, false };
     for (;;) {
         const char *at = NULL;
-        if (n_mark && d->buffer.n > d->looked) at = memmem(d->buffer.at + d->looked, d->buffer.n - d->looked, mark, n_mark);
+        if (n_mark && d->buffer.n > d->looked)
+            at = memmem(d->buffer.at + d->looked, d->buffer.n - d->looked, mark, n_mark);
         size_t end = at ? (size_t)(at - d->buffer.at) : d->buffer.n;
         if (at || (d->file_end && end > d->at)) {
             *out = (struct stretch){ d->buffer.at + d->at, end - d->at, at != NULL };

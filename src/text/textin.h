@@ -1,7 +1,7 @@
 /* textin.h — documents of a text file: what training, evaluation and traces read.
  *
- * Plain text: the stretches between "<|endoftext|>" marks, without the line ends next to the marks. JSONL: one document for
- * each line, made from a field or a template. Files may be compressed (base/input.h).
+ * Plain text: the stretches between "<|endoftext|>" marks, without the line ends next to the marks. JSONL: one document
+ * for each line, made from a field or a template. Files may be compressed (base/input.h).
  *
  *     struct text_docs *d;
  *     COE_TRY(text_docs_open(&d, "stories.txt.xz", NULL));
@@ -13,7 +13,8 @@
 #include "base/base.h"
 
 struct text_docs_opts {
-    /* JSONL when set: a field ("text", "messages.0.content") or a template ("query : {query} response : {response}"; {{ and
+    /* JSONL when set: a field ("text", "messages.0.content") or a template ("query : {query} response : {response}"; {{
+     * and
      * }} are braces). When NULL, a file named *.jsonl (before .gz, .xz, .zst) is JSONL with the field "text". */
     const char *field;
     /* Plain text: the mark between documents; NULL: "<|endoftext|>"; "": the file is one document. */

@@ -1,8 +1,8 @@
 /* tok.h — an open tokenizer, as the files of this room see it.
  *
- * A text goes through: added tokens that match as they are written (added.c) → normaliser (normal.c) → added tokens of the
- * normalised text → pre-tokeniser, a chain of steps each of which cuts or rewrites what the one before hands it (pretok.c) →
- * model (bpe.c, unigram.c). Ids go through the decoder's steps (decode.c). */
+ * A text goes through: added tokens that match as they are written (added.c) → normaliser (normal.c) → added tokens of
+ * the normalised text → pre-tokeniser, a chain of steps each of which cuts or rewrites what the one before hands it
+ * (pretok.c) → model (bpe.c, unigram.c). Ids go through the decoder's steps (decode.c). */
 #ifndef COE_TEXT_TOK_H
 #define COE_TEXT_TOK_H
 
@@ -16,10 +16,24 @@
 #define TOK_MAX_STEPS 64
 #define TOK_SCRATCHES 16
 
-enum norm_kind { NORM_NFC, NORM_NFD, NORM_NFKC, NORM_NFKD, NORM_LOWERCASE, NORM_STRIP_ACCENTS, NORM_NMT, NORM_STRIP, NORM_PREPEND,
-                 NORM_REPLACE, NORM_CHARSMAP, NORM_BYTE_LEVEL, NORM_SPM };
+enum norm_kind {
+    NORM_NFC,
+    NORM_NFD,
+    NORM_NFKC,
+    NORM_NFKD,
+    NORM_LOWERCASE,
+    NORM_STRIP_ACCENTS,
+    NORM_NMT,
+    NORM_STRIP,
+    NORM_PREPEND,
+    NORM_REPLACE,
+    NORM_CHARSMAP,
+    NORM_BYTE_LEVEL,
+    NORM_SPM
+};
 
-struct charsmap { /* SentencePiece's "precompiled" map: a double array over bytes, and the replacements, each ending in NUL */
+struct charsmap { /* SentencePiece's "precompiled" map: a double array over bytes, and the replacements, each ending in
+                     NUL */
     uint32_t *unit;
     size_t n_units;
     char *text;
@@ -28,10 +42,10 @@ struct charsmap { /* SentencePiece's "precompiled" map: a double array over byte
 
 struct norm_step {
     enum norm_kind kind;
-    bool left, right;        /* STRIP */
-    struct str text;         /* PREPEND, REPLACE */
-    struct pattern *pattern; /* REPLACE */
-    struct charsmap map;     /* CHARSMAP, SPM */
+    bool left, right;                                   /* STRIP */
+    struct str text;                                    /* PREPEND, REPLACE */
+    struct pattern *pattern;                            /* REPLACE */
+    struct charsmap map;                                /* CHARSMAP, SPM */
     bool dummy_prefix, extra_spaces_go, escape, suffix; /* SPM */
 };
 
@@ -45,22 +59,31 @@ struct pre_step {
     bool (*is_match)(uint32_t cp); /* CHARACTER: matches are single characters */
     enum split_behavior behavior;
     bool invert;
-    bool prefix_space;             /* BYTE_LEVEL */
-    bool maps;                     /* BYTE_LEVEL with steps behind it: they see the mapped characters */
-    bool split;                    /* METASPACE */
+    bool prefix_space; /* BYTE_LEVEL */
+    bool maps;         /* BYTE_LEVEL with steps behind it: they see the mapped characters */
+    bool split;        /* METASPACE */
     enum prepend_scheme scheme;
     struct str replacement;
 };
 
-enum dec_kind { DEC_BYTE_LEVEL, DEC_REPLACE, DEC_BYTE_FALLBACK, DEC_FUSE, DEC_STRIP, DEC_METASPACE, DEC_SPM, DEC_LLAMA };
+enum dec_kind {
+    DEC_BYTE_LEVEL,
+    DEC_REPLACE,
+    DEC_BYTE_FALLBACK,
+    DEC_FUSE,
+    DEC_STRIP,
+    DEC_METASPACE,
+    DEC_SPM,
+    DEC_LLAMA
+};
 
 struct dec_step {
     enum dec_kind kind;
     struct pattern *pattern; /* REPLACE */
     struct str text;         /* REPLACE: content; STRIP: character; METASPACE: replacement */
     size_t start, stop;      /* STRIP */
-    bool drop_first;         /* METASPACE: the first token's replacements vanish; SPM and LLAMA: its leading space does */
-    bool all_spaces;         /* SPM: remove_extra_whitespaces */
+    bool drop_first; /* METASPACE: the first token's replacements vanish; SPM and LLAMA: its leading space does */
+    bool all_spaces; /* SPM: remove_extra_whitespaces */
 };
 
 struct added_token {
@@ -69,8 +92,8 @@ struct added_token {
     uint32_t at, n;             /* content: added_text.at[at .. at+n) */
     uint32_t shown_at, shown_n; /* what it decodes to: the content, normalised if it is matched so */
 };
-struct added_set { /* the tokens of one pass */
-    struct trie trie;   /* content → index into added */
+struct added_set {        /* the tokens of one pass */
+    struct trie trie;     /* content → index into added */
     uint64_t pairs[1024]; /* first two bytes of a content: bit 256·a + b; one-byte contents set all of their row */
     bool any;
 };
@@ -94,10 +117,10 @@ struct tokenizer {
     struct trie user; /* SentencePiece: user-defined pieces → id */
     VEC(int32_t) before, after;
 
-    int32_t unit[256];    /* byte-level: id of each byte, -1 when there is none */
-    int32_t byte_id[256]; /* byte fallback: id of <0xNN>; -1 */
+    int32_t unit[256];            /* byte-level: id of each byte, -1 when there is none */
+    int32_t byte_id[256];         /* byte fallback: id of <0xNN>; -1 */
     int32_t unk, bos, eos, n_ids; /* n_ids: one more than the largest id */
-    bool all_bytes;       /* byte_id is complete */
+    bool all_bytes;               /* byte_id is complete */
     bool byte_fallback, fuse_unk, ignore_merges, fuse_across, single_precision, whole_run_lookup;
     double unk_score, max_score;
     atomic_uintptr_t scratch[TOK_SCRATCHES]; /* idle encoders */
@@ -124,17 +147,17 @@ struct best_path { /* of unigram: the best way to the end of a prefix */
 struct encoder {
     const struct tokenizer *t;
     struct ids *out;
-    bool mapped;                    /* pieces are in mapped characters */
-    bool ends_unk;                  /* the last id given out was unk */
+    bool mapped;   /* pieces are in mapped characters */
+    bool ends_unk; /* the last id given out was unk */
     struct word_line *line;
-    VEC(int32_t) symbol;            /* BPE: ids, their byte lengths, links, ranks of the pair that begins here */
+    VEC(int32_t) symbol; /* BPE: ids, their byte lengths, links, ranks of the pair that begins here */
     VEC(uint32_t) length;
     VEC(uint32_t) next, previous;
     VEC(int32_t) rank;
     VEC(uint64_t) heap;
     VEC(struct best_path) path;
-    struct ids word;                /* ids of the word being encoded */
-    struct str raw;                 /* mapped characters back to bytes */
+    struct ids word; /* ids of the word being encoded */
+    struct str raw;  /* mapped characters back to bytes */
     struct str norm[2];
     struct str pre[TOK_MAX_STEPS];  /* text that a step of the pre-tokeniser rewrote */
     struct str lead[TOK_MAX_STEPS]; /* and with a space in front */
@@ -151,9 +174,11 @@ void tok_free_steps(struct tokenizer *t);
 
 /* added.c */
 coe_status added_read(struct tokenizer *t, const json_t *list);
-/* Calls stretch() for what lies between the tokens of the set and puts the tokens' ids out. `first`: text begins the input. */
+/* Calls stretch() for what lies between the tokens of the set and puts the tokens' ids out. `first`: text begins the
+ * input. */
 typedef coe_status stretch_fn(struct encoder *e, const char *text, size_t n, bool first);
-coe_status added_split(struct encoder *e, const struct added_set *set, const char *text, size_t n, bool first, stretch_fn *stretch);
+coe_status added_split(struct encoder *e, const struct added_set *set, const char *text, size_t n, bool first,
+                       stretch_fn *stretch);
 
 /* normal.c: *text and *n become the normalised text, in the encoder's memory where it differs */
 coe_status normalize(struct encoder *e, const char **text, size_t *n);
@@ -164,7 +189,8 @@ void charsmap_free(struct charsmap *m);
 size_t charsmap_longest(const struct charsmap *m, const char *text, size_t n, const char **to);
 size_t charsmap_shortest(const struct charsmap *m, const char *text, size_t n, const char **to);
 /* spm_normal.c */
-coe_status spm_normalize(const struct tokenizer *t, const struct norm_step *step, struct str *out, const char *text, size_t n);
+coe_status spm_normalize(const struct tokenizer *t, const struct norm_step *step, struct str *out, const char *text,
+                         size_t n);
 
 /* pretok.c */
 coe_status pretokenize(struct encoder *e, const char *text, size_t n, bool first);
@@ -183,7 +209,8 @@ const struct added_token *tok_added(const struct tokenizer *t, int32_t id);
 bool tok_is_special(const struct tokenizer *t, int32_t id);
 /* The byte of a token spelled <0xNN>, or -1. */
 int tok_byte_of(const char *text, size_t n);
-/* Byte-level tokenizers whose decoder is the byte level alone: the bytes of one id. COE_E_USAGE for an id that is not there. */
+/* Byte-level tokenizers whose decoder is the byte level alone: the bytes of one id. COE_E_USAGE for an id that is not
+ * there. */
 bool tok_is_plain_bytes(const struct tokenizer *t);
 coe_status tok_add_bytes(const struct tokenizer *t, struct str *out, int32_t id);
 /* One token's text through one step that works on tokens. */
@@ -195,7 +222,8 @@ struct spm_state {
     bool begun, at_start; /* something came out; leading space still to be dropped */
     struct str run;       /* byte pieces waiting for the rest of their character */
 };
-coe_status spm_decode_id(const struct tokenizer *t, struct spm_state *state, struct str *out, int32_t id, bool skip_special);
+coe_status spm_decode_id(const struct tokenizer *t, struct spm_state *state, struct str *out, int32_t id,
+                         bool skip_special);
 coe_status spm_decode_end(const struct tokenizer *t, struct spm_state *state, struct str *out);
 
 #endif

@@ -1,5 +1,5 @@
-/* tok_beside.c — what the files beside a tokenizer say: tokenizer_config.json (names of BOS and EOS, whether they are added)
- * and config.json (their ids). */
+/* tok_beside.c — what the files beside a tokenizer say: tokenizer_config.json (names of BOS and EOS, whether they are
+ * added) and config.json (their ids). */
 #include <string.h>
 
 #include "text/tok.h"
@@ -22,14 +22,10 @@ static coe_status read_document(json_t **out, const char *path)
 static coe_status read_beside(json_t **out, const char *path, const char *name)
 {
     *out = NULL;
-    const char *base = path_base(path);
-    char *dir = mem_alloc("paths", strlen(path) + 2);
-    if (!dir) return COE_E_NOMEM;
-    size_t n = (size_t)(base - path);
-    memcpy(dir, path, n);
-    strcpy(dir + n, n ? "" : ".");
-    char *file = path_join(dir, name);
-    mem_free(dir);
+    struct str dir = { 0 };
+    str_add(&dir, path, (size_t)(path_base(path) - path));
+    char *file = dir.oom ? NULL : path_join(dir.n ? dir.at : ".", name);
+    str_free(&dir);
     if (!file) return COE_E_NOMEM;
     coe_status s = file_exists(file) ? read_document(out, file) : COE_OK;
     mem_free(file);
@@ -58,7 +54,8 @@ static void guess_eos(struct tokenizer *t)
     static const char *const names[] = { "<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "<|im_end|>" };
     for (size_t i = 0; i < COE_COUNT(names) && t->eos < 0; i++)
         for (size_t k = 0; k < t->added.n && t->eos < 0; k++)
-            if (t->added.at[k].n == strlen(names[i]) && !memcmp(t->added_text.at + t->added.at[k].at, names[i], t->added.at[k].n))
+            if (t->added.at[k].n == strlen(names[i]) &&
+                !memcmp(t->added_text.at + t->added.at[k].at, names[i], t->added.at[k].n))
                 t->eos = t->added.at[k].id;
 }
 

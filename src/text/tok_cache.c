@@ -14,7 +14,9 @@ static char *path_of(uint64_t source_hash, bool make)
     const char *base = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
     char name[64];
     snprintf(name, sizeof name, "tokenizer-%016llx-%u.img", (unsigned long long)source_hash, TOK_IMAGE_VERSION);
-    char *root = base && *base == '/' ? path_join(base, "coe") : home && *home == '/' ? path_join(home, ".cache/coe") : NULL;
+    char *root = base && *base == '/'   ? path_join(base, "coe")
+                 : home && *home == '/' ? path_join(home, ".cache/coe")
+                                        : NULL;
     char *path = root && (!make || !dir_make(root)) ? path_join(root, name) : NULL;
     mem_free(root);
     return path;
@@ -25,7 +27,8 @@ static uint64_t hash_image(const struct tok_image_head *h)
 {
     struct tok_image_head head = *h;
     head.payload_hash = 0;
-    return XXH3_64bits_withSeed((const char *)h + sizeof *h, (size_t)h->bytes - sizeof *h, XXH3_64bits(&head, sizeof head));
+    return XXH3_64bits_withSeed((const char *)h + sizeof *h, (size_t)h->bytes - sizeof *h,
+                                XXH3_64bits(&head, sizeof head));
 }
 
 bool tok_cache_find(struct file_map *out, uint64_t source_hash, uint64_t source_bytes)
@@ -37,8 +40,8 @@ bool tok_cache_find(struct file_map *out, uint64_t source_hash, uint64_t source_
     mem_free(path);
     struct tok_tables tables;
     const struct tok_image_head *h = (const void *)out->at;
-    good = good && !tok_image_view(&tables, h, out->bytes) && h->source_hash == source_hash && h->source_bytes == source_bytes &&
-           h->payload_hash == hash_image(h);
+    good = good && !tok_image_view(&tables, h, out->bytes) && h->source_hash == source_hash &&
+           h->source_bytes == source_bytes && h->payload_hash == hash_image(h);
     if (!good) file_map_close(out);
     coe_clear_error();
     return good;

@@ -1,5 +1,6 @@
-/* tok_cache.h — compiled tokenizers in the user's cache directory ($XDG_CACHE_HOME/coe, else ~/.cache/coe), named by the
- * hash of the file they were made from. Nothing here fails: without a usable cache the tokenizer is compiled again. */
+/* tok_cache.h — compiled tokenizers in the user's cache directory ($XDG_CACHE_HOME/coe, else ~/.cache/coe), named by
+ * the hash of the file they were made from. Nothing here fails: without a usable cache the tokenizer is compiled again.
+ */
 #ifndef COE_TEXT_TOK_CACHE_H
 #define COE_TEXT_TOK_CACHE_H
 

@@ -1,10 +1,11 @@
-/* tok_def.h — a tokenizer as its file defines it, whatever the format: pieces by id, merges, and a JSON object for the rest.
+/* tok_def.h — a tokenizer as its file defines it, whatever the format: pieces by id, merges, and a JSON object for the
+ * rest.
  *
- * tok_json.c, tok_spm.c and tok_gguf.c fill it, tok_image.c compiles it. `config` is laid out like a tokenizer.json without
- * its big tables: normalizer, pre_tokenizer, post_processor, decoder, added_tokens, model (its scalars), and of our own
- *     "before", "after"   ids around a text with add_special, where no post-processor says so (arrays)
- *     "bos", "eos"        ids
- *     "spm"               true: SentencePiece's rules for merging by score, unknown pieces and decoding (tok_image.h) */
+ * tok_json.c, tok_spm.c and tok_gguf.c fill it, tok_image.c compiles it. `config` is laid out like a tokenizer.json
+ * without its big tables: normalizer, pre_tokenizer, post_processor, decoder, added_tokens, model (its scalars), and of
+ * our own "before", "after"   ids around a text with add_special, where no post-processor says so (arrays) "bos", "eos"
+ * ids "spm"               true: SentencePiece's rules for merging by score, unknown pieces and decoding (tok_image.h)
+ */
 #ifndef COE_TEXT_TOK_DEF_H
 #define COE_TEXT_TOK_DEF_H
 
@@ -14,13 +15,13 @@
 #define TOK_MAX_PIECE_BYTES (1 << 16)
 
 enum tok_type { /* the values of SentencePiece and GGUF */
-    TOK_ABSENT = 0,
-    TOK_NORMAL = 1,
-    TOK_UNKNOWN = 2,
-    TOK_CONTROL = 3,
-    TOK_USER_DEFINED = 4,
-    TOK_UNUSED = 5,
-    TOK_BYTE = 6,
+                TOK_ABSENT = 0,
+                TOK_NORMAL = 1,
+                TOK_UNKNOWN = 2,
+                TOK_CONTROL = 3,
+                TOK_USER_DEFINED = 4,
+                TOK_UNUSED = 5,
+                TOK_BYTE = 6,
 };
 
 struct tok_piece {
@@ -41,8 +42,10 @@ struct tok_def {
 };
 
 /* Puts a piece at an id; the last one stays. COE_E_INPUT for ids and lengths outside the limits. */
-coe_status tok_def_set(struct tok_def *d, int64_t id, const char *text, size_t n, double score, enum tok_type type, const char *where);
-coe_status tok_def_merge(struct tok_def *d, const char *left, size_t n_left, const char *right, size_t n_right, const char *where);
+coe_status tok_def_set(struct tok_def *d, int64_t id, const char *text, size_t n, double score, enum tok_type type,
+                       const char *where);
+coe_status tok_def_merge(struct tok_def *d, const char *left, size_t n_left, const char *right, size_t n_right,
+                         const char *where);
 /* "left right", cut at the first space behind the first character. */
 coe_status tok_def_merge_line(struct tok_def *d, const char *line, size_t n, const char *where);
 void tok_def_free(struct tok_def *d);

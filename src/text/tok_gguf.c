@@ -1,5 +1,5 @@
-/* tok_gguf.c — the vocabulary in a GGUF file's metadata: byte-level BPE ("gpt2"), SentencePiece BPE ("llama"), unigram ("t5")
- * and BPE over ▁ text ("gemma4"). */
+/* tok_gguf.c — the vocabulary in a GGUF file's metadata: byte-level BPE ("gpt2"), SentencePiece BPE ("llama"), unigram
+ * ("t5") and BPE over ▁ text ("gemma4"). */
 #include <string.h>
 
 #include "base/base64.h"
@@ -21,7 +21,8 @@ static bool is(struct gguf_text t, const char *text) { return t.n == strlen(text
 static coe_status keep_array(const struct gguf *g, struct gguf_value *to, const struct gguf_value *v, bool strings)
 {
     if (!v->array || (v->type == GGUF_STRING) != strings)
-        return coe_fail(COE_E_INPUT, "%s: GGUF: %.*s is not an array of %s", g->where, (int)v->key.n, v->key.at, strings ? "strings" : "numbers");
+        return coe_fail(COE_E_INPUT, "%s: GGUF: %.*s is not an array of %s", g->where, (int)v->key.n, v->key.at,
+                        strings ? "strings" : "numbers");
     *to = *v;
     return COE_OK;
 }
@@ -75,7 +76,8 @@ static bool strips_right(const struct gguf *g, struct gguf_text t, bool special)
     bool phi3 = false;
     for (size_t i = 0; i + 4 <= g->name.n && !phi3; i++) {
         const char *p = g->name.at + i;
-        phi3 = (p[0] | 32) == 'p' && (p[1] | 32) == 'h' && (p[2] | 32) == 'i' && (p[3] == '3' || (i + 5 <= g->name.n && p[3] == '-' && p[4] == '3'));
+        phi3 = (p[0] | 32) == 'p' && (p[1] | 32) == 'h' && (p[2] | 32) == 'i' &&
+               (p[3] == '3' || (i + 5 <= g->name.n && p[3] == '-' && p[4] == '3'));
     }
     for (size_t i = 0; i < COE_COUNT(keep); i++)
         if (is(t, keep[i])) return false;
@@ -89,8 +91,8 @@ static coe_status list_added(const struct gguf *g, const struct tok_def *d, json
         uint8_t type = d->piece.at[i].type;
         if (type != TOK_CONTROL && type != TOK_USER_DEFINED && type != TOK_UNKNOWN) continue;
         struct gguf_text t = { d->text.at + d->piece.at[i].at, d->piece.at[i].n };
-        json_t *item = json_pack("{s:i, s:s%, s:b, s:b, s:b}", "id", (int)i, "content", t.at, t.n, "special", type != TOK_USER_DEFINED, "normalized", 0,
-                                 "rstrip", strips_right(g, t, true));
+        json_t *item = json_pack("{s:i, s:s%, s:b, s:b, s:b}", "id", (int)i, "content", t.at, t.n, "special",
+                                 type != TOK_USER_DEFINED, "normalized", 0, "rstrip", strips_right(g, t, true));
         if (!item) continue; /* not UTF-8: no text can hold it */
         if (json_array_append_new(list, item)) return coe_fail(COE_E_NOMEM, "%s: no memory", g->where);
     }
@@ -99,9 +101,11 @@ static coe_status list_added(const struct gguf *g, const struct tok_def *d, json
 
 static json_t *replace_spaces(bool prepend)
 {
-    json_t *replace = json_pack("{s:s, s:{s:s}, s:s}", "type", "Replace", "pattern", "String", " ", "content", "\xE2\x96\x81");
+    json_t *replace = json_pack("{s:s, s:{s:s}, s:s}", "type", "Replace", "pattern", "String", " ", "content",
+                                "\xE2\x96\x81");
     if (!prepend) return replace;
-    return json_pack("{s:s, s:[{s:s, s:s}, o]}", "type", "Sequence", "normalizers", "type", "Prepend", "prepend", "\xE2\x96\x81", replace);
+    return json_pack("{s:s, s:[{s:s, s:s}, o]}", "type", "Sequence", "normalizers", "type", "Prepend", "prepend",
+                     "\xE2\x96\x81", replace);
 }
 
 static coe_status byte_level(struct gguf *g, json_t *config)
@@ -110,7 +114,8 @@ static coe_status byte_level(struct gguf *g, json_t *config)
     json_t *steps;
     if (!g->pre.n) g->pre = (struct gguf_text){ "default", 7 };
     if (!gguf_pre_find(&pre, g->pre.at, g->pre.n))
-        return coe_fail(COE_E_INPUT, "%s: GGUF: pre-tokeniser '%.*s' is not known", g->where, (int)COE_MIN(g->pre.n, (size_t)60), g->pre.at);
+        return coe_fail(COE_E_INPUT, "%s: GGUF: pre-tokeniser '%.*s' is not known", g->where,
+                        (int)COE_MIN(g->pre.n, (size_t)60), g->pre.at);
     COE_TRY(json_read_text(&steps, pre.pre_tokenizer, strlen(pre.pre_tokenizer), "built-in pre-tokeniser"));
     if (!g->add_bos_given) g->add_bos = pre.bos;
     json_object_set_new(config, "pre_tokenizer", steps);
@@ -122,8 +127,10 @@ static coe_status byte_level(struct gguf *g, json_t *config)
 static coe_status gemma(struct gguf *g, json_t *config)
 {
     json_object_set_new(config, "normalizer", replace_spaces(false));
-    json_object_set_new(config, "decoder", json_pack("{s:s, s:[{s:s, s:{s:s}, s:s}, {s:s}, {s:s}]}", "type", "Sequence", "decoders", "type", "Replace", "pattern",
-                                                     "String", "\xE2\x96\x81", "content", " ", "type", "ByteFallback", "type", "Fuse"));
+    json_object_set_new(config, "decoder",
+                        json_pack("{s:s, s:[{s:s, s:{s:s}, s:s}, {s:s}, {s:s}]}", "type", "Sequence", "decoders",
+                                  "type", "Replace", "pattern", "String", "\xE2\x96\x81", "content", " ", "type",
+                                  "ByteFallback", "type", "Fuse"));
     json_t *model = json_pack("{s:s, s:b, s:b}", "type", "BPE", "byte_fallback", 1, "fuse_unk", 1);
     if (g->unk >= 0) json_object_set_new(model, "unk_id", json_integer(g->unk));
     json_object_set_new(config, "model", model);
@@ -138,7 +145,9 @@ static coe_status spm_bpe(struct gguf *g, json_t *config)
     json_object_set_new(config, "spm", json_true());
     json_object_set_new(config, "normalizer", replace_spaces(g->space_prefix));
     json_object_set_new(config, "decoder", json_pack("{s:s, s:b}", "type", "Llama", "drop_first", g->space_prefix));
-    json_object_set_new(config, "model", json_pack("{s:s, s:b, s:I}", "type", "BPE", "byte_fallback", 1, "unk_id", (json_int_t)COE_MAX(g->unk, 0)));
+    json_object_set_new(
+        config, "model",
+        json_pack("{s:s, s:b, s:I}", "type", "BPE", "byte_fallback", 1, "unk_id", (json_int_t)COE_MAX(g->unk, 0)));
     return COE_OK;
 }
 
@@ -152,9 +161,10 @@ static coe_status spm_unigram(struct gguf *g, json_t *config)
     base64_encode(&code, bytes.at ? bytes.at : "", bytes.n);
     coe_status s = bytes.oom || code.oom ? COE_E_NOMEM : COE_OK;
     json_object_set_new(config, "spm", json_true());
-    json_object_set_new(config, "normalizer", json_pack("{s:s, s:s, s:b, s:b, s:b}", "type", "SentencePiece", "precompiled_charsmap", code.at ? code.at : "",
-                                                        "add_dummy_prefix", g->space_prefix, "remove_extra_whitespaces", g->extra_spaces_go,
-                                                        "escape_whitespaces", 1));
+    json_object_set_new(config, "normalizer",
+                        json_pack("{s:s, s:s, s:b, s:b, s:b}", "type", "SentencePiece", "precompiled_charsmap",
+                                  code.at ? code.at : "", "add_dummy_prefix", g->space_prefix,
+                                  "remove_extra_whitespaces", g->extra_spaces_go, "escape_whitespaces", 1));
     json_object_set_new(config, "decoder", json_pack("{s:s, s:b}", "type", "Llama", "drop_first", g->space_prefix));
     json_object_set_new(config, "model", json_pack("{s:s, s:I}", "type", "Unigram", "unk_id", (json_int_t)g->unk));
     str_free(&bytes);
@@ -169,14 +179,16 @@ static coe_status make_config(struct gguf *g, struct tok_def *d)
         coe_status (*fill)(struct gguf *, json_t *);
     } kinds[] = { { "gpt2", byte_level }, { "llama", spm_bpe }, { "t5", spm_unigram }, { "gemma4", gemma } };
     const int64_t n = (int64_t)d->piece.n;
-    if (g->bos >= n || g->eos >= n || g->unk >= n) return coe_fail(COE_E_INPUT, "%s: GGUF: a special token's id is outside the vocabulary", g->where);
+    if (g->bos >= n || g->eos >= n || g->unk >= n)
+        return coe_fail(COE_E_INPUT, "%s: GGUF: a special token's id is outside the vocabulary", g->where);
     d->config = json_pack("{s:b, s:[]}", "lenient_merges", 1, "added_tokens");
     if (!d->config) return coe_fail(COE_E_NOMEM, "%s: no memory", g->where);
     COE_TRY(list_added(g, d, json_object_get(d->config, "added_tokens")));
     size_t i = 0;
     while (i < COE_COUNT(kinds) && !is(g->model, kinds[i].model)) i++;
     if (i == COE_COUNT(kinds))
-        return coe_fail(COE_E_INPUT, "%s: GGUF: tokenizer model '%.*s' is not supported", g->where, (int)COE_MIN(g->model.n, (size_t)60), g->model.at);
+        return coe_fail(COE_E_INPUT, "%s: GGUF: tokenizer model '%.*s' is not supported", g->where,
+                        (int)COE_MIN(g->model.n, (size_t)60), g->model.at);
     COE_TRY(kinds[i].fill(g, d->config));
     if (g->bos >= 0) json_object_set_new(d->config, "bos", json_integer(g->bos));
     if (g->eos >= 0) json_object_set_new(d->config, "eos", json_integer(g->eos));

@@ -1,5 +1,5 @@
-/* tok_image.c — compiling a definition: see tok_image.h for the layout. Merges become a hash table from pairs of ids; the
- * scores of a SentencePiece BPE vocabulary become such merges too, one for each way to cut a piece in two. */
+/* tok_image.c — compiling a definition: see tok_image.h for the layout. Merges become a hash table from pairs of ids;
+ * the scores of a SentencePiece BPE vocabulary become such merges too, one for each way to cut a piece in two. */
 #include "text/tok_image.h"
 
 #include <stdio.h>
@@ -101,8 +101,12 @@ static bool matches_text(const struct build *b, size_t id)
 
 static void refresh_view(struct build *b)
 {
-    b->view = (struct tok_tables){ .flags = b->flags, .n_vocab = (uint32_t)b->type.n, .token_at = b->at.at, .token_text = b->text.at ? b->text.at : "",
-                                   .vocab = b->vocab, .n_vocab_slots = b->n_vocab_slots };
+    b->view = (struct tok_tables){ .flags = b->flags,
+                                    .n_vocab = (uint32_t)b->type.n,
+                                    .token_at = b->at.at,
+                                    .token_text = b->text.at ? b->text.at : "",
+                                    .vocab = b->vocab,
+                                    .n_vocab_slots = b->n_vocab_slots };
 }
 
 static void hash_symbol(struct build *b, uint32_t id)
@@ -137,7 +141,8 @@ static coe_status make_vocab(struct build *b, size_t n_symbols)
 
 static coe_status no_such_token(const struct build *b, size_t i, const char *text, size_t n)
 {
-    return coe_fail(COE_E_INPUT, "%s: merge %zu: '%.*s' is not in the vocabulary", b->where, i, (int)COE_MIN(n, (size_t)80), text);
+    return coe_fail(COE_E_INPUT, "%s: merge %zu: '%.*s' is not in the vocabulary", b->where, i,
+                    (int)COE_MIN(n, (size_t)80), text);
 }
 
 /* The merges of a BPE vocabulary by their texts. */
@@ -162,8 +167,14 @@ static coe_status resolve_merges(struct build *b)
         struct pair_slot p = { tok_find(&b->view, text, left), tok_find(&b->view, text + left, n - left), (int32_t)i,
                                tok_find(&b->view, text, n) };
         if (p.left < 0 || p.right < 0 || p.id < 0) {
-            if (!b->lenient) s = no_such_token(b, i, p.left < 0 ? text : p.right < 0 ? text + left : text,
-                                               p.left < 0 ? left : p.right < 0 ? n - left : n);
+            if (!b->lenient)
+                s = no_such_token(b, i,
+                                  p.left < 0    ? text
+                                  : p.right < 0 ? text + left
+                                                : text,
+                                  p.left < 0    ? left
+                                  : p.right < 0 ? n - left
+                                                : n);
         } else if (!VEC_PUSH(&b->merge, p)) {
             s = COE_E_NOMEM;
         }
@@ -242,7 +253,8 @@ static coe_status merges_by_score(struct build *b)
         size_t len = b->at.at[i + 1] - b->at.at[i];
         for (size_t k = 1; k < len && !s; k++) {
             if (((unsigned char)text[k] & 0xC0) == 0x80) continue;
-            struct pair_slot p = { tok_find(&b->view, text, k), tok_find(&b->view, text + k, len - k), rank[i], (int32_t)i };
+            struct pair_slot p = { tok_find(&b->view, text, k), tok_find(&b->view, text + k, len - k), rank[i],
+                                   (int32_t)i };
             if (p.left >= 0 && p.right >= 0 && !VEC_PUSH(&b->merge, p)) s = COE_E_NOMEM;
         }
     }
@@ -265,7 +277,8 @@ static coe_status make_pairs(struct build *b)
             at = at + 1 == b->n_pair_slots ? 0 : at + 1;
         b->pair[at] = m; /* of two equal merges the later counts */
         if (b->at.at[m.left] == b->at.at[m.left + 1] || b->at.at[m.right] == b->at.at[m.right + 1]) continue;
-        unsigned char last = (unsigned char)b->text.at[b->at.at[m.left + 1] - 1], first = (unsigned char)b->text.at[b->at.at[m.right]];
+        unsigned char last = (unsigned char)b->text.at[b->at.at[m.left + 1] - 1],
+                      first = (unsigned char)b->text.at[b->at.at[m.right]];
         b->joined[last * 4 + first / 64] |= 1ull << first % 64;
     }
     return COE_OK;
@@ -279,8 +292,8 @@ static coe_status make_trie(struct build *b)
     return COE_OK;
 }
 
-/* Every text is cut into known units and no unit's treatment depends on its neighbours: then words may be cut where nothing
- * is ever merged. */
+/* Every text is cut into known units and no unit's treatment depends on its neighbours: then words may be cut where
+ * nothing is ever merged. */
 static bool splittable(const struct build *b)
 {
     if (b->flags & TOK_UNIGRAM) return false;
@@ -310,7 +323,8 @@ static coe_status make_scores(const struct build *b, double **out)
 }
 
 /* Lays the parts one after another. */
-static coe_status assemble(struct tok_image_head **image, const struct build *b, const struct str *config, const double *score)
+static coe_status assemble(struct tok_image_head **image, const struct build *b, const struct str *config,
+                           const double *score)
 {
     const struct {
         const void *at;
@@ -327,8 +341,11 @@ static coe_status assemble(struct tok_image_head **image, const struct build *b,
         [SEC_TRIE_VALUES] = { b->trie.value, b->trie.n_nodes * sizeof *b->trie.value },
         [SEC_JOINED] = { b->joined, sizeof b->joined },
     };
-    struct tok_image_head head = { .magic = TOK_IMAGE_MAGIC, .version = TOK_IMAGE_VERSION, .flags = b->flags,
-                                   .n_vocab = (uint32_t)b->type.n, .n_symbols = (uint32_t)b->at.n - 1 };
+    struct tok_image_head head = { .magic = TOK_IMAGE_MAGIC,
+                                   .version = TOK_IMAGE_VERSION,
+                                   .flags = b->flags,
+                                   .n_vocab = (uint32_t)b->type.n,
+                                   .n_symbols = (uint32_t)b->at.n - 1 };
     uint64_t total = (sizeof head + 63) / 64 * 64;
     for (int i = 0; i < N_SECTIONS; i++) {
         head.section[i].at = total;
@@ -345,7 +362,8 @@ static coe_status assemble(struct tok_image_head **image, const struct build *b,
     return COE_OK;
 }
 
-coe_status tok_image_build(struct tok_image_head **image, struct tok_def *def, uint64_t source_hash, uint64_t source_bytes, const char *where)
+coe_status tok_image_build(struct tok_image_head **image, struct tok_def *def, uint64_t source_hash,
+                           uint64_t source_bytes, const char *where)
 {
     struct build b = { .def = def, .where = where };
     struct str config = { 0 };
@@ -383,24 +401,39 @@ coe_status tok_image_view(struct tok_tables *out, const struct tok_image_head *h
         const void *c;
         void *v;
     } at[N_SECTIONS];
-    static const uint32_t item[N_SECTIONS] = { 1, 4, 1, 1, 4, sizeof(struct pair_slot), 8, sizeof(struct trie_edge), 4, 8 };
+    static const uint32_t item[N_SECTIONS] = { 1, 4, 1, 1, 4, sizeof(struct pair_slot), 8, sizeof(struct trie_edge),
+                                               4, 8 };
     uint64_t n[N_SECTIONS];
-    if (bytes < sizeof *h || memcmp(h->magic, TOK_IMAGE_MAGIC, 8) != 0 || h->version != TOK_IMAGE_VERSION || h->bytes != bytes) goto damaged;
+    if (bytes < sizeof *h || memcmp(h->magic, TOK_IMAGE_MAGIC, 8) != 0 || h->version != TOK_IMAGE_VERSION ||
+        h->bytes != bytes)
+        goto damaged;
     for (int i = 0; i < N_SECTIONS; i++) {
         uint64_t from = h->section[i].at, length = h->section[i].bytes;
-        if (from > bytes || length > bytes - from || from % 64 || length % item[i] || length / item[i] > UINT32_MAX) goto damaged;
+        if (from > bytes || length > bytes - from || from % 64 || length % item[i] || length / item[i] > UINT32_MAX)
+            goto damaged;
         at[i].c = (const char *)h + from;
         n[i] = length / item[i];
     }
-    if (n[SEC_TOKEN_AT] != (uint64_t)h->n_symbols + 1 || n[SEC_TYPE] != h->n_vocab || h->n_symbols < h->n_vocab || n[SEC_JOINED] != 1024 ||
-        (n[SEC_VOCAB] & (n[SEC_VOCAB] - 1)) || (n[SEC_TRIE_SLOTS] & (n[SEC_TRIE_SLOTS] - 1)))
+    if (n[SEC_TOKEN_AT] != (uint64_t)h->n_symbols + 1 || n[SEC_TYPE] != h->n_vocab || h->n_symbols < h->n_vocab ||
+        n[SEC_JOINED] != 1024 || (n[SEC_VOCAB] & (n[SEC_VOCAB] - 1)) || (n[SEC_TRIE_SLOTS] & (n[SEC_TRIE_SLOTS] - 1)))
         goto damaged;
     *out = (struct tok_tables){
-        .flags = h->flags, .config = at[SEC_CONFIG].c, .n_config = (size_t)n[SEC_CONFIG], .n_vocab = h->n_vocab, .n_symbols = h->n_symbols,
-        .token_at = at[SEC_TOKEN_AT].c, .token_text = at[SEC_TOKEN_TEXT].c, .type = at[SEC_TYPE].c, .vocab = at[SEC_VOCAB].c,
-        .n_vocab_slots = (uint32_t)n[SEC_VOCAB], .pair = at[SEC_PAIRS].c, .n_pair_slots = (uint32_t)n[SEC_PAIRS],
-        .score = at[SEC_SCORES].c, .joined = at[SEC_JOINED].c,
-        .trie = { at[SEC_TRIE_SLOTS].v, at[SEC_TRIE_VALUES].v, (uint32_t)n[SEC_TRIE_SLOTS], (uint32_t)n[SEC_TRIE_VALUES], 0 },
+        .flags = h->flags,
+        .config = at[SEC_CONFIG].c,
+        .n_config = (size_t)n[SEC_CONFIG],
+        .n_vocab = h->n_vocab,
+        .n_symbols = h->n_symbols,
+        .token_at = at[SEC_TOKEN_AT].c,
+        .token_text = at[SEC_TOKEN_TEXT].c,
+        .type = at[SEC_TYPE].c,
+        .vocab = at[SEC_VOCAB].c,
+        .n_vocab_slots = (uint32_t)n[SEC_VOCAB],
+        .pair = at[SEC_PAIRS].c,
+        .n_pair_slots = (uint32_t)n[SEC_PAIRS],
+        .score = at[SEC_SCORES].c,
+        .joined = at[SEC_JOINED].c,
+        .trie = { at[SEC_TRIE_SLOTS].v, at[SEC_TRIE_VALUES].v, (uint32_t)n[SEC_TRIE_SLOTS],
+                  (uint32_t)n[SEC_TRIE_VALUES], 0 },
     };
     return COE_OK;
 damaged:

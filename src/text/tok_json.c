@@ -1,5 +1,5 @@
-/* tok_json.c — tokenizer.json, read as a stream of events: the vocabulary and the merges go straight into their tables, all
- * else becomes a small document. */
+/* tok_json.c — tokenizer.json, read as a stream of events: the vocabulary and the merges go straight into their tables,
+ * all else becomes a small document. */
 #include <string.h>
 #include <yajl/yajl_parse.h>
 
@@ -17,8 +17,8 @@ struct reader {
     json_t *stack[MAX_DEPTH]; /* open containers of the document; borrowed from config */
     struct str key[MAX_DEPTH];
     int depth;
-    int inner;                /* depth inside a table */
-    struct str word[2];       /* of a merge, or the piece of a vocabulary entry */
+    int inner;          /* depth inside a table */
+    struct str word[2]; /* of a merge, or the piece of a vocabulary entry */
     int n_words;
     double score;
 };
@@ -45,7 +45,9 @@ static int attach(struct reader *r, json_t *value)
         return wrong(r, "is not an object");
     }
     if (json_is_array(top)) bad = json_array_append_new(top, value);
-    else bad = json_object_setn_new_nocheck(top, r->key[r->depth - 1].at ? r->key[r->depth - 1].at : "", r->key[r->depth - 1].n, value);
+    else
+        bad = json_object_setn_new_nocheck(top, r->key[r->depth - 1].at ? r->key[r->depth - 1].at : "",
+                                           r->key[r->depth - 1].n, value);
     return bad ? stop(r, coe_fail(COE_E_NOMEM, "%s: no memory", r->where)) : 1;
 }
 
@@ -53,7 +55,8 @@ static int scalar(struct reader *r, json_t *value)
 {
     if (r->place == IN_DOCUMENT) return attach(r, value);
     json_decref(value);
-    return wrong(r, r->place == IN_MERGES ? "model.merges: expected pairs of strings" : "model.vocab: expected pieces with numbers");
+    return wrong(r, r->place == IN_MERGES ? "model.merges: expected pairs of strings"
+                                          : "model.vocab: expected pieces with numbers");
 }
 
 static int on_null(void *user) { return scalar(user, json_null()); }
@@ -72,7 +75,8 @@ static int on_integer(void *user, long long value)
     struct reader *r = user;
     if (r->place == IN_VOCAB_LIST) return list_number(r, (double)value);
     if (r->place != IN_VOCAB_MAP || r->inner) return scalar(r, json_integer(value));
-    coe_status s = tok_def_set(r->def, value, r->word[0].at ? r->word[0].at : "", r->word[0].n, 0, TOK_NORMAL, r->where);
+    coe_status s = tok_def_set(r->def, value, r->word[0].at ? r->word[0].at : "", r->word[0].n, 0, TOK_NORMAL,
+                               r->where);
     return s ? stop(r, s) : 1;
 }
 
@@ -91,7 +95,8 @@ static int on_string(void *user, const unsigned char *text, size_t n)
         coe_status s = tok_def_merge_line(r->def, t, n, r->where);
         return s ? stop(r, s) : 1;
     }
-    if (r->inner != 1 || r->n_words >= (r->place == IN_MERGES ? 2 : 1)) return wrong(r, "model: a merge or a piece has too many parts");
+    if (r->inner != 1 || r->n_words >= (r->place == IN_MERGES ? 2 : 1))
+        return wrong(r, "model: a merge or a piece has too many parts");
     struct str *w = &r->word[r->n_words++];
     str_clear(w);
     str_add(w, t, n);
@@ -102,7 +107,8 @@ static int on_key(void *user, const unsigned char *text, size_t n)
 {
     struct reader *r = user;
     struct str *to = r->place == IN_DOCUMENT ? &r->key[r->depth - 1] : &r->word[0];
-    if (r->place != IN_DOCUMENT && (r->place != IN_VOCAB_MAP || r->inner)) return wrong(r, "model: an object where a list belongs");
+    if (r->place != IN_DOCUMENT && (r->place != IN_VOCAB_MAP || r->inner))
+        return wrong(r, "model: an object where a list belongs");
     str_clear(to);
     str_add(to, (const char *)text, n);
     return to->oom ? stop(r, COE_E_NOMEM) : 1;
@@ -201,8 +207,8 @@ static coe_status parse_error(yajl_handle y, const char *bytes, size_t n, const 
 
 coe_status tok_read_json(struct tok_def *d, const char *bytes, size_t n, const char *where)
 {
-    static const yajl_callbacks calls = { on_null,   on_boolean,   on_integer, on_double, NULL,          on_string,
-                                          on_start_map, on_key, on_end, on_start_array, on_end };
+    static const yajl_callbacks calls = { on_null,      on_boolean, on_integer, on_double,      NULL,  on_string,
+                                          on_start_map, on_key,     on_end,     on_start_array, on_end };
     struct reader r = { .def = d, .where = where };
     yajl_handle y = yajl_alloc(&calls, NULL, &r);
     if (!y) return coe_fail(COE_E_NOMEM, "%s: no memory", where);
@@ -210,7 +216,8 @@ coe_status tok_read_json(struct tok_def *d, const char *bytes, size_t n, const c
     if (ys == yajl_status_ok) ys = yajl_complete_parse(y);
     coe_status s = r.status;
     if (!s && ys != yajl_status_ok) s = parse_error(y, bytes, n, where);
-    if (!s && !json_is_object(json_object_get(d->config, "model"))) s = coe_fail(COE_E_INPUT, "%s: has no \"model\"", where);
+    if (!s && !json_is_object(json_object_get(d->config, "model")))
+        s = coe_fail(COE_E_INPUT, "%s: has no \"model\"", where);
     yajl_free(y);
     for (int i = 0; i < MAX_DEPTH; i++) str_free(&r.key[i]);
     str_free(&r.word[0]);

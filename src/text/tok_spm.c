@@ -1,7 +1,8 @@
 /* tok_spm.c — SentencePiece's tokenizer.model: a protocol buffer, of which a dozen fields matter.
  *
- *     ModelProto: 1 pieces {1 text, 2 score, 3 type}, 2 trainer_spec {3 model_type, 24 whitespace as suffix, 35 byte_fallback,
- *     46 and 47 names of BOS and EOS}, 3 normalizer_spec {2 charsmap, 3 dummy prefix, 4 extra spaces go, 5 escape} */
+ *     ModelProto: 1 pieces {1 text, 2 score, 3 type}, 2 trainer_spec {3 model_type, 24 whitespace as suffix, 35
+ * byte_fallback, 46 and 47 names of BOS and EOS}, 3 normalizer_spec {2 charsmap, 3 dummy prefix, 4 extra spaces go, 5
+ * escape} */
 #include <string.h>
 
 #include "base/base64.h"
@@ -100,7 +101,8 @@ static coe_status read_trainer(struct model *m, struct wire w)
     while (next_field(&w, &f, &s)) {
         if (f.number == 3 && f.type == 0) {
             if (f.value != 1 && f.value != 2)
-                return coe_fail(COE_E_INPUT, "%s: model type %llu; unigram (1) and BPE (2) are supported", w.where, (unsigned long long)f.value);
+                return coe_fail(COE_E_INPUT, "%s: model type %llu; unigram (1) and BPE (2) are supported", w.where,
+                                (unsigned long long)f.value);
             m->unigram = f.value == 1;
         }
         if (f.number == 24) m->suffix = f.value != 0;
@@ -128,7 +130,8 @@ static coe_status read_normalizer(struct model *m, struct wire w)
 static int32_t control_piece(const struct tok_def *d, const struct str *name)
 {
     for (size_t i = 0; i < d->piece.n; i++)
-        if (d->piece.at[i].type == TOK_CONTROL && d->piece.at[i].n == name->n && !memcmp(d->text.at + d->piece.at[i].at, name->at, name->n))
+        if (d->piece.at[i].type == TOK_CONTROL && d->piece.at[i].n == name->n &&
+            !memcmp(d->text.at + d->piece.at[i].at, name->at, name->n))
             return (int32_t)i;
     return -1;
 }
@@ -143,13 +146,14 @@ static coe_status make_config(struct model *m, const char *where)
     if (unk < 0) return coe_fail(COE_E_INPUT, "%s: the model has no unknown piece", where);
     base64_encode(&map, m->charsmap.at ? m->charsmap.at : "", m->charsmap.n);
     json_error_t e;
-    d->config = json_pack_ex(&e, 0, "{s:b, s:i, s:i, s:{s:s, s:s, s:b, s:b, s:b, s:b}, s:{s:s, s:b, s:b}, s:{s:s, s:i, s:b, s:s}}", "spm", 1, "bos",
-                             (int)control_piece(d, &m->bos), "eos", (int)control_piece(d, &m->eos),
-                             "normalizer", "type", "SentencePiece", "precompiled_charsmap", map.at ? map.at : "",
-                             "add_dummy_prefix", m->dummy_prefix, "remove_extra_whitespaces", m->extra_spaces_go, "escape_whitespaces", m->escape,
-                             "treat_whitespace_as_suffix", m->suffix,
-                             "decoder", "type", "SentencePiece", "drop_first", m->dummy_prefix || m->extra_spaces_go, "all_spaces", m->extra_spaces_go,
-                             "model", "type", m->unigram ? "Unigram" : "BPE", "unk_id", unk, "byte_fallback", m->bytes, "scores", "single");
+    d->config = json_pack_ex(
+        &e, 0, "{s:b, s:i, s:i, s:{s:s, s:s, s:b, s:b, s:b, s:b}, s:{s:s, s:b, s:b}, s:{s:s, s:i, s:b, s:s}}", "spm", 1,
+        "bos", (int)control_piece(d, &m->bos), "eos", (int)control_piece(d, &m->eos), "normalizer", "type",
+        "SentencePiece", "precompiled_charsmap", map.at ? map.at : "", "add_dummy_prefix", m->dummy_prefix,
+        "remove_extra_whitespaces", m->extra_spaces_go, "escape_whitespaces", m->escape, "treat_whitespace_as_suffix",
+        m->suffix, "decoder", "type", "SentencePiece", "drop_first", m->dummy_prefix || m->extra_spaces_go,
+        "all_spaces", m->extra_spaces_go, "model", "type", m->unigram ? "Unigram" : "BPE", "unk_id", unk,
+        "byte_fallback", m->bytes, "scores", "single");
     str_free(&map);
     return d->config ? COE_OK : coe_fail(COE_E_NOMEM, "%s: %s", where, e.text);
 }

@@ -1,7 +1,7 @@
 /* tok_steps.c — the normaliser, pre-tokeniser, post-processor and decoder of a tokenizer.json, as steps.
  *
- * A "Sequence" is its members one after another. What the file may say is what the `tokenizers` library writes; a type that
- * is not known here is refused by name. */
+ * A "Sequence" is its members one after another. What the file may say is what the `tokenizers` library writes; a type
+ * that is not known here is refused by name. */
 #include <string.h>
 
 #include "base/base64.h"
@@ -12,7 +12,8 @@
 #define GPT2_PATTERN "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 #define WORDS_PATTERN "\\w+|[^\\w\\s]+"
 
-static coe_status step_type(const struct tokenizer *t, const json_t *step, int depth, const char *what, const char **type)
+static coe_status step_type(const struct tokenizer *t, const json_t *step, int depth, const char *what,
+                            const char **type)
 {
     *type = NULL;
     if (!step || json_is_null(step)) return COE_OK;
@@ -38,7 +39,8 @@ static coe_status read_members(struct tokenizer *t, const json_t *step, const ch
                                coe_status (*read)(struct tokenizer *, const json_t *, int))
 {
     const json_t *list = json_object_get(step, key);
-    if (!json_is_array(list)) return coe_fail(COE_E_INPUT, "%s: %s is %s, expected an array", t->name, key, json_kind(list));
+    if (!json_is_array(list))
+        return coe_fail(COE_E_INPUT, "%s: %s is %s, expected an array", t->name, key, json_kind(list));
     for (size_t i = 0; i < json_array_size(list); i++) COE_TRY(read(t, json_array_get(list, i), depth + 1));
     return COE_OK;
 }
@@ -46,10 +48,14 @@ static coe_status read_members(struct tokenizer *t, const json_t *step, const ch
 /* {"Regex": "…"} or {"String": "…"} */
 static coe_status read_pattern(const struct tokenizer *t, const json_t *step, struct pattern **out)
 {
-    const json_t *p = json_object_get(step, "pattern"), *regex = json_object_get(p, "Regex"), *text = json_object_get(p, "String");
-    if (json_is_string(regex)) return pattern_compile(out, json_string_value(regex), json_string_length(regex), t->name);
-    if (json_is_string(text) && json_string_length(text)) return pattern_literal(out, json_string_value(text), json_string_length(text));
-    return coe_fail(COE_E_INPUT, "%s: a pattern is %s, expected {\"Regex\": …} or {\"String\": …}", t->name, json_kind(p));
+    const json_t *p = json_object_get(step, "pattern"), *regex = json_object_get(p, "Regex"),
+                 *text = json_object_get(p, "String");
+    if (json_is_string(regex))
+        return pattern_compile(out, json_string_value(regex), json_string_length(regex), t->name);
+    if (json_is_string(text) && json_string_length(text))
+        return pattern_literal(out, json_string_value(text), json_string_length(text));
+    return coe_fail(COE_E_INPUT, "%s: a pattern is %s, expected {\"Regex\": …} or {\"String\": …}", t->name,
+                    json_kind(p));
 }
 
 static coe_status too_many(const struct tokenizer *t, size_t n)
@@ -61,7 +67,8 @@ static coe_status read_charsmap(struct tokenizer *t, const json_t *step, struct 
 {
     struct str code = { 0 }, bytes = { 0 };
     coe_status s = get_text(t, step, "precompiled_charsmap", &code);
-    if (!s && !base64_decode(&bytes, code.at ? code.at : "", code.n)) s = coe_fail(COE_E_INPUT, "%s: precompiled_charsmap is not base64", t->name);
+    if (!s && !base64_decode(&bytes, code.at ? code.at : "", code.n))
+        s = coe_fail(COE_E_INPUT, "%s: precompiled_charsmap is not base64", t->name);
     if (!s) s = charsmap_read(map, bytes.at, bytes.n, t->name);
     str_free(&code);
     str_free(&bytes);
@@ -76,9 +83,7 @@ static coe_status fill_norm_step(struct tokenizer *t, const json_t *step, struct
         COE_TRY(json_get_bool(step, "strip_left", &n->left, t->name));
         return json_get_bool(step, "strip_right", &n->right, t->name);
     case NORM_PREPEND: return get_text(t, step, "prepend", &n->text);
-    case NORM_REPLACE:
-        COE_TRY(read_pattern(t, step, &n->pattern));
-        return get_text(t, step, "content", &n->text);
+    case NORM_REPLACE: COE_TRY(read_pattern(t, step, &n->pattern)); return get_text(t, step, "content", &n->text);
     case NORM_CHARSMAP: return read_charsmap(t, step, &n->map);
     case NORM_SPM:
         COE_TRY(json_get_bool(step, "add_dummy_prefix", &n->dummy_prefix, t->name));
@@ -95,9 +100,18 @@ coe_status tok_read_normalizer(struct tokenizer *t, const json_t *step, int dept
     static const struct {
         const char *name;
         enum norm_kind kind;
-    } kinds[] = { { "NFC", NORM_NFC }, { "NFD", NORM_NFD }, { "NFKC", NORM_NFKC }, { "NFKD", NORM_NFKD }, { "Lowercase", NORM_LOWERCASE },
-                  { "StripAccents", NORM_STRIP_ACCENTS }, { "Nmt", NORM_NMT }, { "Strip", NORM_STRIP }, { "Prepend", NORM_PREPEND },
-                  { "Replace", NORM_REPLACE }, { "Precompiled", NORM_CHARSMAP }, { "ByteLevel", NORM_BYTE_LEVEL },
+    } kinds[] = { { "NFC", NORM_NFC },
+                  { "NFD", NORM_NFD },
+                  { "NFKC", NORM_NFKC },
+                  { "NFKD", NORM_NFKD },
+                  { "Lowercase", NORM_LOWERCASE },
+                  { "StripAccents", NORM_STRIP_ACCENTS },
+                  { "Nmt", NORM_NMT },
+                  { "Strip", NORM_STRIP },
+                  { "Prepend", NORM_PREPEND },
+                  { "Replace", NORM_REPLACE },
+                  { "Precompiled", NORM_CHARSMAP },
+                  { "ByteLevel", NORM_BYTE_LEVEL },
                   { "SentencePiece", NORM_SPM } };
     const char *type;
     COE_TRY(step_type(t, step, depth, "normalizer", &type));
@@ -195,7 +209,9 @@ static coe_status fill_pre_step(struct tokenizer *t, const json_t *step, const c
         struct str c = { 0 };
         coe_status s = get_text(t, step, "delimiter", &c);
         p->behavior = SPLIT_REMOVED;
-        if (!s) s = c.n ? pattern_literal(&p->pattern, c.at, c.n) : coe_fail(COE_E_INPUT, "%s: CharDelimiterSplit without a delimiter", t->name);
+        if (!s)
+            s = c.n ? pattern_literal(&p->pattern, c.at, c.n)
+                    : coe_fail(COE_E_INPUT, "%s: CharDelimiterSplit without a delimiter", t->name);
         str_free(&c);
         return s;
     }
@@ -221,9 +237,7 @@ static coe_status fill_decoder(struct tokenizer *t, const json_t *step, struct d
     int64_t start = 0, stop = 0;
     const char *scheme = NULL;
     switch (d->kind) {
-    case DEC_REPLACE:
-        COE_TRY(read_pattern(t, step, &d->pattern));
-        return get_text(t, step, "content", &d->text);
+    case DEC_REPLACE: COE_TRY(read_pattern(t, step, &d->pattern)); return get_text(t, step, "content", &d->text);
     case DEC_STRIP:
         COE_TRY(get_text(t, step, "content", &d->text));
         COE_TRY(json_get_int(step, "start", 0, 1 << 20, &start, t->name));
@@ -252,8 +266,14 @@ coe_status tok_read_decoder(struct tokenizer *t, const json_t *step, int depth)
     static const struct {
         const char *name;
         enum dec_kind kind;
-    } kinds[] = { { "ByteLevel", DEC_BYTE_LEVEL }, { "Replace", DEC_REPLACE }, { "ByteFallback", DEC_BYTE_FALLBACK }, { "Fuse", DEC_FUSE },
-                  { "Strip", DEC_STRIP }, { "Metaspace", DEC_METASPACE }, { "SentencePiece", DEC_SPM }, { "Llama", DEC_LLAMA } };
+    } kinds[] = { { "ByteLevel", DEC_BYTE_LEVEL },
+                  { "Replace", DEC_REPLACE },
+                  { "ByteFallback", DEC_BYTE_FALLBACK },
+                  { "Fuse", DEC_FUSE },
+                  { "Strip", DEC_STRIP },
+                  { "Metaspace", DEC_METASPACE },
+                  { "SentencePiece", DEC_SPM },
+                  { "Llama", DEC_LLAMA } };
     const char *type;
     COE_TRY(step_type(t, step, depth, "decoder", &type));
     if (!type) return COE_OK;
@@ -270,7 +290,8 @@ coe_status tok_read_decoder(struct tokenizer *t, const json_t *step, int depth)
 
 static coe_status push_id(struct tokenizer *t, int64_t id, bool before)
 {
-    if (id < 0 || id >= TOK_MAX_VOCAB) return coe_fail(COE_E_INPUT, "%s: post_processor: id %lld", t->name, (long long)id);
+    if (id < 0 || id >= TOK_MAX_VOCAB)
+        return coe_fail(COE_E_INPUT, "%s: post_processor: id %lld", t->name, (long long)id);
     bool ok = before ? VEC_PUSH(&t->before, (int32_t)id) : VEC_PUSH(&t->after, (int32_t)id);
     return ok ? COE_OK : COE_E_NOMEM;
 }
@@ -288,7 +309,8 @@ static coe_status read_template(struct tokenizer *t, const json_t *step)
         COE_TRY(json_need_str(token, "id", &name, t->name));
         const json_t *ids = json_object_get(json_object_get(json_object_get(step, "special_tokens"), name), "ids");
         if (!json_is_array(ids)) return coe_fail(COE_E_INPUT, "%s: post_processor: '%.60s' has no ids", t->name, name);
-        for (size_t k = 0; k < json_array_size(ids); k++) COE_TRY(push_id(t, json_integer_value(json_array_get(ids, k)), before));
+        for (size_t k = 0; k < json_array_size(ids); k++)
+            COE_TRY(push_id(t, json_integer_value(json_array_get(ids, k)), before));
     }
     return COE_OK;
 }
@@ -300,7 +322,8 @@ coe_status tok_read_post_processor(struct tokenizer *t, const json_t *step, int 
     if (!type || !strcmp(type, "ByteLevel")) return COE_OK;
     if (!strcmp(type, "Sequence")) return read_members(t, step, "processors", depth, tok_read_post_processor);
     if (!strcmp(type, "TemplateProcessing")) return read_template(t, step);
-    if (strcmp(type, "RobertaProcessing") && strcmp(type, "BertProcessing")) return unknown_type(t, "post_processor", type);
+    if (strcmp(type, "RobertaProcessing") && strcmp(type, "BertProcessing"))
+        return unknown_type(t, "post_processor", type);
     COE_TRY(push_id(t, json_integer_value(json_array_get(json_object_get(step, "cls"), 1)), true));
     return push_id(t, json_integer_value(json_array_get(json_object_get(step, "sep"), 1)), false);
 }

@@ -58,9 +58,12 @@ static coe_status read_model(struct tokenizer *t, const json_t *model, bool spm)
     if (unk) t->unk = tok_find(&t->tab, unk, strlen(unk));
     if (unk && t->unk < 0)
         for (size_t i = 0; i < t->added.n && t->unk < 0; i++)
-            if (t->added.at[i].n == strlen(unk) && !memcmp(t->added_text.at + t->added.at[i].at, unk, strlen(unk))) t->unk = t->added.at[i].id;
-    if (unk && t->unk < 0) return coe_fail(COE_E_INPUT, "%s: the unknown token '%.60s' is not in the vocabulary", t->name, unk);
-    if (t->unk >= (int32_t)t->tab.n_vocab && !unk) return coe_fail(COE_E_INPUT, "%s: unk_id %d is outside the vocabulary", t->name, t->unk);
+            if (t->added.at[i].n == strlen(unk) && !memcmp(t->added_text.at + t->added.at[i].at, unk, strlen(unk)))
+                t->unk = t->added.at[i].id;
+    if (unk && t->unk < 0)
+        return coe_fail(COE_E_INPUT, "%s: the unknown token '%.60s' is not in the vocabulary", t->name, unk);
+    if (t->unk >= (int32_t)t->tab.n_vocab && !unk)
+        return coe_fail(COE_E_INPUT, "%s: unk_id %d is outside the vocabulary", t->name, t->unk);
     t->single_precision = scores && !strcmp(scores, "single");
     t->fuse_across = spm;
     t->whole_run_lookup = t->tab.flags & TOK_UNIGRAM && !spm;
@@ -166,7 +169,7 @@ static coe_status find_file(char **out, const char *path)
     *out = NULL;
     if (!dir_exists(path)) {
         *out = mem_alloc("paths", strlen(path) + 1);
-        if (*out) strcpy(*out, path);
+        if (*out) memcpy(*out, path, strlen(path) + 1);
         return *out ? COE_OK : COE_E_NOMEM;
     }
     for (size_t i = 0; i < COE_COUNT(names); i++) {

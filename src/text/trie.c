@@ -25,8 +25,10 @@ static coe_status grow_slots(struct trie *t)
 
 static coe_status add_node(struct trie *t, uint32_t *node)
 {
-    if (t->n_nodes == TRIE_MAX_NODES) return coe_fail(COE_E_INPUT, "a vocabulary with more than %u different beginnings", TRIE_MAX_NODES);
-    if (t->n_nodes == t->cap_nodes && !vec_grow((void **)&t->value, &t->cap_nodes, t->n_nodes + 1, sizeof *t->value)) return COE_E_NOMEM;
+    if (t->n_nodes == TRIE_MAX_NODES)
+        return coe_fail(COE_E_INPUT, "a vocabulary with more than %u different beginnings", TRIE_MAX_NODES);
+    if (t->n_nodes == t->cap_nodes && !vec_grow((void **)&t->value, &t->cap_nodes, t->n_nodes + 1, sizeof *t->value))
+        return COE_E_NOMEM;
     *node = t->n_nodes;
     t->value[t->n_nodes++] = -1;
     return COE_OK;

@@ -1,5 +1,5 @@
-/* trie.h — byte strings to numbers, for finding the strings that begin at a place of a text. Edges are a hash table from
- * (node, byte) to node, so a trie is three flat arrays that can be stored as they are. Node 0 is the root. */
+/* trie.h — byte strings to numbers, for finding the strings that begin at a place of a text. Edges are a hash table
+ * from (node, byte) to node, so a trie is three flat arrays that can be stored as they are. Node 0 is the root. */
 #ifndef COE_TEXT_TRIE_H
 #define COE_TEXT_TRIE_H
 
@@ -12,12 +12,13 @@ struct trie_edge {
 };
 struct trie {
     struct trie_edge *slot;
-    int32_t *value; /* of a node; -1: no string ends here */
+    int32_t *value;            /* of a node; -1: no string ends here */
     uint32_t n_slots, n_nodes; /* n_slots is a power of two */
     size_t cap_nodes;
 };
 
-/* The last value given to a string stays. The empty string is allowed. COE_E_NOMEM; COE_E_INPUT beyond TRIE_MAX_NODES. */
+/* The last value given to a string stays. The empty string is allowed. COE_E_NOMEM; COE_E_INPUT beyond TRIE_MAX_NODES.
+ */
 coe_status trie_insert(struct trie *t, const char *text, size_t n, int32_t value);
 void trie_free(struct trie *t);
 

@@ -1,9 +1,9 @@
-/* unicode_form.c — normal forms from utf8proc's decompositions and compositions, with our own ordering of marks (a stable
- * counting sort for long runs; the library's exchange sort is quadratic).
+/* unicode_form.c — normal forms from utf8proc's decompositions and compositions, with our own ordering of marks (a
+ * stable counting sort for long runs; the library's exchange sort is quadratic).
  *
  * Most text is in its form already. A character is inert when its form is itself, it is no mark, and it never joins the
- * character before it: a stretch of inert characters is copied. The rest is worked on from the inert character before it to
- * the next one behind. */
+ * character before it: a stretch of inert characters is copied. The rest is worked on from the inert character before
+ * it to the next one behind. */
 #include "text/unicode_form.h"
 
 #include <pthread.h>
@@ -39,7 +39,8 @@ static bool is_inert(enum unicode_form form, uint32_t cp)
     if ((cp >= 0x1160 && cp < 0x1200) || (cp >= 0x1100 && cp < 0x1160 && !composes(form))) return cp < 0x1160;
     utf8proc_ssize_t n = decompose(form, cp, d, 32);
     if (n < 1 || n > 32) return false;
-    if (composes(form) && n > 1) n = utf8proc_normalize_utf32(d, n, (utf8proc_option_t)(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
+    if (composes(form) && n > 1)
+        n = utf8proc_normalize_utf32(d, n, (utf8proc_option_t)(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
     return n == 1 && d[0] == (utf8proc_int32_t)cp;
 }
 
@@ -116,7 +117,8 @@ static coe_status settle(struct work *w, enum unicode_form form, struct str *out
 {
     if (!order_marks(w)) return COE_E_NOMEM;
     utf8proc_ssize_t n = (utf8proc_ssize_t)w->cp.n;
-    if (composes(form) && n) n = utf8proc_normalize_utf32(w->cp.at, n, (utf8proc_option_t)(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
+    if (composes(form) && n)
+        n = utf8proc_normalize_utf32(w->cp.at, n, (utf8proc_option_t)(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
     for (utf8proc_ssize_t i = 0; i < n; i++) {
         char c[4];
         str_add(out, c, (size_t)utf8_encode((uint32_t)w->cp.at[i], c));

@@ -1,8 +1,8 @@
 /* unigram.c — the most probable way to cut a text into pieces (Viterbi over its bytes).
  *
- * best[end] is the best path to `end`; a later path replaces it only when strictly better. A character that no piece covers
- * alone may be unknown, at the lowest score minus 10. SentencePiece sums in float, the other libraries in double, and on runs
- * of one letter that decides. Neighbouring unknown characters become one. */
+ * best[end] is the best path to `end`; a later path replaces it only when strictly better. A character that no piece
+ * covers alone may be unknown, at the lowest score minus 10. SentencePiece sums in float, the other libraries in
+ * double, and on runs of one letter that decides. Neighbouring unknown characters become one. */
 #include "text/tok.h"
 
 static double piece_score(const struct tokenizer *t, int32_t id, size_t bytes)
@@ -62,7 +62,8 @@ static coe_status read_path(struct encoder *e, const char *text, uint32_t n)
 coe_status unigram_encode(struct encoder *e, const char *text, size_t n)
 {
     if (n >= UINT32_MAX) return coe_fail(COE_E_INPUT, "a text of %zu bytes in one piece", n);
-    if (!VEC_RESERVE(&e->path, n + 1) || !VEC_RESERVE(&e->rank, n + 1) || !VEC_RESERVE(&e->next, n + 1)) return COE_E_NOMEM;
+    if (!VEC_RESERVE(&e->path, n + 1) || !VEC_RESERVE(&e->rank, n + 1) || !VEC_RESERVE(&e->next, n + 1))
+        return COE_E_NOMEM;
     for (size_t i = 0; i <= n; i++) e->path.at[i] = (struct best_path){ 0, -1, UINT32_MAX };
     e->path.at[0].from = 0;
     for (size_t at = 0; at < n;) {
