@@ -37,6 +37,7 @@ static coe_status feed_pending(struct generator *g, float *logits)
 
 coe_status generator_feed(struct generator *g, const int32_t *ids, size_t n)
 {
+    if (!n && g->pending < 0) return coe_fail(COE_E_USAGE, "no tokens to go on from");
     COE_TRY(feed_pending(g, n ? NULL : g->logits));
     if (!n) return COE_OK;
     COE_TRY(coe_session_eval(g->s, ids, n, g->logits, 1));

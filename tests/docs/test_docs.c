@@ -1,5 +1,5 @@
-/* The documentation is true: the method that docs/adding-a-method.md adds compiles, and links into the sources lead where they
- * say. */
+/* The documentation is true: the method that docs/adding-a-method.md adds compiles, and links into the sources lead
+ * where they say. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,7 +29,8 @@ static void the_method_that_is_added_compiles(void **state)
     (void)state;
     const char *path = extract_code("docs/adding-a-method.md");
     char command[1400];
-    snprintf(command, sizeof command, "gcc -std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Werror -Isrc -fsyntax-only %s", path);
+    snprintf(command, sizeof command, "gcc -std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Werror -Isrc -fsyntax-only %s",
+             path);
     struct ran r = run_program(NULL, (const char *const[]){ "/bin/sh", "-c", command, NULL });
     if (r.status) fail_msg("docs/adding-a-method.md:\n%.3000s", r.err);
     ran_free(&r);

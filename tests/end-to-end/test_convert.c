@@ -1,4 +1,5 @@
-/* `coe convert`: what must keep its bits keeps them. Compared through `coe logits`, on reference models and on tiny ones. */
+/* `coe convert`: what must keep its bits keeps them. Compared through `coe logits`, on reference models and on tiny
+ * ones. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -155,7 +155,8 @@ static void info_counts_what_the_model_was_made_of(void **state)
     json_t *o = parse(r.out);
     const json_t *p = json_object_get(o, "parameters"), *by = json_object_get(p, "by_class");
     assert_string_equal(json_string_value(json_object_get(o, "family")), "coe");
-    /* d 32, F 16: 2 layers × 8 experts × 3 matrices × 32 × 16;  routers 2 layers × 2 passes × 8 × 32;  embedding 320 × 32 */
+    /* d 32, F 16: 2 layers × 8 experts × 3 matrices × 32 × 16;  routers 2 layers × 2 passes × 8 × 32;  embedding 320 ×
+     * 32 */
     assert_int_equal(number(by, "expert"), 2 * 8 * 3 * 32 * 16);
     assert_int_equal(number(by, "router"), 2 * 2 * 8 * 32);
     assert_int_equal(number(by, "embedding"), 320 * 32);
