@@ -101,7 +101,7 @@ static char *temp_name(const char *path)
     char *out = mem_alloc("paths", n + sizeof suffix);
     if (out) {
         memcpy(out, path, n);
-        strcpy(out + n, suffix);
+        memcpy(out + n, suffix, strlen(suffix) + 1);
     }
     return out;
 }

@@ -213,8 +213,8 @@ static const struct verb verb = {
     .details =
         "Reads text on standard input and prints its token ids; FILE is a tokenizer.json, tokenizer.model or .gguf.\n"
         "With --jsonl: {\"text\" or \"bytes_b64\", \"add_special\"} is answered by {\"ids\", \"decoded\"},\n"
-        "{\"ids\"} by {\"decoded\"}, and {\"ids\", \"stream\": true} by {\"pieces\", \"flush\"}: the text after each id,\n"
-        "whole characters only.",
+        "{\"ids\"} by {\"decoded\"}, and {\"ids\", \"stream\": true} by {\"pieces\", \"flush\"}: the text after each\n"
+        "id, whole characters only.",
     .example = "  echo 'Once upon a time' | coe tokenize models/tales --json",
     .opts = opts,
     .n_opts = COE_COUNT(opts),

@@ -8,7 +8,8 @@
 
 #define STRIP 4096
 #define EACH_STRIP(i, from, count, n)                                                                                  \
-    _Pragma("omp parallel for schedule(static) if ((n) > 4 * STRIP)") for (int64_t i = 0; i < ((n) + STRIP - 1) / STRIP; i++) \
+    _Pragma("omp parallel for schedule(static) if ((n) > 4 * STRIP)")                                                  \
+    for (int64_t i = 0; i < ((n) + STRIP - 1) / STRIP; i++)                                                            \
         for (int64_t from = i * STRIP, count = COE_MIN((int64_t)STRIP, (n) - from), once = 1; once; once = 0)
 
 static int64_t size_of(const struct val *v) { return v->rows * v->cols; }

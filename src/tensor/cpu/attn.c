@@ -78,8 +78,8 @@ typedef void value_fn(float *const *out, const float *const *p, const float *v, 
     {                                                                                                                  \
         score_block(mr, nv, s, q, k, head_dim);                                                                        \
     }                                                                                                                  \
-    static void value_##mr##x##nv(float *const *out, const float *const *p, const float *v, int64_t ldv, int lo, int hi, \
-                                  int64_t last)                                                                        \
+    static void value_##mr##x##nv(float *const *out, const float *const *p, const float *v, int64_t ldv, int lo,       \
+                                  int hi, int64_t last)                                                                \
     {                                                                                                                  \
         value_block(mr, nv, out, p, v, ldv, lo, hi, last);                                                             \
     }

@@ -86,8 +86,8 @@ LANES void dot_rows(int mr, enum dtype t, float *y, int64_t ldy, const float *co
 typedef void dot_rows_fn(float *y, int64_t ldy, const float *const *x, const void *w, int64_t ldw, int64_t n,
                          int64_t k);
 #define DOT_ROWS(mr, t)                                                                                                \
-    static void dot_rows_##mr##_##t(float *y, int64_t ldy, const float *const *x, const void *w, int64_t ldw, int64_t n, \
-                                    int64_t k)                                                                         \
+    static void dot_rows_##mr##_##t(float *y, int64_t ldy, const float *const *x, const void *w, int64_t ldw,          \
+                                    int64_t n, int64_t k)                                                              \
     {                                                                                                                  \
         dot_rows(mr, DT_##t, y, ldy, x, w, ldw, n, k);                                                                 \
     }
@@ -170,7 +170,8 @@ LANES void outer_block(int mr, int nv, float *c, int64_t ldc, const float *const
 
 typedef void outer_fn(float *c, int64_t ldc, const float *const *a, const struct panel *p, bool accumulate);
 #define OUTER(mr, nv)                                                                                                  \
-    static void outer_##mr##x##nv(float *c, int64_t ldc, const float *const *a, const struct panel *p, bool accumulate) \
+    static void outer_##mr##x##nv(float *c, int64_t ldc, const float *const *a, const struct panel *p,                 \
+                                  bool accumulate)                                                                     \
     {                                                                                                                  \
         outer_block(mr, nv, c, ldc, a, p, accumulate);                                                                 \
     }
