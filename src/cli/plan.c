@@ -62,7 +62,7 @@ static const struct cli_opt opts[] = {
 static const struct verb verb = {
     .usage = "METHOD MODEL --trace T.coet --keep 0.75 -o P.json",
     .details = "Methods and what they do: coe methods --kind planner. Parameters of the methods that prune:\n"
-               "  frequency   by=count|gate|score|renorm\n"
+               "  frequency   by=count|auto|score|renorm|gate\n"
                "  ean         reduce=mean|sum  power=1|2\n"
                "  reap        weight=auto|score|renorm|gate  reduce=mean|sum\n"
                "  random      (takes --seed, needs no trace)\n"
