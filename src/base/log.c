@@ -49,9 +49,15 @@ void progress_set(struct progress *p, double done, const char *format, ...)
     va_start(ap, format);
     vsnprintf(text, sizeof text, format, ap);
     va_end(ap);
+    line_open = true;
+    if (p->total <= 0) { /* nobody knows how long it takes: no bar, only what is done */
+        fprintf(stderr, "\r\033[K%s: %s", p->what, text);
+        fflush(stderr);
+        return;
+    }
     enum { WIDTH = 24 };
     char bar[WIDTH + 1];
-    double share = p->total > 0 ? done / p->total : 0;
+    double share = done / p->total;
     share = share < 0 ? 0 : share > 1 ? 1 : share;
     int full = (int)(share * WIDTH);
     memset(bar, '#', (size_t)full);
@@ -61,7 +67,6 @@ void progress_set(struct progress *p, double done, const char *format, ...)
     fprintf(stderr, "\r\033[K%s [%s] %3.0f%% %s", p->what, bar, 100 * share, text);
     if (left > 1) fprintf(stderr, "  %.0f s left", left);
     fflush(stderr);
-    line_open = true;
 }
 
 void progress_end(struct progress *p)

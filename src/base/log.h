@@ -12,7 +12,8 @@ void log_note(const char *format, ...) COE_PRINTF(1, 2);
 void log_detail(const char *format, ...) COE_PRINTF(1, 2);
 void log_warn(const char *format, ...) COE_PRINTF(1, 2);
 
-/* A bar when stderr is a terminal, nothing otherwise. Redrawn at most ten times a second.
+/* A bar when stderr is a terminal, nothing otherwise. Redrawn at most ten times a second. Without a total (0) only the
+ * text is shown.
  *     struct progress p = progress_start("tokenizing", n_bytes);
  *     progress_set(&p, done, "%zu tokens", n); … progress_end(&p); */
 struct progress {

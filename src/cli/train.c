@@ -16,6 +16,7 @@ static coe_status run(struct cli *c)
                                                           : RESUME_REFUSE;
     coe_status s = trainer_open(&t, &r, mode);
     if (!s) s = trainer_run(t);
+    if (!s && cli_flag(c, "json")) cli_print_json(trainer_report(t));
     trainer_close(t);
     recipe_free(&r);
     return s;
@@ -26,7 +27,7 @@ static const struct cli_opt opts[] = {
     { "steps", 'n', OPT_INT, "N", "optimiser steps (default: the recipe's)", 1, 1e15, false },
     { "resume", 'r', OPT_FLAG, NULL, "continue the run saved in the output directory", 0, 0, false },
     { "restart", 0, OPT_FLAG, NULL, "begin again although the output directory holds a run", 0, 0, false },
-    CLI_SEED, CLI_THREADS, CLI_MEMORY,
+    CLI_SEED, CLI_THREADS, CLI_MEMORY, CLI_JSON,
 };
 static const struct verb verb = { .usage = "RECIPE.yaml",
                                   .opts = opts,

@@ -2,8 +2,8 @@
  *
  *   stream   E d0 d0 d0 E d1 d1 E          E = end token; it closes a document and opens the next
  *   row      input  s … s+S-1, target s+1 … s+S
- * With boundaries a token sees back to the last E at or before it. Each pass over the corpus starts at its own offset below S
- * and takes its rows in its own order, both functions of (seed, pass). */
+ * With boundaries a token sees back to the last E at or before it. Each pass over the corpus starts at its own offset
+ * below S and takes its rows in its own order, both functions of (seed, pass). */
 #include <string.h>
 #include <xxhash.h>
 
@@ -15,11 +15,13 @@
 
 struct reading {
     struct ids stream;
-    VEC(size_t) first;      /* index of each document's opening E */
-    VEC(uint64_t) bytes;    /* text bytes of each document */
+    VEC(size_t) first;   /* index of each document's opening E */
+    VEC(uint64_t) bytes; /* text bytes of each document */
+    VEC(size_t) file;    /* index of the first document behind each file */
 };
 
-static coe_status read_file(struct reading *r, const struct tokenizer *t, const struct data_source *file, int32_t end_id, struct progress *bar)
+static coe_status read_file(struct reading *r, const struct tokenizer *t, const struct data_source *file,
+                            int32_t end_id, struct progress *bar)
 {
     const struct text_docs_opts opts = { .field = file->field };
     struct text_docs *docs = NULL;
@@ -45,21 +47,40 @@ static coe_status read_file(struct reading *r, const struct tokenizer *t, const 
     return s;
 }
 
-static coe_status take(struct corpus *c, const struct reading *r, size_t doc0, size_t doc1, int32_t end_id)
+/* The part of documents doc0 … doc1-1 that lies in file i. Files of one label share the index of the first. */
+static void take_part(struct corpus *c, const struct reading *r, const struct data_source *files, size_t i, size_t doc0,
+                      size_t doc1)
+{
+    const size_t from = COE_MAX(doc0, i ? r->file.at[i - 1] : 0), to = COE_MIN(doc1, r->file.at[i]);
+    if (from >= to) return;
+    struct corpus_part *part = &c->parts[c->n_parts];
+    *part = (struct corpus_part){ .label = files[i].label, .first_alike = (int32_t)c->n_parts };
+    for (size_t k = c->n_parts; k-- > 0;)
+        if (!strcmp(c->parts[k].label, part->label)) part->first_alike = (int32_t)k;
+    for (size_t d = from; d < to; d++) part->bytes += r->bytes.at[d];
+    part->end = (to < r->first.n ? r->first.at[to] : r->stream.n) - r->first.at[doc0];
+    c->bytes += part->bytes;
+    c->n_parts++;
+}
+
+static coe_status take(struct corpus *c, const struct reading *r, const struct data_source *files, size_t doc0,
+                       size_t doc1, int32_t end_id)
 {
     const size_t from = r->first.at[doc0], to = doc1 < r->first.n ? r->first.at[doc1] : r->stream.n;
     *c = (struct corpus){ .n = to - from + 1, .n_documents = doc1 - doc0, .end_id = end_id };
     c->ids = mem_alloc("training tokens", c->n * sizeof *c->ids);
-    if (!c->ids) return COE_E_NOMEM;
+    c->parts = mem_alloc("training tokens", r->file.n * sizeof *c->parts);
+    if (!c->ids || !c->parts) return COE_E_NOMEM;
     memcpy(c->ids, r->stream.at + from, (to - from) * sizeof *c->ids);
     c->ids[c->n - 1] = end_id;
-    for (size_t d = doc0; d < doc1; d++) c->bytes += r->bytes.at[d];
+    for (size_t i = 0; i < r->file.n; i++) take_part(c, r, files, i, doc0, doc1);
+    c->parts[c->n_parts - 1].end = c->n;
     c->hash = XXH3_64bits(c->ids, c->n * sizeof *c->ids);
     return COE_OK;
 }
 
-coe_status corpus_read(struct corpus *train, struct corpus *valid, const struct tokenizer *t, const struct data_source *files, size_t n_files,
-                       int32_t hold_out)
+coe_status corpus_read(struct corpus *train, struct corpus *valid, const struct tokenizer *t,
+                       const struct data_source *files, size_t n_files, int32_t hold_out)
 {
     struct reading r = { 0 };
     coe_status s = COE_OK;
@@ -67,21 +88,41 @@ coe_status corpus_read(struct corpus *train, struct corpus *valid, const struct 
     struct progress bar = progress_start("tokenizing", 0);
     *train = (struct corpus){ 0 };
     if (end_id < 0) s = coe_fail(COE_E_INPUT, "the tokenizer has no end-of-text token");
-    for (size_t i = 0; i < n_files && !s; i++) s = read_file(&r, t, &files[i], end_id, &bar);
+    for (size_t i = 0; i < n_files && !s; i++) {
+        s = read_file(&r, t, &files[i], end_id, &bar);
+        if (!s && !VEC_PUSH(&r.file, r.first.n)) s = COE_E_NOMEM;
+    }
     progress_end(&bar);
     if (!s && r.first.n <= (size_t)hold_out)
-        s = coe_fail(COE_E_INPUT, "%s: %zu documents in the training files, %d of them to be held out", files[0].path, r.first.n, hold_out);
-    if (!s) s = take(train, &r, 0, r.first.n - (size_t)hold_out, end_id);
-    if (!s && hold_out) s = take(valid, &r, r.first.n - (size_t)hold_out, r.first.n, end_id);
+        s = coe_fail(COE_E_INPUT, "%s: %zu documents in the training files, %d of them to be held out", files[0].path,
+                     r.first.n, hold_out);
+    const size_t n_kept = r.first.n - (size_t)hold_out;
+    if (!s) s = take(train, &r, files, 0, n_kept, end_id);
+    if (!s && hold_out) s = take(valid, &r, files, n_kept, r.first.n, end_id);
     VEC_FREE(&r.stream);
     VEC_FREE(&r.first);
     VEC_FREE(&r.bytes);
+    VEC_FREE(&r.file);
     return s;
+}
+
+coe_status corpus_random(struct corpus *c, uint64_t seed, int32_t vocab, size_t n)
+{
+    *c = (struct corpus){ .n = n, .bytes = n, .n_documents = 1, .n_parts = 1 };
+    c->ids = mem_alloc("training tokens", n * sizeof *c->ids);
+    c->parts = mem_alloc("training tokens", sizeof *c->parts);
+    if (!c->ids || !c->parts) return COE_E_NOMEM;
+    const uint64_t stream = rng_stream(RNG_TEST, 0);
+    for (size_t i = 0; i < n; i++) c->ids[i] = (int32_t)(rng_at(seed, stream, i) % (uint64_t)vocab);
+    c->parts[0] = (struct corpus_part){ .label = "random", .end = n, .bytes = n };
+    c->end_id = -1;
+    return COE_OK;
 }
 
 void corpus_free(struct corpus *c)
 {
     mem_free(c->ids);
+    mem_free(c->parts);
     *c = (struct corpus){ 0 };
 }
 
@@ -92,8 +133,8 @@ int64_t corpus_rows(const struct corpus *c, int32_t sequence)
     return usable < sequence ? 0 : usable / sequence;
 }
 
-/* A permutation of 0 … n-1 without a table: a four-round Feistel network over the next even number of bits, walked until the
- * value falls below n. */
+/* A permutation of 0 … n-1 without a table: a four-round Feistel network over the next even number of bits, walked
+ * until the value falls below n. */
 static uint64_t permute(uint64_t i, uint64_t n, uint64_t seed, uint64_t pass)
 {
     int half = 1;
@@ -122,17 +163,20 @@ static void cut(const struct corpus *c, size_t at, int32_t n, int32_t *input, in
     }
 }
 
-coe_status corpus_row(struct corpus *c, uint64_t seed, int64_t index, int32_t sequence, int32_t *input, int32_t *target, int64_t *start)
+coe_status corpus_row(struct corpus *c, uint64_t seed, int64_t index, int32_t sequence, int32_t *input, int32_t *target,
+                      int64_t *start)
 {
     const int64_t rows = corpus_rows(c, sequence);
     if (!rows) return coe_fail(COE_E_INPUT, "the training text has %zu tokens, too few for rows of %d", c->n, sequence);
     const uint64_t pass = (uint64_t)(index / rows), i = (uint64_t)(index % rows);
     const uint64_t offset = rng_at(seed, rng_stream(RNG_DATA, 0xFFFFFFFFu), pass) % (uint64_t)sequence;
-    cut(c, (size_t)(offset + permute(i, (uint64_t)rows, seed, pass) * (uint64_t)sequence), sequence, input, target, start);
+    cut(c, (size_t)(offset + permute(i, (uint64_t)rows, seed, pass) * (uint64_t)sequence), sequence, input, target,
+        start);
     return COE_OK;
 }
 
-int32_t corpus_window(const struct corpus *c, int64_t i, int32_t sequence, int32_t *input, int32_t *target, int64_t *start)
+int32_t corpus_window(const struct corpus *c, int64_t i, int32_t sequence, int32_t *input, int32_t *target,
+                      int64_t *start)
 {
     const int64_t at = i * sequence, left = (int64_t)c->n - 1 - at;
     if (left <= 0) return 0;

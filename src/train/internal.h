@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 
+#include "base/log.h"
 #include "train/train.h"
 
 struct trainer {
@@ -16,19 +17,25 @@ struct trainer {
     char *moments; /* m and v of all parameters */
     int64_t step;  /* optimiser steps done */
     int64_t tokens;
-    double seconds; /* of training, over all sittings */
+    double seconds;                 /* of training, over all sittings */
+    double loss;                    /* of the last step; NAN before the first */
+    struct validation valid_result; /* the last one; n_tokens 0 before */
+    struct label_loss *labels;      /* [valid.n_parts] for it */
     struct arena arena;
     /* buffers of a micro-batch */
     int32_t *input, *target, *off;
     int64_t *start, *pos0;
     struct route_record **records;
     int32_t n_records;
-    uint64_t *counts;     /* [n_records, max_experts] of the step so far */
+    uint64_t *counts; /* [n_records, max_experts] of the step so far */
     int32_t max_experts;
     FILE *log;
+    struct progress bar; /* on a terminal, instead of lines */
+    int64_t bar_from;    /* steps done when it began */
 };
 
-/* state.c — one file, OUTPUT/state.safetensors: parameters, moments, and in its metadata step, data hash, recipe hash. */
+/* state.c — one file, OUTPUT/state.safetensors: parameters, moments, and in its metadata step, data hash, recipe hash.
+ */
 coe_status state_save(struct trainer *t);
 bool state_exists(const struct trainer *t);
 coe_status state_load(struct trainer *t);
@@ -38,7 +45,7 @@ coe_status state_write_model(const struct trainer *t);
 /* monitor.c — OUTPUT/log.jsonl and the progress line. */
 coe_status monitor_open(struct trainer *t);
 coe_status monitor_step(struct trainer *t, const struct step_report *s);
-coe_status monitor_valid(struct trainer *t, double nats, double bits_per_byte, bool whole);
+coe_status monitor_valid(struct trainer *t, const struct validation *v);
 void monitor_close(struct trainer *t);
 
 #endif

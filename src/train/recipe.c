@@ -4,12 +4,15 @@
 #include "base/file.h"
 #include "train/train.h"
 
+#define RECIPE_BYTES (1 << 20) /* no recipe is longer */
+
 /* "label=path" → { label, path }, so that the document owns both strings */
 static coe_status split_label(json_t **v, const char *where)
 {
     const char *text = json_string_value(*v), *eq = strchr(text, '=');
     const bool labelled = eq && !memchr(text, '/', (size_t)(eq - text));
-    json_t *o = labelled ? json_pack("{s:s#, s:s}", "label", text, (int)(eq - text), "path", eq + 1) : json_pack("{s:s}", "path", text);
+    json_t *o = labelled ? json_pack("{s:s#, s:s}", "label", text, (int)(eq - text), "path", eq + 1)
+                         : json_pack("{s:s}", "path", text);
     if (!o) return coe_fail(COE_E_NOMEM, "%s", where);
     *v = o;
     return COE_OK;
@@ -64,7 +67,8 @@ static coe_status read_data(struct recipe *r, const char *where)
     COE_TRY(read_sources(r, d, "train", &r->train, &r->n_train));
     COE_TRY(read_sources(r, d, "valid", &r->valid, &r->n_valid));
     if (!r->n_train) return coe_fail(COE_E_INPUT, "%s: data.train names no file", where);
-    if (r->n_valid && r->hold_out_last) return coe_fail(COE_E_INPUT, "%s: data.valid and data.hold_out_last exclude each other", where);
+    if (r->n_valid && r->hold_out_last)
+        return coe_fail(COE_E_INPUT, "%s: data.valid and data.hold_out_last exclude each other", where);
     return COE_OK;
 }
 
@@ -79,7 +83,8 @@ static coe_status read_model(struct recipe *r, const char *where)
     COE_TRY(json_get_str(m, "init", &r->init, place));
     COE_TRY(json_get_num(m, "init_std", &r->init_std, place));
     r->config = json_object_get(m, "config");
-    if (!r->config == !r->init) return coe_fail(COE_E_INPUT, "%s: needs either config (a fresh model) or init (a directory)", place);
+    if (!r->config == !r->init)
+        return coe_fail(COE_E_INPUT, "%s: needs either config (a fresh model) or init (a directory)", place);
     if (!(r->init_std > 0 && r->init_std < 10)) return coe_fail(COE_E_INPUT, "%s: init_std %g", place, r->init_std);
     return COE_OK;
 }
@@ -96,25 +101,42 @@ static coe_status named(const json_t *o, const char *key, const char *const *nam
     return text ? coe_fail(COE_E_INPUT, "%s: %s '%s' is unknown", where, key, text) : COE_OK;
 }
 
+#define MAX_TOKENS (1 << 24) /* of one forward pass: indices of its activations stay below 2^31 rows */
+
 static coe_status check_numbers(const struct recipe *r, const char *where)
 {
     const struct {
         const char *key;
         double value, lo, hi;
-    } ranges[] = { { "lr", r->lr, 0, 10 }, { "min_lr", r->min_lr, 0, 10 }, { "beta1", r->beta1, 0, 0.999999 }, { "beta2", r->beta2, 0, 0.9999999 },
-                   { "eps", r->eps, 0, 1 }, { "weight_decay", r->weight_decay, 0, 10 }, { "clip", r->clip, 0, 1e9 },
-                   { "dropout", r->dropout, 0, 0.95 }, { "z_loss", r->z_loss, 0, 10 } };
+    } ranges[] = { { "lr", r->lr, 0, 10 },
+                   { "min_lr", r->min_lr, 0, r->lr },
+                   { "beta1", r->beta1, 0, 0.999999 },
+                   { "beta2", r->beta2, 0, 0.9999999 },
+                   { "eps", r->eps, 0, 1 },
+                   { "weight_decay", r->weight_decay, 0, 10 },
+                   { "clip", r->clip, 0, 1e9 },
+                   { "dropout", r->dropout, 0, 0.95 },
+                   { "z_loss", r->z_loss, 0, 10 } };
     for (size_t i = 0; i < COE_COUNT(ranges); i++)
         if (!(ranges[i].value >= ranges[i].lo && ranges[i].value <= ranges[i].hi))
-            return coe_fail(COE_E_INPUT, "%s: %s is %g, outside %g … %g", where, ranges[i].key, ranges[i].value, ranges[i].lo, ranges[i].hi);
-    if (r->batch % r->micro_batch) return coe_fail(COE_E_INPUT, "%s: batch %d is not a multiple of micro_batch %d", where, r->batch, r->micro_batch);
+            return coe_fail(COE_E_INPUT, "%s: %s is %g, outside %g … %g", where, ranges[i].key, ranges[i].value,
+                            ranges[i].lo, ranges[i].hi);
+    if (r->batch % r->micro_batch)
+        return coe_fail(COE_E_INPUT, "%s: batch %d is not a multiple of micro_batch %d", where, r->batch,
+                        r->micro_batch);
+    if ((int64_t)r->micro_batch * r->sequence > MAX_TOKENS)
+        return coe_fail(COE_E_INPUT, "%s: micro_batch %d times sequence %d is more than %d tokens", where,
+                        r->micro_batch, r->sequence, MAX_TOKENS);
     return COE_OK;
 }
 
 static coe_status read_train(struct recipe *r, const char *where)
 {
-    static const char *const keys[] = { "steps", "batch", "micro_batch", "lr", "min_lr", "warmup", "schedule", "beta1", "beta2", "eps", "weight_decay",
-                                        "clip", "dropout", "z_loss", "seed", "eval_every", "eval_tokens", "save_every", "log_every", "dtype", NULL };
+    static const char *const keys[] = {
+        "steps", "batch",      "micro_batch", "lr",           "min_lr",    "warmup",  "schedule",
+        "beta1", "beta2",      "eps",         "weight_decay", "clip",      "dropout", "z_loss",
+        "seed",  "eval_every", "eval_tokens", "save_every",   "log_every", "dtype",   NULL
+    };
     const json_t *t = json_object_get(r->doc, "train");
     char place[700];
     snprintf(place, sizeof place, "%s: train", where);
@@ -123,14 +145,22 @@ static coe_status read_train(struct recipe *r, const char *where)
     const struct {
         const char *key;
         int64_t *to, lo;
-    } wholes[] = { { "steps", &r->steps, 1 }, { "warmup", &r->warmup, 0 }, { "eval_every", &r->eval_every, 0 },
-                   { "eval_tokens", &r->eval_tokens, 0 }, { "save_every", &r->save_every, 0 }, { "log_every", &r->log_every, 1 } };
-    for (size_t i = 0; i < COE_COUNT(wholes); i++) COE_TRY(json_get_int(t, wholes[i].key, wholes[i].lo, (int64_t)1 << 50, wholes[i].to, place));
+    } wholes[] = { { "steps", &r->steps, 1 },           { "warmup", &r->warmup, 0 },
+                   { "eval_every", &r->eval_every, 0 }, { "eval_tokens", &r->eval_tokens, 0 },
+                   { "save_every", &r->save_every, 0 }, { "log_every", &r->log_every, 1 } };
+    for (size_t i = 0; i < COE_COUNT(wholes); i++)
+        COE_TRY(json_get_int(t, wholes[i].key, wholes[i].lo, (int64_t)1 << 50, wholes[i].to, place));
     const struct {
         const char *key;
         double *to;
-    } reals[] = { { "lr", &r->lr }, { "beta1", &r->beta1 }, { "beta2", &r->beta2 }, { "eps", &r->eps }, { "weight_decay", &r->weight_decay },
-                  { "clip", &r->clip }, { "dropout", &r->dropout }, { "z_loss", &r->z_loss } };
+    } reals[] = { { "lr", &r->lr },
+                  { "beta1", &r->beta1 },
+                  { "beta2", &r->beta2 },
+                  { "eps", &r->eps },
+                  { "weight_decay", &r->weight_decay },
+                  { "clip", &r->clip },
+                  { "dropout", &r->dropout },
+                  { "z_loss", &r->z_loss } };
     for (size_t i = 0; i < COE_COUNT(reals); i++) COE_TRY(json_get_num(t, reals[i].key, reals[i].to, place));
     r->min_lr = r->lr / 10;
     COE_TRY(json_get_num(t, "min_lr", &r->min_lr, place));
@@ -140,7 +170,8 @@ static coe_status read_train(struct recipe *r, const char *where)
     int64_t seed = 0;
     COE_TRY(json_get_int(t, "seed", 0, INT64_MAX, &seed, place));
     r->seed = (uint64_t)seed;
-    static const char *const schedules[] = { "cosine", "constant", "linear" }, *const types[] = { "f32", "bf16", "f16" };
+    static const char *const schedules[] = { "cosine", "constant", "linear" }, *const types[] = { "f32", "bf16",
+                                                                                                  "f16" };
     static const enum dtype dtypes[] = { DT_F32, DT_BF16, DT_F16 };
     int schedule = SCHEDULE_COSINE, type = 1;
     COE_TRY(named(t, "schedule", schedules, 3, &schedule, place));
@@ -168,21 +199,37 @@ static void set_defaults(struct recipe *r)
     r->save_every = 200;
 }
 
-coe_status recipe_read(struct recipe *r, const char *path)
+/* r->doc → everything else */
+static coe_status from_document(struct recipe *r)
 {
     static const char *const keys[] = { "model", "tokenizer", "data", "train", "output", "about", NULL };
+    COE_TRY(json_only_keys(r->doc, keys, r->path));
+    COE_TRY(json_need_str(r->doc, "output", &r->output, r->path));
+    COE_TRY(read_model(r, r->path));
+    COE_TRY(json_get_str(r->doc, "tokenizer", &r->tokenizer, r->path));
+    if (!r->tokenizer) r->tokenizer = r->init;
+    if (!r->tokenizer) return coe_fail(COE_E_INPUT, "%s: tokenizer is missing", r->path);
+    COE_TRY(read_data(r, r->path));
+    return read_train(r, r->path);
+}
+
+coe_status recipe_read_text(struct recipe *r, const char *text, size_t n, const char *path)
+{
     *r = (struct recipe){ .path = path };
     set_defaults(r);
-    coe_status s = yaml_read_file(&r->doc, path);
-    if (!s) s = json_only_keys(r->doc, keys, path);
-    if (!s) s = json_need_str(r->doc, "output", &r->output, path);
-    if (!s) s = read_model(r, path);
-    if (!s) s = json_get_str(r->doc, "tokenizer", &r->tokenizer, path);
-    if (!s && !r->tokenizer && !r->init) s = coe_fail(COE_E_INPUT, "%s: tokenizer is missing", path);
-    if (!s && !r->tokenizer) r->tokenizer = r->init;
-    if (!s) s = read_data(r, path);
-    if (!s) s = read_train(r, path);
+    coe_status s = yaml_read_text(&r->doc, text, n, path);
+    if (!s) s = from_document(r);
     if (s) recipe_free(r);
+    return s;
+}
+
+coe_status recipe_read(struct recipe *r, const char *path)
+{
+    struct str text = { 0 };
+    *r = (struct recipe){ 0 };
+    coe_status s = file_read(&text, path, RECIPE_BYTES);
+    if (!s) s = recipe_read_text(r, text.at ? text.at : "", text.n, path);
+    str_free(&text);
     return s;
 }
 

@@ -1,4 +1,8 @@
-/* state.c — a run on disk: OUTPUT/state.safetensors (parameters, moments, position) and OUTPUT/model. Both appear by rename. */
+/* state.c — a run on disk: OUTPUT/state.safetensors (parameters, moments, position) and OUTPUT/model. Both appear by
+ * rename. */
+#include <ctype.h>
+#include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
 
@@ -15,19 +19,36 @@ bool state_exists(const struct trainer *t)
     return there;
 }
 
-/* What must not change between sittings: everything in the recipe but how long and how often. */
-static uint64_t recipe_hash(const struct trainer *t)
+/* What must not change between sittings: everything in the recipe but how often it reports and what it writes. */
+static coe_status recipe_hash(const struct trainer *t, uint64_t *out)
 {
-    json_t *doc = json_deep_copy(t->r->doc);
-    static const char *const free_to_change[] = { "eval_every", "eval_tokens", "save_every", "log_every", "dtype", "micro_batch" };
-    for (size_t i = 0; i < COE_COUNT(free_to_change); i++) json_object_del(json_object_get(doc, "train"), free_to_change[i]);
+    static const char *const free_to_change[] = { "eval_every", "eval_tokens", "save_every",
+                                                  "log_every",  "dtype",       "micro_batch" };
+    const struct recipe *r = t->r;
+    struct str text = { 0 };
+    json_t *doc = json_deep_copy(r->doc), *train = json_object_get(doc, "train");
+    for (size_t i = 0; i < COE_COUNT(free_to_change); i++) json_object_del(train, free_to_change[i]);
     json_object_del(doc, "output");
     json_object_del(doc, "about");
-    char *text = json_dumps(doc, JSON_COMPACT | JSON_SORT_KEYS);
-    const uint64_t hash = text ? XXH3_64bits(text, strlen(text)) ^ (uint64_t)t->r->micro_batch ^ t->r->seed << 32 ^ (uint64_t)t->r->steps << 8 : 0;
-    free(text);
+    coe_status s = doc ? json_add_text(&text, doc, JSON_COMPACT | JSON_SORT_KEYS) : COE_E_NOMEM;
+    /* as they count, wherever they were given: rows of a forward pass change the rounding of sums over them */
+    if (!s) *out = XXH3_64bits(text.at, text.n) ^ (uint64_t)r->micro_batch ^ r->seed << 32 ^ (uint64_t)r->steps << 8;
+    str_free(&text);
     json_decref(doc);
-    return hash;
+    return s;
+}
+
+/* Of all parameters and moments: a page that the disk lost is noticed. */
+static uint64_t checksum(const struct trainer *t)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < t->model->n_params; i++) {
+        const struct optim_param *p = &t->params[i];
+        const float *const data[] = { p->w->master, p->m, p->v };
+        for (size_t k = 0; k < COE_COUNT(data); k++)
+            sum = XXH3_64bits_withSeed(data[k], (size_t)weight_count(p->w) * sizeof(float), sum);
+    }
+    return sum;
 }
 
 static void add_item(struct ckpt_item *out, struct trainer *t, const char *prefix, size_t i, const float *data)
@@ -35,7 +56,8 @@ static void add_item(struct ckpt_item *out, struct trainer *t, const char *prefi
     const struct weight *w = t->params[i].w;
     char name[300];
     snprintf(name, sizeof name, "%s%s", prefix, w->name);
-    *out = (struct ckpt_item){ .t = { .name = arena_strdup(&t->arena, name), .type = DT_F32, .n_dims = 2, .data = data } };
+    *out =
+        (struct ckpt_item){ .t = { .name = arena_strdup(&t->arena, name), .type = DT_F32, .n_dims = 2, .data = data } };
     out->t.dim[0] = w->rows;
     out->t.dim[1] = w->cols;
 }
@@ -43,13 +65,17 @@ static void add_item(struct ckpt_item *out, struct trainer *t, const char *prefi
 coe_status state_save(struct trainer *t)
 {
     const size_t n = t->model->n_params;
-    char numbers[5][32];
-    snprintf(numbers[0], 32, "%lld", (long long)t->step);
-    snprintf(numbers[1], 32, "%lld", (long long)t->tokens);
-    snprintf(numbers[2], 32, "%.3f", t->seconds);
-    snprintf(numbers[3], 32, "%016llx", (unsigned long long)recipe_hash(t));
-    snprintf(numbers[4], 32, "%016llx", (unsigned long long)t->train.hash);
-    const char *const metadata[][2] = { { "step", numbers[0] }, { "tokens", numbers[1] }, { "seconds", numbers[2] }, { "recipe", numbers[3] }, { "data", numbers[4] } };
+    uint64_t recipe = 0;
+    COE_TRY(recipe_hash(t, &recipe));
+    char text[6][32];
+    snprintf(text[0], sizeof text[0], "%lld", (long long)t->step);
+    snprintf(text[1], sizeof text[1], "%lld", (long long)t->tokens);
+    snprintf(text[2], sizeof text[2], "%.3f", t->seconds);
+    snprintf(text[3], sizeof text[3], "%016llx", (unsigned long long)recipe);
+    snprintf(text[4], sizeof text[4], "%016llx", (unsigned long long)t->train.hash);
+    snprintf(text[5], sizeof text[5], "%016llx", (unsigned long long)checksum(t));
+    const char *const metadata[][2] = { { "step", text[0] },   { "tokens", text[1] }, { "seconds", text[2] },
+                                        { "recipe", text[3] }, { "data", text[4] },   { "sum", text[5] } };
     arena_rewind(&t->arena, (struct arena_mark){ 0 });
     struct ckpt_item *items = arena_push(&t->arena, 3 * n * sizeof *items);
     char *path = in_output(t, "state.safetensors");
@@ -73,23 +99,57 @@ static coe_status load_one(const struct trainer *t, const struct ckpt *c, const 
     const struct tensor *x = ckpt_find(c, name);
     if (!x) return coe_fail(COE_E_INPUT, "%s: tensor %s is missing", ckpt_path(c), name);
     if (x->type != DT_F32 || tensor_count(x) != weight_count(w))
-        return coe_fail(COE_E_INPUT, "%s: tensor %s does not have the shape of this recipe's model", ckpt_path(c), name);
+        return coe_fail(COE_E_INPUT, "%s: tensor %s does not have the shape of this recipe's model", ckpt_path(c),
+                        name);
     memcpy(to, x->data, (size_t)weight_count(w) * sizeof(float));
+    return COE_OK;
+}
+
+/* A whole number of the metadata, which are all strings. */
+static coe_status number(const json_t *meta, const char *key, int base, uint64_t *out, const char *path)
+{
+    const char *text = NULL;
+    char *end = NULL;
+    COE_TRY(json_need_str(meta, key, &text, path));
+    errno = 0;
+    *out = strtoull(text, &end, base);
+    if (errno || end == text || *end || !isxdigit((unsigned char)*text) || *out > (base == 10 ? INT64_MAX : UINT64_MAX))
+        return coe_fail(COE_E_INPUT, "%s: %s is '%.40s', expected a number", path, key, text);
     return COE_OK;
 }
 
 /* Where the run stood; refuses a state of another recipe or other data. */
 static coe_status load_position(struct trainer *t, const json_t *meta, const char *path)
 {
-    const char *text[5] = { NULL };
-    static const char *const keys[] = { "step", "tokens", "seconds", "recipe", "data" };
-    for (size_t i = 0; i < COE_COUNT(keys); i++) COE_TRY(json_need_str(meta, keys[i], &text[i], path));
-    if (strtoull(text[3], NULL, 16) != recipe_hash(t))
-        return coe_fail(COE_E_USAGE, "%s was saved by a different recipe, seed or number of steps; --restart begins again", path);
-    if (strtoull(text[4], NULL, 16) != t->train.hash) return coe_fail(COE_E_USAGE, "%s was saved on other training text; --restart begins again", path);
-    COE_TRY(parse_int(text[0], "step", 0, INT64_MAX, &t->step));
-    COE_TRY(parse_int(text[1], "tokens", 0, INT64_MAX, &t->tokens));
-    return parse_double(text[2], "seconds", &t->seconds);
+    uint64_t step, tokens, recipe, data, own = 0;
+    const char *seconds = NULL;
+    COE_TRY(number(meta, "step", 10, &step, path));
+    COE_TRY(number(meta, "tokens", 10, &tokens, path));
+    COE_TRY(number(meta, "recipe", 16, &recipe, path));
+    COE_TRY(number(meta, "data", 16, &data, path));
+    COE_TRY(json_need_str(meta, "seconds", &seconds, path));
+    COE_TRY(recipe_hash(t, &own));
+    if (recipe != own)
+        return coe_fail(COE_E_USAGE,
+                        "%s was saved by a different recipe, seed or number of steps; --restart begins again", path);
+    if (data != t->train.hash)
+        return coe_fail(COE_E_USAGE, "%s was saved on other training text; --restart begins again", path);
+    t->step = (int64_t)step;
+    t->tokens = (int64_t)tokens;
+    t->seconds = strtod(seconds, NULL);
+    if (!(t->seconds >= 0 && t->seconds < 1e12))
+        return coe_fail(COE_E_INPUT, "%s: seconds is '%.40s', expected a number", path, seconds);
+    return COE_OK;
+}
+
+static coe_status check_sum(const struct trainer *t, const json_t *meta, const char *path)
+{
+    uint64_t sum;
+    if (!json_object_get(meta, "sum")) return COE_OK;
+    COE_TRY(number(meta, "sum", 16, &sum, path));
+    if (sum != checksum(t))
+        return coe_fail(COE_E_INPUT, "%s: the values do not have the checksum they were saved with", path);
+    return COE_OK;
 }
 
 coe_status state_load(struct trainer *t)
@@ -105,6 +165,7 @@ coe_status state_load(struct trainer *t)
         if (!s) s = load_one(t, c, "adam.m.", i, t->params[i].m);
         if (!s) s = load_one(t, c, "adam.v.", i, t->params[i].v);
     }
+    if (!s) s = check_sum(t, meta, path);
     if (c) ckpt_close(c);
     json_decref(meta);
     mem_free(path);

@@ -1,14 +1,14 @@
 /* train.h — training: from a recipe to a Hugging Face directory.
  *
- * Enters here: recipes, data, schedules, the training loop, its saved state. Knows models and text; not traces or plans.
- * Reading order: train.h, recipe.c, data.c, schedule.c, trainer.c, state.c, monitor.c.
+ * Enters here: recipes, data, schedules, the training loop, its saved state. Knows models and text; not traces or
+ * plans. Reading order: train.h, recipe.c, data.c, schedule.c, trainer.c, step.c, validate.c, state.c, monitor.c.
  *
- * Everything random is a function of (seed, step, index): a resumed run has the bits of an uninterrupted one, and so has a run
- * with another number of threads.
+ * Everything random is a function of (seed, step, index): a resumed run has the bits of an uninterrupted one, and so
+ * has a run with another number of threads.
  *
  *     struct recipe r; struct trainer *t;
  *     COE_TRY(recipe_read(&r, "recipes/tales.yaml"));
- *     COE_TRY(trainer_open(&t, &r, RESUME_IF_SAVED));
+ *     COE_TRY(trainer_open(&t, &r, RESUME_YES));
  *     s = trainer_run(t);            until r.steps, or until coe_interrupted(): then saved, resumable
  *     trainer_close(t); recipe_free(&r); */
 #ifndef COE_TRAIN_H
@@ -43,34 +43,51 @@ struct recipe {
     enum schedule_kind schedule;
     uint64_t seed;
     int64_t eval_every, eval_tokens, save_every, log_every; /* eval_tokens 0: the whole validation text */
-    enum dtype dtype;      /* of the model that is written */
+    enum dtype dtype;                                       /* of the model that is written */
 };
-/* COE_E_INPUT with file and key for anything unknown or out of range. */
+/* COE_E_INPUT with file and key for anything unknown or out of range. `path` is borrowed. */
 coe_status recipe_read(struct recipe *r, const char *path);
+/* The same from memory; `path` is for messages. */
+coe_status recipe_read_text(struct recipe *r, const char *text, size_t n, const char *path);
 void recipe_free(struct recipe *r);
 
 /* ---- data.c: tokens of the corpus, packed into rows ---- */
 
-struct corpus {
-    int32_t *ids;      /* the stream: an end token, then a document, and so on, and a last end token */
-    size_t n;
-    uint64_t bytes;    /* of text */
-    size_t n_documents;
-    int32_t end_id;
-    uint64_t hash;     /* of the stream, so that a run is not resumed on other data */
+/* What one file gave; the parts follow one another in the stream. */
+struct corpus_part {
+    const char *label;   /* borrowed from the data_source */
+    int32_t first_alike; /* index of the first part with this label */
+    size_t end;          /* index behind its tokens */
+    uint64_t bytes;      /* of text */
 };
-/* Tokenizes all files; the last `hold_out` documents go to `valid` (which may then be NULL only if hold_out is 0). Shows
- * progress. */
-coe_status corpus_read(struct corpus *train, struct corpus *valid, const struct tokenizer *t, const struct data_source *files, size_t n_files,
-                       int32_t hold_out);
+struct corpus {
+    int32_t *ids; /* the stream: an end token, then a document, and so on, and a last end token */
+    size_t n;
+    uint64_t bytes; /* of text */
+    size_t n_documents;
+    struct corpus_part *parts;
+    size_t n_parts;
+    int32_t end_id;
+    uint64_t hash; /* of the stream, so that a run is not resumed on other data */
+};
+/* Tokenizes all files; the last `hold_out` documents go to `valid` (which may then be NULL only if hold_out is 0).
+ * Shows progress. COE_E_INPUT for files without a document or with none left to train on; then too both want
+ * corpus_free. */
+coe_status corpus_read(struct corpus *train, struct corpus *valid, const struct tokenizer *t,
+                       const struct data_source *files, size_t n_files, int32_t hold_out);
+/* n ids without meaning, for benchmarks; none of them ends a document. */
+coe_status corpus_random(struct corpus *c, uint64_t seed, int32_t vocab, size_t n);
 void corpus_free(struct corpus *c);
 /* Rows of one pass over the corpus. */
 int64_t corpus_rows(const struct corpus *c, int32_t sequence);
-/* Row number `index` of the run (any index ≥ 0; passes follow one another, each in its own order and with its own offset):
- * inputs [sequence], targets [sequence]; start [sequence] = first position each token may attend to, when wanted. */
-coe_status corpus_row(struct corpus *c, uint64_t seed, int64_t index, int32_t sequence, int32_t *input, int32_t *target, int64_t *start);
+/* Row number `index` of the run (any index ≥ 0; passes follow one another, each in its own order and with its own
+ * offset): inputs [sequence], targets [sequence]; start [sequence] = first position each token may attend to, when
+ * wanted. */
+coe_status corpus_row(struct corpus *c, uint64_t seed, int64_t index, int32_t sequence, int32_t *input, int32_t *target,
+                      int64_t *start);
 /* Window number i in order, without shuffling; returns how many tokens it holds (0 behind the end). */
-int32_t corpus_window(const struct corpus *c, int64_t i, int32_t sequence, int32_t *input, int32_t *target, int64_t *start);
+int32_t corpus_window(const struct corpus *c, int64_t i, int32_t sequence, int32_t *input, int32_t *target,
+                      int64_t *start);
 
 /* ---- schedule.c ---- */
 /* Learning rate of step (from 0): linear warm-up, then the schedule down to min_lr at the last step. */
@@ -80,20 +97,45 @@ double schedule_lr(const struct recipe *r, int64_t step);
 
 struct trainer;
 enum resume_mode { RESUME_REFUSE, RESUME_YES, RESUME_RESTART }; /* what to do when the output holds a saved run */
+/* The recipe is borrowed. COE_E_USAGE when the output holds a run that `mode` does not allow for, or one of another
+ * recipe; COE_E_INPUT for damaged files, each by name. */
 coe_status trainer_open(struct trainer **out, const struct recipe *r, enum resume_mode mode);
+/* On random ids, without tokenizer and output: for trainer_step alone. The recipe's model.config must have a
+ * vocab_size. */
+coe_status trainer_open_random(struct trainer **out, const struct recipe *r);
+/* Until r.steps or an interruption; then everything is saved. COE_E_FAILED, message with the command that continues,
+ * when interrupted before the end. */
 coe_status trainer_run(struct trainer *t);
 void trainer_close(struct trainer *t);
+struct coe_model *trainer_model(struct trainer *t);
+/* What the run has come to, for --json; a new reference, NULL when memory is out. */
+json_t *trainer_report(const struct trainer *t);
 
 /* One optimiser step on the next batch; what it measured. */
 struct step_report {
-    int64_t step;         /* 1 after the first */
+    int64_t step; /* 1 after the first */
     double loss, aux, grad_norm, lr, seconds;
     int64_t tokens;
     struct load_stats load; /* worst layer of the step: largest CV, MaxVio, dead experts summed over layers */
 };
 coe_status trainer_step(struct trainer *t, struct step_report *out);
-/* Cross-entropy in nats per token and bits per byte on the validation text; n_tokens 0: all of it. */
-coe_status trainer_validate(struct trainer *t, int64_t n_tokens, double *nats, double *bits_per_byte);
-struct coe_model *trainer_model(struct trainer *t);
+
+/* ---- validate.c ---- */
+
+/* Cross-entropy of one label's targets. Bits per byte count the label's tokens against its bytes of text. */
+struct label_loss {
+    const char *label;
+    double nats, bits_per_byte; /* per token; NAN when none was looked at */
+    int64_t n_tokens;
+};
+struct validation {
+    double nats, bits_per_byte;
+    int64_t n_tokens;
+    bool whole;
+    struct label_loss *label; /* [n_labels], in the trainer */
+    size_t n_labels;
+};
+/* On about n_tokens of the validation text, in rows spread evenly over it; 0: on all of it. */
+coe_status trainer_validate(struct trainer *t, int64_t n_tokens, struct validation *out);
 
 #endif

@@ -1,0 +1,130 @@
+/* step.c — one optimiser step.
+ *
+ * For each micro-batch forward, losses, backward (gradients add up); then clipping, AdamW, the bias controller. The
+ * loss is the mean over all targets of the step, auxiliary losses the mean over its micro-batches. */
+#include <math.h>
+#include <string.h>
+
+#include "train/internal.h"
+
+static coe_status fill_batch(struct trainer *t, int64_t first_row)
+{
+    const int32_t n = t->r->sequence;
+    t->off[0] = 0;
+    for (int32_t i = 0; i < t->r->micro_batch; i++) {
+        COE_TRY(
+            corpus_row(&t->train, t->r->seed, first_row + i, n, t->input + i * n, t->target + i * n, t->start + i * n));
+        t->off[i + 1] = (i + 1) * n;
+    }
+    return COE_OK;
+}
+
+static void add_counts(struct trainer *t, int32_t n_records)
+{
+    for (int32_t i = 0; i < n_records; i++)
+        for (int32_t e = 0; e < t->records[i]->route.n_experts; e++)
+            t->counts[(int64_t)i * t->max_experts + e] += (uint64_t)route_count(&t->records[i]->route, e);
+}
+
+static coe_status micro_step(struct trainer *t, int32_t index, struct step_report *out)
+{
+    const struct recipe *r = t->r;
+    const int32_t n_micro = r->batch / r->micro_batch;
+    const int64_t n = (int64_t)r->micro_batch * r->sequence;
+    COE_TRY(fill_batch(t, t->step * r->batch + (int64_t)index * r->micro_batch));
+    arena_rewind(&t->arena, (struct arena_mark){ 0 });
+    struct tape tape = { 0 };
+    struct nn c = { .arena = &t->arena,
+                    .tape = &tape,
+                    .dropout = (float)r->dropout,
+                    .seed = r->seed,
+                    .step = (uint64_t)t->step,
+                    .dropout_index = (uint32_t)index << 10 };
+    const struct attn_batch batch = { r->micro_batch, t->off, t->pos0, r->boundaries ? t->start : NULL };
+    struct forward f = { .batch = &batch, .records = t->records, .max_records = t->n_records };
+    struct val *logits = model_forward(t->model, &c, t->input, n, &f);
+    double sum, aux;
+    int64_t count;
+    COE_TRY(nn_xent(&c, logits, t->target, 1.0 / (double)(n * n_micro), r->z_loss / n_micro, &sum, &count));
+    const struct loss_call losses = { .c = &c,
+                                      .records = t->records,
+                                      .n_records = f.n_records,
+                                      .batch = &batch,
+                                      .scale = 1.0 / n_micro,
+                                      .step_counts = index ? t->counts : NULL,
+                                      .step_stride = t->max_experts,
+                                      .step_tokens = (uint64_t)(index * n) };
+    COE_TRY(moe_losses(&losses, &aux, NULL));
+    COE_TRY(nn_backward(&c));
+    add_counts(t, f.n_records);
+    out->loss += sum / (double)(n * n_micro);
+    out->aux += aux / n_micro;
+    out->tokens += n;
+    return COE_OK;
+}
+
+static void update_biases(struct trainer *t)
+{
+    int32_t record = 0;
+    for (int32_t l = 0; l < t->model->spec.n_layers; l++) {
+        const struct layer_spec *s = &t->model->spec.layer[l];
+        if (!s->is_moe) continue;
+        for (int32_t i = 0; i < s->moe.chain.n_iterations; i++, record++) {
+            const struct weight *b = t->model->layer[l].moe.selection_bias[i];
+            if (b && s->moe.bias_update > 0)
+                moe_bias_update(b->master, t->counts + (int64_t)record * t->max_experts, s->moe.n_experts,
+                                s->moe.bias_update);
+        }
+    }
+}
+
+static void load_report(struct trainer *t, struct step_report *out)
+{
+    int32_t record = 0;
+    for (int32_t l = 0; l < t->model->spec.n_layers; l++) {
+        const struct layer_spec *s = &t->model->spec.layer[l];
+        for (int32_t i = 0; s->is_moe && i < s->moe.chain.n_iterations; i++, record++) {
+            const struct load_stats load =
+                load_statistics(t->counts + (int64_t)record * t->max_experts, s->moe.n_experts);
+            out->load.cv = COE_MAX(out->load.cv, load.cv);
+            out->load.max_vio = COE_MAX(out->load.max_vio, load.max_vio);
+            out->load.dead += load.dead;
+        }
+    }
+}
+
+coe_status trainer_step(struct trainer *t, struct step_report *out)
+{
+    const struct recipe *r = t->r;
+    const double began = coe_now();
+    *out = (struct step_report){ 0 };
+    model_zero_grad(t->model);
+    memset(t->counts, 0, (size_t)t->n_records * (size_t)t->max_experts * sizeof *t->counts);
+    for (int32_t i = 0; i < r->batch / r->micro_batch; i++) COE_TRY(micro_step(t, i, out));
+    out->grad_norm = optim_grad_norm(t->params, t->model->n_params);
+    if (!isfinite(out->loss) || !isfinite(out->grad_norm))
+        return coe_fail(COE_E_FAILED,
+                        "step %lld: loss %g, gradient norm %g; the last saved state is intact, try a lower lr",
+                        (long long)t->step + 1, out->loss, out->grad_norm);
+    out->lr = schedule_lr(r, t->step);
+    t->step++;
+    const struct adamw_args args = { .lr = (float)out->lr,
+                                     .beta1 = (float)r->beta1,
+                                     .beta2 = (float)r->beta2,
+                                     .eps = (float)r->eps,
+                                     .weight_decay = (float)r->weight_decay,
+                                     .correction1 = (float)(1 - pow(r->beta1, (double)t->step)),
+                                     .correction2 = (float)(1 - pow(r->beta2, (double)t->step)),
+                                     .grad_scale = r->clip > 0 && out->grad_norm > r->clip
+                                                       ? (float)(r->clip / out->grad_norm)
+                                                       : 1.0f };
+    optim_adamw(t->params, t->model->n_params, &args);
+    update_biases(t);
+    load_report(t, out);
+    out->step = t->step;
+    out->seconds = coe_now() - began;
+    t->tokens += out->tokens;
+    t->seconds += out->seconds;
+    t->loss = out->loss;
+    return COE_OK;
+}
