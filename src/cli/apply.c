@@ -9,6 +9,7 @@ static coe_status run(struct cli *c)
     const char *out = cli_str(c, "output", NULL);
     char before[32], after[32];
     if (!out) return coe_fail(COE_E_USAGE, "-o DIR is needed: where to write the model");
+    COE_TRY(cli_check_out_dir(out));
     coe_interrupt_install();
     coe_status s = plan_read(&p, cli_arg(c, 0));
     if (!s) s = model_open(&m, cli_arg(c, 1));

@@ -5,9 +5,9 @@
 #include "cli/cli.h"
 
 /* A thread that has no work left waits in a loop before it sleeps. libgomp's loop lasts many milliseconds, which is
- * what a parallel region then costs whenever another program wants the processor: 2000 small regions took 26 s instead of
- * 0.1 s on two busy cores. The runtime reads the variable before main, so the program starts itself again with a short
- * loop; where that fails it goes on as it is. */
+ * what a parallel region then costs whenever another program wants the processor: 2000 small regions took 26 s instead
+ * of 0.1 s on two busy cores. The runtime reads the variable before main, so the program starts itself again with a
+ * short loop; where that fails it goes on as it is. */
 static void wait_briefly(char **argv)
 {
     if (getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY")) return;
