@@ -52,6 +52,7 @@ static coe_status read_property(struct cpset *out, const char **at, const char *
         *at = name + 1;
     }
     coe_status s = cpset_property(out, name, n);
+    if (s == COE_E_INPUT) return coe_fail(s, "%s: pattern: %s", where, coe_error());
     return s || !negated ? s : cpset_invert(out);
 }
 

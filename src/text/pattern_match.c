@@ -55,11 +55,8 @@ static const unsigned char *match_fixed(const struct walk *w, const struct patte
     return at;
 }
 
-static bool line_ends(const struct walk *w, const unsigned char *at)
-{
-    if (at < w->end) return *at == '\n';
-    return at == w->text || at[-1] != '\n';
-}
+/* As in Ruby, every line has an end, and so has the text. */
+static bool line_ends(const struct walk *w, const unsigned char *at) { return at == w->end || *at == '\n'; }
 
 static const unsigned char *match_items(struct walk *w, const struct pattern_item *it, const struct pattern_item *end,
                                         const unsigned char *at);

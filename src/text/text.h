@@ -17,8 +17,10 @@ struct ids {
 
 /* `path`: a model directory (tokenizer.json, else tokenizer.model), one such file, or a .gguf file. */
 coe_status tokenizer_open(struct tokenizer **out, const char *path);
-/* From the bytes of such a file; `name` is for messages. Nothing is cached and no file beside it is read. */
-coe_status tokenizer_from_memory(struct tokenizer **out, const char *bytes, size_t n, const char *name);
+/* From the bytes of such a file; `config` is the document of its tokenizer_config.json or NULL, `name` is for messages.
+ * Nothing is cached and no other file is read. */
+coe_status tokenizer_from_memory(struct tokenizer **out, const char *bytes, size_t n, const json_t *config,
+                                 const char *name);
 void tokenizer_close(struct tokenizer *t);
 int32_t tokenizer_vocab_size(const struct tokenizer *t);
 /* xxh3 of the definition, 16 hex digits */

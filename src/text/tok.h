@@ -165,6 +165,8 @@ struct encoder {
 
 /* tok_beside.c: BOS and EOS as tokenizer_config.json and config.json beside `path` say */
 coe_status tok_read_config_beside(struct tokenizer *t, const char *path);
+/* The same from their documents, either of which may be NULL. */
+coe_status tok_take_config(struct tokenizer *t, const json_t *tokens, const json_t *model);
 /* tok_steps.c: the members of a tokenizer.json */
 coe_status tok_read_normalizer(struct tokenizer *t, const json_t *step, int depth);
 coe_status tok_read_pre_tokenizer(struct tokenizer *t, const json_t *step, int depth);

@@ -72,6 +72,16 @@ static coe_status add_ends(struct tokenizer *t, const json_t *config)
     return COE_OK;
 }
 
+coe_status tok_take_config(struct tokenizer *t, const json_t *tokens, const json_t *model)
+{
+    name_to_id(t, tokens, "bos_token", &t->bos);
+    name_to_id(t, tokens, "eos_token", &t->eos);
+    number_to_id(t, model, "bos_token_id", &t->bos);
+    number_to_id(t, model, "eos_token_id", &t->eos);
+    guess_eos(t);
+    return add_ends(t, tokens);
+}
+
 coe_status tok_read_config_beside(struct tokenizer *t, const char *path)
 {
     json_t *tokens = NULL, *model = NULL;
@@ -79,14 +89,7 @@ coe_status tok_read_config_beside(struct tokenizer *t, const char *path)
     if (n > 5 && !strcmp(path + n - 5, ".gguf")) return COE_OK; /* says everything itself */
     coe_status s = read_beside(&tokens, path, "tokenizer_config.json");
     if (!s) s = read_beside(&model, path, "config.json");
-    if (!s) {
-        name_to_id(t, tokens, "bos_token", &t->bos);
-        name_to_id(t, tokens, "eos_token", &t->eos);
-        number_to_id(t, model, "bos_token_id", &t->bos);
-        number_to_id(t, model, "eos_token_id", &t->eos);
-        guess_eos(t);
-        s = add_ends(t, tokens);
-    }
+    if (!s) s = tok_take_config(t, tokens, model);
     json_decref(tokens);
     json_decref(model);
     return s;

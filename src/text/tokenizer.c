@@ -149,7 +149,8 @@ static coe_status load(struct tokenizer *t, const char *bytes, size_t n, bool ca
     return s;
 }
 
-coe_status tokenizer_from_memory(struct tokenizer **out, const char *bytes, size_t n, const char *name)
+coe_status tokenizer_from_memory(struct tokenizer **out, const char *bytes, size_t n, const json_t *config,
+                                 const char *name)
 {
     *out = NULL;
     struct tokenizer *t = mem_zalloc("tokenizer", sizeof *t);
@@ -157,6 +158,7 @@ coe_status tokenizer_from_memory(struct tokenizer **out, const char *bytes, size
     coe_status s = COE_E_NOMEM;
     t->name = arena_strdup(&t->arena, name);
     if (t->name) s = load(t, bytes, n, false);
+    if (!s && (n < 4 || memcmp(bytes, "GGUF", 4))) s = tok_take_config(t, config, NULL);
     if (s) tokenizer_close(t);
     else *out = t;
     return s;
