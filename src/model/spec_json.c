@@ -48,6 +48,7 @@ static coe_status read_chain(struct chain_spec *c, const json_t *o, const char *
     static const char *const keys[] = { "iterations", "gate", "residual", "weight", NULL };
     static const char *const gates[] = { "independent", "shared" };
     if (!o) return COE_OK;
+    if (!json_is_object(o)) return coe_fail(COE_E_INPUT, "%s: chain is %s, expected an object", where, json_kind(o));
     COE_TRY(json_only_keys(o, keys, where));
     int gate = c->shared_gate, residual = c->residual, learned = c->learned_weight;
     static const char *const weights[] = { "one", "learned" };
@@ -140,6 +141,8 @@ static coe_status per_layer(struct spec *s, const json_t *o, const char *key, bo
 
 static coe_status dense_layers(struct spec *s, const json_t *list, const char *where)
 {
+    if (list && !json_is_array(list))
+        return coe_fail(COE_E_INPUT, "%s: dense_layers is %s, expected a list of layers", where, json_kind(list));
     for (size_t i = 0; list && i < json_array_size(list); i++) {
         const json_t *v = json_array_get(list, i);
         if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) >= s->n_layers)
