@@ -294,7 +294,7 @@ static coe_status read_columns(struct reader *r, const json_t *columns)
 
 static coe_status read_directory(struct reader *r, json_t **out, size_t n)
 {
-    uint32_t version = 0;
+    uint32_t version = 0, zero = 0;
     *out = NULL;
     if (n < TRACE_HEAD || memcmp(r->bytes, TRACE_MAGIC, 8))
         return coe_fail(COE_E_INPUT, "%s: does not begin like a trace (COETRACE)", r->where);
@@ -302,6 +302,8 @@ static coe_status read_directory(struct reader *r, json_t **out, size_t n)
     if (version != TRACE_VERSION)
         return coe_fail(COE_E_INPUT, "%s: trace version %u; this program reads version %u", r->where, version,
                         TRACE_VERSION);
+    memcpy(&zero, r->bytes + 12, sizeof zero);
+    if (zero) return coe_fail(COE_E_INPUT, "%s: bytes 12 to 15 are %u, expected 0", r->where, zero);
     const uint64_t offset = load64(r->bytes + 16), bytes = load64(r->bytes + 24);
     if (offset < TRACE_HEAD || offset > n || bytes > n - offset || bytes > MAX_DIRECTORY)
         return coe_fail(COE_E_INPUT,
