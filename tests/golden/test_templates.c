@@ -1,5 +1,5 @@
-/* Chat templates: every template of COE_FIXTURES/templates with every case, byte for byte; where the reference raised an
- * error, any error will do and an output will not. */
+/* Chat templates: every template of COE_FIXTURES/templates with every case, byte for byte; where the reference raised
+ * an error, any error will do and an output will not. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,7 +27,9 @@ static void test_case(const struct template *t, const json_t *row)
     coe_status s = template_render(t, &out, variables, &now);
     json_decref(variables);
     if (!json_is_string(want)) {
-        if (!s) fail_msg("case %s: rendered, expected an error: %s", name, json_string_value(json_object_get(row, "error")));
+        if (!s)
+            fail_msg("case %s: rendered, expected an error: %s", name,
+                     json_string_value(json_object_get(row, "error")));
         assert_int_equal(s, COE_E_INPUT);
     } else {
         if (s) fail_msg("case %s: %s", name, coe_error());
@@ -35,7 +37,8 @@ static void test_case(const struct template *t, const json_t *row)
         size_t n = json_string_length(want), at = 0;
         while (at < n && at < out.n && w[at] == out.at[at]) at++;
         if (at < n || at < out.n)
-            fail_msg("case %s: differs at byte %zu: expected '%.60s', got '%.60s'", name, at, w + at, out.at ? out.at + at : "");
+            fail_msg("case %s: differs at byte %zu: expected '%.60s', got '%.60s'", name, at, w + at,
+                     out.at ? out.at + at : "");
     }
     str_free(&out);
 }
@@ -95,8 +98,8 @@ int main(void)
     const char *name;
     json_t *rows;
     if (!tests) return 1;
-    json_object_foreach(golden, name, rows)
-        tests[n++] = (struct CMUnitTest){ name, test_template, NULL, tear_down, (void *)(uintptr_t)name };
+    json_object_foreach (golden, name, rows)
+        tests[n++] = (struct CMUnitTest) { name, test_template, NULL, tear_down, (void *)(uintptr_t)name };
     int failed = _cmocka_run_group_tests("golden/templates", tests, n, NULL, NULL);
     free(tests);
     json_decref(golden);

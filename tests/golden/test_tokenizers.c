@@ -1,5 +1,5 @@
-/* Tokenizers: ids, decoded text and streaming of every folder of COE_FIXTURES/tokenizers against the reference libraries.
- * Files may be compressed; they are unpacked in memory. */
+/* Tokenizers: ids, decoded text and streaming of every folder of COE_FIXTURES/tokenizers against the reference
+ * libraries. Files may be compressed; they are unpacked in memory. */
 #include <stdio.h>
 #include <string.h>
 
@@ -43,7 +43,8 @@ static bool same_ids(const char *name, const json_t *want, const struct ids *got
         long long w = i < json_array_size(want) ? json_integer_value(json_array_get(want, i)) : -1;
         long long g = i < got->n ? got->at[i] : -1;
         if (w == g) continue;
-        snprintf(why, sizeof why, "case %s: id %zu of %zu is %lld, expected %lld (%zu ids)", name, i, json_array_size(want), g, w, got->n);
+        snprintf(why, sizeof why, "case %s: id %zu of %zu is %lld, expected %lld (%zu ids)", name, i,
+                 json_array_size(want), g, w, got->n);
         return false;
     }
     return true;
@@ -69,7 +70,8 @@ static bool check_case(const struct tokenizer *t, const json_t *c)
     struct ids ids = { 0 };
     if (text) str_add(&bytes, json_string_value(text), json_string_length(text));
     else base64_decode(&bytes, json_string_value(code), json_string_length(code));
-    bool good = !tokenizer_encode(t, &ids, bytes.at ? bytes.at : "", bytes.n, json_is_true(json_object_get(c, "add_special"))) ||
+    bool good = !tokenizer_encode(t, &ids, bytes.at ? bytes.at : "", bytes.n,
+                                  json_is_true(json_object_get(c, "add_special"))) ||
                 differ(name, coe_error(), 0);
     if (good) good = same_ids(name, json_object_get(c, "ids"), &ids);
     if (good) good = !tokenizer_decode(t, &decoded, ids.at, ids.n, false) || differ(name, coe_error(), 0);
@@ -100,7 +102,8 @@ static bool check_stream(const struct tokenizer *t, const json_t *c)
     return good;
 }
 
-static size_t check_lines(const struct tokenizer *t, const struct str *lines, bool (*check)(const struct tokenizer *, const json_t *))
+static size_t check_lines(const struct tokenizer *t, const struct str *lines,
+                          bool (*check)(const struct tokenizer *, const json_t *))
 {
     size_t n = 0;
     for (const char *at = lines->at, *end = at + lines->n, *stop; at < end; at = stop + 1, n++) {
@@ -143,7 +146,8 @@ static void test_folder(const struct golden_folder *f)
 static golden_fn *choose(struct golden_folder *f)
 {
     for (size_t i = 0; i < COE_COUNT(kinds); i++)
-        if (file_exists(golden_path(f, "%s", kinds[i])) || file_exists(golden_path(f, "%s.xz", kinds[i]))) return test_folder;
+        if (file_exists(golden_path(f, "%s", kinds[i])) || file_exists(golden_path(f, "%s.xz", kinds[i])))
+            return test_folder;
     bool cases = file_exists(golden_path(f, "ids.jsonl")) || file_exists(golden_path(f, "ids.jsonl.xz"));
     return cases ? golden_without : NULL; /* licences/ and the like are no tokenizers */
 }

@@ -64,7 +64,15 @@ static void repeats_give_back_and_possessive_ones_do_not(void **state)
 static void white_space_is_that_of_unicode_without_u_180e(void **state)
 {
     (void)state;
-    expect("\\s", "a\xC2\x85" "b\xE2\x80\xA8" "c\xE1\xA0\x8E" "d\x1C" "e", "a[\xC2\x85]b[\xE2\x80\xA8]c\xE1\xA0\x8E" "d\x1C" "e");
+    expect("\\s",
+           "a\xC2\x85"
+           "b\xE2\x80\xA8"
+           "c\xE1\xA0\x8E"
+           "d\x1C"
+           "e",
+           "a[\xC2\x85]b[\xE2\x80\xA8]c\xE1\xA0\x8E"
+           "d\x1C"
+           "e");
 }
 
 static void classes_intersect_nest_and_negate(void **state)
@@ -72,7 +80,10 @@ static void classes_intersect_nest_and_negate(void **state)
     (void)state;
     expect("[a-z&&[^aeiou]]+", "stream", "[str]ea[m]");
     expect("[[a-c][x-z]]+", "abmxy", "[ab]m[xy]");
-    expect("[\\p{L}&&[^\\p{Han}]]+", "ab\xE6\x97\xA5" "c", "[ab]\xE6\x97\xA5[c]");
+    expect("[\\p{L}&&[^\\p{Han}]]+",
+           "ab\xE6\x97\xA5"
+           "c",
+           "[ab]\xE6\x97\xA5[c]");
     expect("[\\w\\-]+", "a-b c", "[a-b] [c]");
 }
 
@@ -113,10 +124,14 @@ static void broken_patterns_are_refused_with_their_place(void **state)
 
 static const char *const used[] = {
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
-    "'(?i:[sdmt]|ll|ve|re)|[^\\r\\n\\p{L}\\p{N}]?+\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]++[\\r\\n]*|\\s*[\\r\\n]|\\s+(?!\\S)|\\s+",
-    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
-    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| "
+    "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+    "'(?i:[sdmt]|ll|ve|re)|[^\\r\\n\\p{L}\\p{N}]?+\\p{L}+|\\p{N}| "
+    "?[^\\s\\p{L}\\p{N}]++[\\r\\n]*|\\s*[\\r\\n]|\\s+(?!\\S)|\\s+",
+    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|"
+    "'d)?|"
+    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|"
+    "'d)?|"
     "\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
     "[\\p{Han}]+|[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{M}&&[^\\p{Han}]]*[\\p{Ll}\\p{M}&&[^\\p{Han}]]+(?i:'s|'d)?|\\s+",
     "\\s?[!-/:-~]+",
@@ -126,9 +141,36 @@ static const char *const used[] = {
 /* Random text of the characters that patterns tell apart. */
 static size_t random_text(char *to, size_t cap, struct rng *r)
 {
-    static const char *const part[] = { "a", "B", "z", "s", "S", "'", "'s", "'LL", " ", "  ", "\n", "\r\n", "\t", "1", "23", ".", "-", "/",
-                                        "\xC3\xA9", "e\xCC\x81", "\xC7\x85", "\xCA\xB0", "\xE6\x97\xA5", "\xE2\x80\xA8", "\xC2\xA0",
-                                        "\xE1\xA0\x8E", "\xC5\xBF", "\xC2\xB2", "\xF0\x9F\xA6\x80", "_" };
+    static const char *const part[] = { "a",
+                                        "B",
+                                        "z",
+                                        "s",
+                                        "S",
+                                        "'",
+                                        "'s",
+                                        "'LL",
+                                        " ",
+                                        "  ",
+                                        "\n",
+                                        "\r\n",
+                                        "\t",
+                                        "1",
+                                        "23",
+                                        ".",
+                                        "-",
+                                        "/",
+                                        "\xC3\xA9",
+                                        "e\xCC\x81",
+                                        "\xC7\x85",
+                                        "\xCA\xB0",
+                                        "\xE6\x97\xA5",
+                                        "\xE2\x80\xA8",
+                                        "\xC2\xA0",
+                                        "\xE1\xA0\x8E",
+                                        "\xC5\xBF",
+                                        "\xC2\xB2",
+                                        "\xF0\x9F\xA6\x80",
+                                        "_" };
     size_t n = 0, parts = rng_below(r, 40);
     for (size_t i = 0; i < parts; i++) {
         const char *p = part[rng_below(r, COE_COUNT(part))];

@@ -1,5 +1,5 @@
-/* Templates: the language piece by piece, messages with their place, and limits. Expected outputs are what Jinja 3.1 with
- * trim_blocks and lstrip_blocks gives. */
+/* Templates: the language piece by piece, messages with their place, and limits. Expected outputs are what Jinja 3.1
+ * with trim_blocks and lstrip_blocks gives. */
 #include <stdio.h>
 #include <string.h>
 
@@ -59,7 +59,8 @@ static void expressions_bind_as_in_jinja(void **state)
     expect("{{ 'a' ~ 1 + 2 if false else 'n' ~ 1.0 }}", "{}", "n1.0");
     expect("{{ not a and b or c }}", "{\"a\": 0, \"b\": \"B\"}", "B");
     expect("{{ 1 < 2 <= 2 }} {{ 'a' in 'cat' }} {{ 3 not in [1] }}", "{}", "True True True");
-    expect("{{ x[1:][0] }} {{ x[-1] }} {{ 'h\xC3\xA9llo'[1:3] }} {{ 'abc'[::-1] }}", "{\"x\": [1, 2, 3]}", "2 3 \xC3\xA9l cba");
+    expect("{{ x[1:][0] }} {{ x[-1] }} {{ 'h\xC3\xA9llo'[1:3] }} {{ 'abc'[::-1] }}", "{\"x\": [1, 2, 3]}",
+           "2 3 \xC3\xA9l cba");
     expect("{{ {'a': [1, 'x\\'y', none]} }}", "{}", "{'a': [1, \"x'y\", None]}");
     expect("{{ undefined_thing }}|{{ a.b }}", "{\"a\": {}}", "|");
 }
@@ -68,12 +69,16 @@ static void statements_keep_their_variables_where_they_belong(void **state)
 {
     (void)state;
     expect("{% set n = 0 %}{% for i in [1, 2] %}{% set n = i %}{% endfor %}{{ n }}", "{}", "0");
-    expect("{% set ns = namespace(n=0) %}{% for i in [1, 2] %}{% set ns.n = ns.n + i %}{% endfor %}{{ ns.n }}", "{}", "3");
+    expect("{% set ns = namespace(n=0) %}{% for i in [1, 2] %}{% set ns.n = ns.n + i %}{% endfor %}{{ ns.n }}", "{}",
+           "3");
     expect("{% if true %}{% set n = 5 %}{% endif %}{{ n }}", "{}", "5");
-    expect("{% for k, v in d.items() %}{{ loop.index }}{{ k }}={{ v }}{{ ',' if not loop.last }}{% endfor %}", "{\"d\": {\"a\": 1, \"b\": 2}}",
-           "1a=1,2b=2");
-    expect("{% for i in [1, 2, 3, 4] if i % 2 == 0 %}{{ i }}/{{ loop.length }} {% else %}none{% endfor %}", "{}", "2/2 4/2 ");
-    expect("{% for i in [1, 2, 3] %}{% if i == 2 %}{% continue %}{% endif %}{{ i }}{% if i == 3 %}{% break %}{% endif %}{% endfor %}", "{}", "13");
+    expect("{% for k, v in d.items() %}{{ loop.index }}{{ k }}={{ v }}{{ ',' if not loop.last }}{% endfor %}",
+           "{\"d\": {\"a\": 1, \"b\": 2}}", "1a=1,2b=2");
+    expect("{% for i in [1, 2, 3, 4] if i % 2 == 0 %}{{ i }}/{{ loop.length }} {% else %}none{% endfor %}", "{}",
+           "2/2 4/2 ");
+    expect("{% for i in [1, 2, 3] %}{% if i == 2 %}{% continue %}{% endif %}{{ i }}{% if i == 3 %}{% break %}{% endif "
+           "%}{% endfor %}",
+           "{}", "13");
     expect("{% macro m(a, b='B') %}[{{ a }}{{ b }}]{% endmacro %}{{ m(1) }}{{ m(b=2, a=3) }}", "{}", "[1B][32]");
     expect("{% set t %}x{{ 1 }}{% endset %}{{ t|upper }}{% filter upper %}abc{% endfilter %}", "{}", "X1ABC");
     expect("{% macro w() %}<{{ caller() }}>{% endmacro %}{% call w() %}in{% endcall %}", "{}", "<in>");
@@ -86,13 +91,16 @@ static void filters_do_what_pythons_do(void **state)
     expect("{{ x|tojson }} {{ x|tojson(indent=1) }}", "{\"x\": {\"a\": [1.0, \"\xC3\xA9<\"], \"b\": {}}}",
            "{\"a\": [1.0, \"\xC3\xA9<\"], \"b\": {}} {\n \"a\": [\n  1.0,\n  \"\xC3\xA9<\"\n ],\n \"b\": {}\n}");
     expect("{{ 'b,a'.split(',')|sort|join('-') }} {{ [3, 1]|sort(reverse=true)|first }}", "{}", "a-b 3");
-    expect("{{ x|selectattr('r', 'equalto', 'u')|map(attribute='c')|list }}", "{\"x\": [{\"r\": \"u\", \"c\": 1}, {\"r\": \"v\", \"c\": 2}]}", "[1]");
-    expect("{{ ' a '|trim }}|{{ 'ab'|replace('a', 'x') }}|{{ 'heLLo wORLD'|title }}|{{ 'x'|default('d') }}|{{ y|default('d') }}", "{}",
-           "a|xb|Hello World|x|d");
+    expect("{{ x|selectattr('r', 'equalto', 'u')|map(attribute='c')|list }}",
+           "{\"x\": [{\"r\": \"u\", \"c\": 1}, {\"r\": \"v\", \"c\": 2}]}", "[1]");
+    expect("{{ ' a '|trim }}|{{ 'ab'|replace('a', 'x') }}|{{ 'heLLo wORLD'|title }}|{{ 'x'|default('d') }}|{{ "
+           "y|default('d') }}",
+           "{}", "a|xb|Hello World|x|d");
     expect("{{ 'a\nb'|indent(2) }}|{{ 'x'|length }}|{{ '12'|int + 1 }}|{{ {'b': 1, 'a': 2}|dictsort }}", "{}",
            "a\n  b|1|13|[('a', 2), ('b', 1)]");
-    expect("{{ 1 is defined }}{{ x is none }}{{ 'a' is string }}{{ [] is iterable }}{{ {} is mapping }}{{ true is boolean }}", "{\"x\": null}",
-           "TrueTrueTrueTrueTrueTrue");
+    expect("{{ 1 is defined }}{{ x is none }}{{ 'a' is string }}{{ [] is iterable }}{{ {} is mapping }}{{ true is "
+           "boolean }}",
+           "{\"x\": null}", "TrueTrueTrueTrueTrueTrue");
     expect("{{ strftime_now('%d %B %Y') }}", "{}", "02 January 2026");
 }
 
@@ -125,7 +133,9 @@ static void nothing_runs_or_grows_without_end(void **state)
     refuse("{{ range(1000000000) }}", "range too big");
     refuse("{{ 'x' * 1000000000 }}", "too long");
     refuse("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "more than");
-    refuse("{% set ns = namespace(t='xxxxxxxxxxxxxxxx') %}{% for i in range(99) %}{% set ns.t = ns.t + ns.t %}{% endfor %}", "more than 256 MB");
+    refuse("{% set ns = namespace(t='xxxxxxxxxxxxxxxx') %}{% for i in range(99) %}{% set ns.t = ns.t + ns.t %}{% "
+           "endfor %}",
+           "more than 256 MB");
 }
 
 static void deep_nesting_in_the_source_is_refused(void **state)

@@ -18,10 +18,10 @@ static void expect(enum unicode_form form, const char *text, const char *want)
 static void marks_join_their_letters_in_composed_form(void **state)
 {
     (void)state;
-    expect(FORM_NFC, "e\xCC\x81", "\xC3\xA9");                       /* e + acute = é */
+    expect(FORM_NFC, "e\xCC\x81", "\xC3\xA9"); /* e + acute = é */
     expect(FORM_NFD, "\xC3\xA9", "e\xCC\x81");
-    expect(FORM_NFC, "\xE2\x84\xAB", "\xC3\x85");                    /* Angstrom sign = Å */
-    expect(FORM_NFKC, "\xEF\xAC\x81\xC2\xB2", "fi2");                /* ligature fi, superscript two */
+    expect(FORM_NFC, "\xE2\x84\xAB", "\xC3\x85");     /* Angstrom sign = Å */
+    expect(FORM_NFKC, "\xEF\xAC\x81\xC2\xB2", "fi2"); /* ligature fi, superscript two */
     expect(FORM_NFC, "\xEF\xAC\x81", "\xEF\xAC\x81");
     expect(FORM_NFC, "\xE1\x84\x92\xE1\x85\xA1\xE1\x86\xAB", "\xED\x95\x9C"); /* three jamo = one syllable */
 }
@@ -37,14 +37,19 @@ static void marks_are_ordered_by_their_class(void **state)
 static void bytes_that_are_no_characters_stay(void **state)
 {
     (void)state;
-    expect(FORM_NFC, "\xFF" "e\xCC\x81\xC3", "\xFF\xC3\xA9\xC3");
+    expect(FORM_NFC,
+           "\xFF"
+           "e\xCC\x81\xC3",
+           "\xFF\xC3\xA9\xC3");
 }
 
 static void random_characters_agree_with_the_library(void **state)
 {
     (void)state;
-    static const uint32_t from[] = { 'a', 0xC0, 0x300, 0x1100, 0x1160, 0x11A8, 0xAC00, 0x9BE, 0x1E00, 0x2100, 0xFB00, 0x3040, 0xF900 };
-    static const utf8proc_option_t options[] = { UTF8PROC_COMPOSE, UTF8PROC_DECOMPOSE, UTF8PROC_COMPOSE | UTF8PROC_COMPAT,
+    static const uint32_t from[] = { 'a',   0xC0,   0x300,  0x1100, 0x1160, 0x11A8, 0xAC00,
+                                     0x9BE, 0x1E00, 0x2100, 0xFB00, 0x3040, 0xF900 };
+    static const utf8proc_option_t options[] = { UTF8PROC_COMPOSE, UTF8PROC_DECOMPOSE,
+                                                 UTF8PROC_COMPOSE | UTF8PROC_COMPAT,
                                                  UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT };
     struct rng r = rng_make(3, rng_stream(RNG_TEST, 0));
     struct str out = { 0 };
@@ -61,7 +66,8 @@ static void random_characters_agree_with_the_library(void **state)
         utf8proc_map((const utf8proc_uint8_t *)text, 0, &want, options[form] | UTF8PROC_NULLTERM | UTF8PROC_STABLE);
         str_clear(&out);
         assert_ok(unicode_form(&out, form, text, n));
-        if (strcmp(out.at, (char *)want)) fail_msg("text %d (seed 3), form %d: '%s' becomes '%s', expected '%s'", i, form, text, out.at, want);
+        if (strcmp(out.at, (char *)want))
+            fail_msg("text %d (seed 3), form %d: '%s' becomes '%s', expected '%s'", i, form, text, out.at, want);
         free(want);
     }
     str_free(&out);
