@@ -2,15 +2,18 @@
  *
  * Each place asks the family for its name (and its alternatives, and the fused forms). A missing tensor, a wrong shape,
  * or a tensor that nobody asked for is an error that names it. Vectors are widened to F32 here; matrices stay where
- * they lie. */
+ * they lie, unless they have to be taken apart (cut.h). */
+#include <stdlib.h>
 #include <string.h>
 
 #include "model/bind.h"
+#include "model/cut.h"
 
 struct binding {
     struct coe_model *m;
     size_t n;
-    uint8_t *used; /* [ckpt_count] */
+    uint8_t *used;    /* [ckpt_count] */
+    int64_t block[2]; /* of FP8 scales */
 };
 
 static coe_status count_place(void *user, struct place p, int64_t rows, int64_t cols)
@@ -22,67 +25,54 @@ static coe_status count_place(void *user, struct place p, int64_t rows, int64_t 
 
 static size_t index_of(const struct ckpt *c, const struct tensor *t) { return (size_t)(t - ckpt_at(c, 0)); }
 
-static coe_status check_shape(const struct coe_model *m, const struct tensor *t, int64_t rows, int64_t cols,
-                              bool vector)
+static int64_t stored_experts(const struct spec *s, struct place p)
 {
-    char got[96];
-    bool ok =
-        vector ? tensor_count(t) == cols && t->n_dims <= 2 : t->n_dims == 2 && t->dim[0] == rows && t->dim[1] == cols;
-    if (!ok && vector)
-        return coe_fail(COE_E_INPUT, "%s: tensor %s is %s, expected [%lld]", m->path, t->name,
-                        tensor_shape_text(t, got), (long long)cols);
-    if (!ok)
-        return coe_fail(COE_E_INPUT, "%s: tensor %s is %s, expected [%lld, %lld]", m->path, t->name,
-                        tensor_shape_text(t, got), (long long)rows, (long long)cols);
-    if (t->type != DT_F32 && t->type != DT_F16 && t->type != DT_BF16)
-        return coe_fail(COE_E_INPUT, "%s: tensor %s is stored as %s; this build computes with F32, F16 and BF16",
-                        m->path, t->name, dtype_info[t->type].name);
-    return COE_OK;
+    const struct layer_spec *l = &s->layer[p.layer];
+    return slot_info[p.slot].scope == SCOPE_ATTN_EXPERT ? l->attn.moe.n_experts : l->moe.n_experts - l->moe.n_identity;
 }
 
-/* The slice of a fused [E,2F,d] or [E,d,F] tensor that belongs to one expert; NULL when the file is not fused. */
-static coe_status find_fused(struct binding *b, struct place p, int64_t rows, int64_t cols,
-                             const struct tensor **tensor, const char **data)
+/* Fused experts: [E,2F,d], gate rows before up rows, and [E,d,F]; false when this place has no such form. */
+static bool fused_name(const struct coe_model *m, struct place p, char *name, size_t cap, struct cut *cut)
 {
-    const struct coe_model *m = b->m;
-    const bool down = p.slot == SLOT_EXPERT_DOWN;
-    const char *pattern = down ? m->family->fused_down : m->family->fused_gate_up;
-    char name[256], got[96];
-    *tensor = NULL;
-    if (!pattern || slot_info[p.slot].scope != SCOPE_EXPERT || !expand_name(pattern, p, name, sizeof name))
-        return COE_OK;
-    const struct tensor *t = ckpt_find(m->ckpt, name);
-    if (!t) return COE_OK;
-    const int64_t experts = m->spec.layer[p.layer].moe.n_experts, fused_rows = down ? rows : 2 * rows;
-    if (t->n_dims != 3 || t->dim[0] != experts || t->dim[1] != fused_rows || t->dim[2] != cols)
-        return coe_fail(COE_E_INPUT, "%s: tensor %s is %s, expected [%lld, %lld, %lld]", m->path, t->name,
-                        tensor_shape_text(t, got), (long long)experts, (long long)fused_rows, (long long)cols);
-    uint64_t offset = 0, slice = (uint64_t)p.expert * (uint64_t)(fused_rows * cols);
-    if (p.slot == SLOT_EXPERT_UP) slice += (uint64_t)(rows * cols);
-    if (!dtype_bytes(t->type, slice, &offset))
-        return coe_fail(COE_E_INPUT, "%s: tensor %s is too large", m->path, t->name);
-    struct tensor view = *t;
-    view.n_dims = 2, view.dim[0] = rows, view.dim[1] = cols;
-    COE_TRY(check_shape(m, &view, rows, cols, false));
-    *tensor = t;
-    *data = (const char *)t->data + offset;
-    return COE_OK;
+    const char *pattern = p.slot == SLOT_EXPERT_DOWN ? m->family->fused_down : m->family->fused_gate_up;
+    if (p.slot != SLOT_EXPERT_GATE && p.slot != SLOT_EXPERT_UP && p.slot != SLOT_EXPERT_DOWN) return false;
+    *cut = (struct cut){ CUT_EXPERT, p.slot == SLOT_EXPERT_UP, p.slot == SLOT_EXPERT_DOWN ? 1 : 2 };
+    return pattern && expand_name(pattern, p, name, cap);
 }
 
-static coe_status find_tensor(struct binding *b, struct place p, int64_t rows, int64_t cols,
-                              const struct tensor **tensor, const char **data)
+/* The tensor of a place under any of its names. */
+static const struct tensor *find_tensor(const struct coe_model *m, struct place p, char first[256], struct cut *cut)
 {
-    const struct coe_model *m = b->m;
-    char name[256], first[256] = "";
-    for (int i = 0; family_name(m->family, &m->spec, p, i, name, sizeof name); i++) {
-        if (!i) memcpy(first, name, sizeof first);
-        *tensor = ckpt_find(m->ckpt, name);
-        if (!*tensor) continue;
-        *data = (*tensor)->data;
-        return check_shape(m, *tensor, rows, cols, slot_info[p.slot].is_vector);
+    char name[256];
+    *first = 0;
+    for (int i = 0; family_name_cut(m->family, &m->spec, p, i, name, sizeof name, cut); i++) {
+        if (!i) memcpy(first, name, sizeof name);
+        const struct tensor *t = ckpt_find(m->ckpt, name);
+        if (t) return t;
     }
-    COE_TRY(find_fused(b, p, rows, cols, tensor, data));
-    if (*tensor) return COE_OK;
+    return fused_name(m, p, name, sizeof name, cut) ? ckpt_find(m->ckpt, name) : NULL;
+}
+
+/* NAME_scale_inv or NAME_scale of FP8, NAME_scales beside NAME_blocks of MXFP4; NULL when there is none. */
+static const struct tensor *find_scale(const struct coe_model *m, const struct tensor *t, struct cut cut)
+{
+    static const char *const suffix[] = { "_scale_inv", "_scale" };
+    char name[300];
+    const size_t n = strlen(t->name);
+    if (cut.how & CUT_MXFP4) {
+        snprintf(name, sizeof name, "%.*s_scales", (int)(n - strlen("_blocks")), t->name);
+        return ckpt_find(m->ckpt, name);
+    }
+    for (size_t i = 0; t->type == DT_F8_E4M3 && i < COE_COUNT(suffix); i++) {
+        snprintf(name, sizeof name, "%s%s", t->name, suffix[i]);
+        const struct tensor *s = ckpt_find(m->ckpt, name);
+        if (s) return s;
+    }
+    return NULL;
+}
+
+static coe_status missing(const struct coe_model *m, struct place p, const char *first)
+{
     if (!*first)
         return coe_fail(COE_E_INPUT, "%s: family %s has no tensor name for %s (layer %d)", m->path,
                         m->family_part->name, slot_info[p.slot].name, p.layer);
@@ -93,16 +83,30 @@ static coe_status bind_place(void *user, struct place p, int64_t rows, int64_t c
 {
     struct binding *b = user;
     struct coe_model *m = b->m;
-    const struct tensor *t = NULL;
-    const char *data = NULL;
-    COE_TRY(find_tensor(b, p, rows, cols, &t, &data));
-    b->used[index_of(m->ckpt, t)] = 1;
+    char first[256];
+    struct cut cut = { 0 };
+    const struct tensor *t = find_tensor(m, p, first, &cut);
+    if (!t) return missing(m, p, first);
+    const struct cut_request r = { .path = m->path,
+                                   .t = t,
+                                   .scale = find_scale(m, t, cut),
+                                   .block = { b->block[0], b->block[1] },
+                                   .cut = cut,
+                                   .n_experts = stored_experts(&m->spec, p),
+                                   .expert = p.expert,
+                                   .rows = rows,
+                                   .cols = cols,
+                                   .vector = slot_info[p.slot].is_vector };
     struct param *param = &m->params[b->n++];
-    *param = (struct param){ { t->name, t->type, rows, cols, data, NULL, NULL }, p };
-    if (!slot_info[p.slot].is_vector || t->type == DT_F32) return COE_OK;
+    *param =
+        (struct param){ .w = { .name = t->name, .rows = rows, .cols = cols }, .at = p, .cut = cut, .scale = r.scale };
+    COE_TRY(cut_take(&param->w, &m->arena, &r));
+    b->used[index_of(m->ckpt, t)] = 1;
+    if (r.scale) b->used[index_of(m->ckpt, r.scale)] = 1;
+    if (!r.vector || param->w.type == DT_F32) return COE_OK;
     float *wide = arena_push(&m->arena, (size_t)(rows * cols) * sizeof(float));
     if (!wide) return COE_E_NOMEM;
-    widen(wide, data, t->type, rows * cols);
+    widen(wide, param->w.data, param->w.type, rows * cols);
     param->w.data = wide;
     param->w.type = DT_F32;
     return COE_OK;
@@ -120,22 +124,70 @@ static bool ignored(const struct family *f, const char *name)
     return false;
 }
 
+static bool is_head(const struct coe_model *m, const char *tensor)
+{
+    char name[256];
+    const struct place head = { SLOT_HEAD, 0, 0, 0 };
+    for (int i = 0; family_name(m->family, &m->spec, head, i, name, sizeof name); i++)
+        if (!strcmp(name, tensor)) return true;
+    return !strcmp(tensor, "lm_head.weight");
+}
+
+/* Extra layers behind the last are for predicting several tokens at once, which we do not. */
+static bool in_extra_layer(const struct coe_model *m, const char *name)
+{
+    static const char prefix[] = "model.layers.";
+    if (!m->family->extra_layers || strncmp(name, prefix, sizeof prefix - 1)) return false;
+    return strtol(name + sizeof prefix - 1, NULL, 10) >= m->spec.n_layers / m->spec.layers_per_block;
+}
+
 static coe_status check_unused(const struct binding *b)
 {
     const struct coe_model *m = b->m;
     for (size_t i = 0; i < ckpt_count(m->ckpt); i++) {
         const struct tensor *t = ckpt_at(m->ckpt, i);
-        if (b->used[i] || ignored(m->family, t->name)) continue;
-        if (m->spec.tied && !strcmp(t->name, "lm_head.weight")) continue; /* some savers repeat the shared tensor */
+        if (b->used[i] || ignored(m->family, t->name) || in_extra_layer(m, t->name)) continue;
+        if (m->spec.tied && is_head(m, t->name)) continue; /* some savers repeat the shared tensor */
         return coe_fail(COE_E_INPUT, "%s: tensor %s is not part of a %s model with this config", m->path, t->name,
                         m->family_part->name);
     }
     return COE_OK;
 }
 
-static const struct weight **expert_row(struct coe_model *m, int32_t n)
+static coe_status expert_table(struct coe_model *m, const struct weight *const **out, int32_t n)
 {
-    return arena_push_zero(&m->arena, (size_t)n * sizeof(struct weight *));
+    const struct weight **row = arena_push_zero(&m->arena, (size_t)n * sizeof(struct weight *));
+    *out = row;
+    return row ? COE_OK : COE_E_NOMEM;
+}
+
+static coe_status expert_tables(struct coe_model *m, const struct moe_spec *s, struct moe_weights *w)
+{
+    COE_TRY(expert_table(m, &w->gate, s->n_experts));
+    COE_TRY(expert_table(m, &w->up, s->n_experts));
+    COE_TRY(expert_table(m, &w->down, s->n_experts));
+    if (!s->expert_bias) return COE_OK;
+    COE_TRY(expert_table(m, &w->gate_bias, s->n_experts));
+    COE_TRY(expert_table(m, &w->up_bias, s->n_experts));
+    return expert_table(m, &w->down_bias, s->n_experts);
+}
+
+/* Norms without weights take these. */
+static coe_status unit_norms(struct coe_model *m)
+{
+    int32_t widest = 0;
+    for (int32_t l = 0; l < m->spec.n_layers; l++)
+        if (m->spec.layer[l].attn.qk_norm == QK_NORM_UNIT) widest = COE_MAX(widest, m->spec.layer[l].attn.head_dim);
+    if (!widest) return COE_OK;
+    struct weight *w = arena_push_zero(&m->arena, sizeof *w);
+    float *one = arena_push(&m->arena, (size_t)widest * sizeof *one);
+    if (!w || !one) return COE_E_NOMEM;
+    for (int32_t i = 0; i < widest; i++) one[i] = 1.0f - m->spec.norm_add;
+    *w = (struct weight){ .name = "ones", .type = DT_F32, .rows = 1, .cols = widest, .data = one };
+    for (int32_t l = 0; l < m->spec.n_layers; l++)
+        if (m->spec.layer[l].attn.qk_norm == QK_NORM_UNIT)
+            m->layer[l].slot[SLOT_Q_NORM] = m->layer[l].slot[SLOT_K_NORM] = w;
+    return COE_OK;
 }
 
 static coe_status layer_tables(struct coe_model *m)
@@ -144,13 +196,11 @@ static coe_status layer_tables(struct coe_model *m)
     m->layer = arena_push_zero(&m->arena, (size_t)s->n_layers * sizeof *m->layer);
     if (!m->layer) return COE_E_NOMEM;
     for (int32_t l = 0; l < s->n_layers; l++) {
-        if (!s->layer[l].is_moe) continue;
-        const int32_t n = s->layer[l].moe.n_experts;
-        const struct weight **gate = expert_row(m, n), **up = expert_row(m, n), **down = expert_row(m, n);
-        if (!gate || !up || !down) return COE_E_NOMEM;
-        m->layer[l].moe.gate = gate, m->layer[l].moe.up = up, m->layer[l].moe.down = down;
+        if (s->layer[l].is_moe) COE_TRY(expert_tables(m, &s->layer[l].moe, &m->layer[l].moe));
+        if (s->layer[l].attn.kind == MIX_EXPERTS)
+            COE_TRY(expert_tables(m, &s->layer[l].attn.moe, &m->layer[l].attn_moe));
     }
-    return COE_OK;
+    return unit_norms(m);
 }
 
 static void set_expert(const struct weight *const *row, int32_t e, const struct weight *w)
@@ -178,10 +228,19 @@ static void link_param(struct coe_model *m, struct param *p)
     case SLOT_ROUTER: set_iteration(l->moe.router, chain, p->at.iteration, w); break;
     case SLOT_ROUTER_BIAS: set_iteration(l->moe.router_bias, chain, p->at.iteration, w); break;
     case SLOT_SELECTION_BIAS: set_iteration(l->moe.selection_bias, chain, p->at.iteration, w); break;
+    case SLOT_EXPERT_SCALE: l->moe.expert_scale = w; break;
+    case SLOT_MOE_BIAS: l->moe.out_bias = w; break;
     case SLOT_COE_WEIGHT: l->moe.coe_weight = w; break;
     case SLOT_EXPERT_GATE: set_expert(l->moe.gate, p->at.expert, w); break;
     case SLOT_EXPERT_UP: set_expert(l->moe.up, p->at.expert, w); break;
     case SLOT_EXPERT_DOWN: set_expert(l->moe.down, p->at.expert, w); break;
+    case SLOT_EXPERT_GATE_BIAS: set_expert(l->moe.gate_bias, p->at.expert, w); break;
+    case SLOT_EXPERT_UP_BIAS: set_expert(l->moe.up_bias, p->at.expert, w); break;
+    case SLOT_EXPERT_DOWN_BIAS: set_expert(l->moe.down_bias, p->at.expert, w); break;
+    case SLOT_ATTN_ROUTER: l->attn_moe.router[0] = w; break;
+    case SLOT_ATTN_EXPERT_IN: set_expert(l->attn_moe.gate, p->at.expert, w); break;
+    case SLOT_ATTN_EXPERT_OUT: set_expert(l->attn_moe.down, p->at.expert, w); break;
+    case SLOT_ATTN_EXPERT_BIAS: l->attn_moe.out_bias = w; break;
     case SLOT_SHARED_GATE: l->moe.shared_gate = w; break;
     case SLOT_SHARED_UP: l->moe.shared_up = w; break;
     case SLOT_SHARED_DOWN: l->moe.shared_down = w; break;
@@ -229,9 +288,25 @@ coe_status model_link(struct coe_model *m)
     return rope_tables(m);
 }
 
+/* quantization_config.weight_block_size of an FP8 checkpoint */
+static coe_status read_block(struct binding *b)
+{
+    const json_t *size =
+        json_object_get(json_object_get(ckpt_config(b->m->ckpt), "quantization_config"), "weight_block_size");
+    if (!json_is_array(size)) return COE_OK;
+    for (size_t i = 0; i < 2; i++) {
+        const int64_t n = json_integer_value(json_array_get(size, i));
+        if (n < 1 || n > 1 << 20)
+            return coe_fail(COE_E_INPUT, "%s: weight_block_size[%zu] is %lld", b->m->path, i, (long long)n);
+        b->block[i] = n;
+    }
+    return COE_OK;
+}
+
 coe_status model_bind(struct coe_model *m)
 {
-    struct binding b = { .m = m };
+    struct binding b = { .m = m, .block = { 128, 128 } };
+    COE_TRY(read_block(&b));
     COE_TRY(model_make_params(m));
     b.used = arena_push_zero(&m->arena, ckpt_count(m->ckpt) + 1);
     if (!b.used) return COE_E_NOMEM;

@@ -39,16 +39,14 @@ coe_status config_activation(enum activation *a, const json_t *config, const cha
     return coe_fail(COE_E_INPUT, "%s: %s '%s' is not an activation this program knows", where, key, name);
 }
 
-static coe_status scaling(struct rope_spec *r, const json_t *config, const json_t *p, const char *where)
+static coe_status scaling_numbers(struct rope_spec *r, const json_t *config, const json_t *p, const char *where)
 {
-    const char *kind = "default";
-    COE_TRY(json_get_str(p, "type", &kind, where));
-    COE_TRY(json_get_str(p, "rope_type", &kind, where));
+    int64_t positions = 0;
     r->factor = 1;
     r->beta_fast = 32, r->beta_slow = 1, r->truncate = true;
     r->low_freq = 1, r->high_freq = 4;
-    int64_t positions = 0;
     COE_TRY(json_get_int(config, "max_position_embeddings", 1, INT64_MAX / 2, &positions, where));
+    COE_TRY(json_get_int(config, "original_max_position_embeddings", 1, INT64_MAX / 2, &positions, where));
     COE_TRY(json_get_int(p, "original_max_position_embeddings", 1, INT64_MAX / 2, &positions, where));
     r->original_positions = positions;
     const struct {
@@ -63,40 +61,90 @@ static coe_status scaling(struct rope_spec *r, const json_t *config, const json_
                     { "mscale_all_dim", &r->mscale_all_dim },
                     { "attention_factor", &r->attention_factor } };
     for (size_t i = 0; i < COE_COUNT(numbers); i++) COE_TRY(json_get_num(p, numbers[i].key, numbers[i].to, where));
-    COE_TRY(json_get_bool(p, "truncate", &r->truncate, where));
+    if (!(r->factor > 0)) return coe_fail(COE_E_INPUT, "%s: rope factor %g", where, r->factor);
+    return json_get_bool(p, "truncate", &r->truncate, where);
+}
+
+/* LongRoPE: the factors within the original length. cos and sin times short_mscale, else sqrt(1 + ln(factor) /
+ * ln(original)). */
+static coe_status long_factors(struct rope_spec *r, struct arena *a, const json_t *config, const json_t *p,
+                               const char *where)
+{
+    const json_t *list = json_object_get(p, "short_factor");
+    const size_t n = (size_t)r->n_rot / 2;
+    int64_t positions = r->original_positions;
+    if (!json_is_array(list) || json_array_size(list) != n)
+        return coe_fail(COE_E_INPUT, "%s: short_factor has %zu numbers, expected %zu", where, json_array_size(list), n);
+    double *divide = arena_push(a, n * sizeof *divide);
+    if (!divide) return COE_E_NOMEM;
+    for (size_t i = 0; i < n; i++) {
+        divide[i] = json_number_value(json_array_get(list, i));
+        if (!(divide[i] > 0)) return coe_fail(COE_E_INPUT, "%s: short_factor[%zu] is %g", where, i, divide[i]);
+    }
+    r->divide = divide;
+    COE_TRY(json_get_int(config, "max_position_embeddings", 1, INT64_MAX / 2, &positions, where));
+    const double factor = (double)positions / (double)r->original_positions;
+    if (!(r->attention_factor > 0) && factor > 1)
+        r->attention_factor = sqrt(1 + log(factor) / log((double)r->original_positions));
+    return json_get_num(p, "short_mscale", &r->attention_factor, where);
+}
+
+static coe_status scaling(struct rope_spec *r, struct arena *a, const json_t *config, const json_t *p,
+                          const char *where)
+{
     static const struct {
         const char *name;
         enum rope_kind kind;
-    } kinds[] = {
-        { "default", ROPE_PLAIN }, { "linear", ROPE_LINEAR }, { "llama3", ROPE_LLAMA3 }, { "yarn", ROPE_YARN }
-    };
+    } kinds[] = { { "default", ROPE_PLAIN }, { "linear", ROPE_LINEAR }, { "llama3", ROPE_LLAMA3 },
+                  { "yarn", ROPE_YARN },     { "longrope", ROPE_LONG }, { "dynamic", ROPE_PLAIN } };
+    const char *kind = "default";
+    double alpha = 0;
+    COE_TRY(json_get_str(p, "type", &kind, where));
+    COE_TRY(json_get_str(p, "rope_type", &kind, where));
+    COE_TRY(scaling_numbers(r, config, p, where));
+    COE_TRY(json_get_num(p, "alpha", &alpha, where));
+    /* Hunyuan's dynamic scaling: theta changed once; the other dynamic kind acts beyond the trained length only */
+    if (alpha > 0 && !strcmp(kind, "dynamic") && r->n_rot > 2) r->theta *= pow(alpha, r->n_rot / (r->n_rot - 2.0));
     for (size_t i = 0; i < COE_COUNT(kinds); i++)
         if (!strcmp(kinds[i].name, kind)) {
             r->kind = kinds[i].kind;
-            if (!(r->factor > 0)) return coe_fail(COE_E_INPUT, "%s: rope factor %g", where, r->factor);
-            return COE_OK;
+            return r->kind == ROPE_LONG ? long_factors(r, a, config, p, where) : COE_OK;
         }
     return coe_fail(COE_E_INPUT, "%s: rope scaling '%s' is not one this program knows", where, kind);
 }
 
-coe_status config_rope(struct rope_spec *r, const json_t *config, int32_t head_dim, const char *where)
+/* The part of each head that is rotated */
+static coe_status rotated_width(struct rope_spec *r, const json_t *object, int32_t head_dim, const char *where)
 {
-    r->kind = ROPE_PLAIN;
-    r->theta = 10000;
-    r->n_rot = head_dim;
+    double part = 0;
+    COE_TRY(json_get_num(object, "partial_rotary_factor", &part, where));
+    if (part == 0) return COE_OK;
+    if (!(part > 0 && part <= 1)) return coe_fail(COE_E_INPUT, "%s: partial_rotary_factor %g", where, part);
+    r->n_rot = (int32_t)(head_dim * part);
+    return COE_OK;
+}
+
+coe_status config_rope(struct rope_spec *r, struct arena *a, const json_t *config, int32_t head_dim, const char *type,
+                       const char *where)
+{
+    *r = (struct rope_spec){ .kind = ROPE_PLAIN, .theta = 10000, .n_rot = head_dim };
     COE_TRY(json_get_num(config, "rope_theta", &r->theta, where));
+    COE_TRY(rotated_width(r, config, head_dim, where));
     static const char *const keys[] = { "rope_scaling", "rope_parameters" };
     for (size_t i = 0; i < COE_COUNT(keys); i++) {
-        const json_t *p = json_object_get(config, keys[i]);
+        const json_t *p = json_object_get(config, keys[i]), *typed = json_object_get(p, type ? type : "full_attention");
+        if (json_is_object(typed)) p = typed;
         if (!p || json_is_null(p)) continue;
         if (!json_is_object(p))
             return coe_fail(COE_E_INPUT, "%s: %s is %s, expected an object", where, keys[i], json_kind(p));
         COE_TRY(json_get_num(p, "rope_theta", &r->theta, where));
-        COE_TRY(scaling(r, config, p, where));
+        COE_TRY(rotated_width(r, p, head_dim, where));
+        COE_TRY(scaling(r, a, config, p, where));
     }
     if (!(r->theta > 0)) return coe_fail(COE_E_INPUT, "%s: rope_theta %g", where, r->theta);
-    if (r->n_rot % 2)
-        return coe_fail(COE_E_INPUT, "%s: %d rotated dimensions, expected an even number", where, r->n_rot);
+    if (r->n_rot % 2 || r->n_rot > head_dim)
+        return coe_fail(COE_E_INPUT, "%s: %d rotated dimensions of %d, expected an even number", where, r->n_rot,
+                        head_dim);
     return COE_OK;
 }
 
@@ -133,12 +181,14 @@ coe_status config_common(struct spec *s, struct arena *a, const json_t *config, 
     s->max_positions = 2048;
     COE_TRY(json_get_int(config, "max_position_embeddings", 1, INT64_MAX / 2, &s->max_positions, where));
     s->norm = NORM_RMS;
-    s->norm_eps = 1e-6f;
+    if (s->norm_eps == 0) s->norm_eps = 1e-6f; /* a family may have another default */
     COE_TRY(json_get_f32(config, "rms_norm_eps", &s->norm_eps, where));
+    s->final_norm_eps = s->norm_eps;
+    s->layers_per_block = 1;
     s->embed_scale = s->residual_scale = s->logit_scale = 1;
     COE_TRY(json_get_bool(config, "tie_word_embeddings", &s->tied, where));
     COE_TRY(end_tokens(s, config, where));
-    COE_TRY(config_rope(&at.rope, config, at.head_dim, where));
+    COE_TRY(config_rope(&at.rope, a, config, at.head_dim, NULL, where));
     at.scale = (float)(1 / sqrt((double)at.head_dim));
     struct layer_spec l = { .attn = at, .pre_norm = true, .moe = moe_spec_default() };
     COE_TRY(json_get_i32(config, "intermediate_size", 1, 1 << 24, &l.ffn, where));

@@ -13,12 +13,15 @@
 struct param {
     struct weight w;
     struct place at;
+    struct cut cut;             /* how it lies in tensor w.name */
+    const struct tensor *scale; /* of a packed tensor, or NULL */
 };
 
 /* Weights of one layer by slot; NULL where the layer has none. */
 struct layer_weights {
     const struct weight *slot[SLOT_COUNT]; /* SCOPE_LAYER slots */
     struct moe_weights moe;
+    struct moe_weights attn_moe; /* MIX_EXPERTS: gate makes queries, down the output */
 };
 
 struct coe_model {
@@ -89,6 +92,8 @@ struct coe_session {
     struct arena arena; /* activations, rewound after every call */
     char *memory;       /* the caches */
     struct kv_layer *kv; /* [n_layers] */
+    bool recurrent;      /* some layer keeps a state instead of keys and values */
+    struct ids past;     /* then: the tokens evaluated, for rewinding */
     int64_t position, capacity;
     coe_route_fn *on_route;
     void *user;

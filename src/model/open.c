@@ -122,7 +122,8 @@ static coe_status name_place(void *user, struct place p, int64_t rows, int64_t c
                         slot_info[p.slot].name);
     const char *kept = arena_strdup(&m->arena, name);
     if (!kept) return COE_E_NOMEM;
-    m->params[m->n_params++] = (struct param){ { kept, DT_F32, rows, cols, NULL, NULL, NULL }, p };
+    m->params[m->n_params++] =
+        (struct param){ .w = { .name = kept, .type = DT_F32, .rows = rows, .cols = cols }, .at = p };
     return COE_OK;
 }
 

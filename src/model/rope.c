@@ -48,6 +48,7 @@ void rope_frequencies(const struct rope_spec *r, float *inv_freq, float *factor)
     for (int32_t j = 0; j < r->n_rot / 2; j++) {
         double base = pow(r->theta, -2.0 * j / r->n_rot);
         if (r->kind == ROPE_LINEAR) base /= r->factor;
+        if (r->kind == ROPE_LONG && r->divide) base /= r->divide[j];
         if (r->kind == ROPE_LLAMA3) base = llama3(r, base);
         inv_freq[j] = (float)base;
     }

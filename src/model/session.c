@@ -5,24 +5,45 @@
 
 #define CHUNK 512 /* tokens per forward pass: bounds the activations of a long prompt */
 
-static size_t cache_floats(const struct attn_spec *a, int64_t capacity)
+/* Floats of one layer's cache */
+struct cache_size {
+    size_t k, v, state;
+};
+
+static struct cache_size cache_size(const struct spec *spec, int32_t l, int64_t capacity)
 {
-    return (size_t)(2 * capacity * a->n_kv_heads * a->head_dim);
+    const struct attn_spec *a = &spec->layer[l].attn;
+    const struct recurrent_spec *r = &a->recurrent;
+    const int64_t qkv = 2 * (int64_t)r->n_k * r->d_k + (int64_t)r->n_v * r->d_v;
+    const size_t each = (size_t)(capacity * a->n_kv_heads * a->head_dim);
+    switch (a->kind) {
+    case MIX_LATENT:
+        return (struct cache_size){ (size_t)(capacity * (a->rope.n_rot + a->latent.kv_rank)),
+                                    (size_t)(capacity * a->latent.kv_rank), 0 };
+    case MIX_CONV: return (struct cache_size){ 0, 0, (size_t)nn_conv_state(spec->d_model, r->kernel) };
+    case MIX_DELTA:
+        return (struct cache_size){ 0, 0, (size_t)(nn_conv_state(qkv, r->kernel) + (int64_t)r->n_v * r->d_k * r->d_v) };
+    default: return (struct cache_size){ each, each, 0 };
+    }
 }
 
 static coe_status make_caches(struct coe_session *s)
 {
     const struct spec *spec = &s->model->spec;
-    size_t floats = 0;
-    for (int32_t l = 0; l < spec->n_layers; l++) floats += cache_floats(&spec->layer[l].attn, s->capacity);
+    size_t floats = 1;
+    for (int32_t l = 0; l < spec->n_layers; l++) {
+        const struct cache_size n = cache_size(spec, l, s->capacity);
+        floats += n.k + n.v + n.state;
+        s->recurrent = s->recurrent || n.state > 0;
+    }
     s->kv = mem_zalloc("session", (size_t)spec->n_layers * sizeof *s->kv);
     s->memory = mem_zalloc("key/value cache", floats * sizeof(float));
     if (!s->kv || !s->memory) return COE_E_NOMEM;
     float *at = (float *)(void *)s->memory;
     for (int32_t l = 0; l < spec->n_layers; l++) {
-        const size_t half = cache_floats(&spec->layer[l].attn, s->capacity) / 2;
-        s->kv[l] = (struct kv_layer){ at, at + half, s->capacity };
-        at += 2 * half;
+        const struct cache_size n = cache_size(spec, l, s->capacity);
+        s->kv[l] = (struct kv_layer){ .k = at, .v = at + n.k, .state = n.state ? at : NULL, .capacity = s->capacity };
+        at += n.k + n.v + n.state;
     }
     return COE_OK;
 }
@@ -52,14 +73,33 @@ void coe_session_close(coe_session *s)
     if (!s) return;
     mem_free(s->memory);
     mem_free(s->kv);
+    VEC_FREE(&s->past);
     arena_free(&s->arena);
     mem_free(s);
+}
+
+/* Recurrent states cannot go back: they start again and see the kept tokens once more. */
+static coe_status replay(struct coe_session *s, int64_t n)
+{
+    struct ids kept = s->past;
+    coe_route_fn *on_route = s->on_route;
+    s->past = (struct ids){ 0 };
+    s->position = 0;
+    s->on_route = NULL;
+    for (int32_t l = 0; l < s->model->spec.n_layers; l++)
+        if (s->kv[l].state)
+            memset(s->kv[l].state, 0, cache_size(&s->model->spec, l, s->capacity).state * sizeof(float));
+    coe_status status = n ? coe_session_eval(s, kept.at, (size_t)n, NULL, 1) : COE_OK;
+    s->on_route = on_route;
+    VEC_FREE(&kept);
+    return status;
 }
 
 coe_status coe_session_rewind(coe_session *s, int64_t n_keep)
 {
     if (n_keep < 0 || n_keep > s->position)
         return coe_fail(COE_E_USAGE, "cannot keep %lld of %lld tokens", (long long)n_keep, (long long)s->position);
+    if (s->recurrent && n_keep < s->position) return replay(s, n_keep);
     s->position = n_keep;
     return COE_OK;
 }
@@ -121,6 +161,8 @@ static coe_status eval_pass(struct coe_session *const *s, const int32_t *const *
     int64_t *pos0 = arena_push(a, (size_t)n_seq * sizeof *pos0);
     struct kv_layer *kv = arena_push(a, (size_t)(m->spec.n_layers * n_seq) * sizeof *kv);
     if (!off || !row || !pos0 || !kv) goto out;
+    for (int32_t i = 0; i < n_seq; i++)
+        if (s[i]->recurrent && !VEC_RESERVE(&s[i]->past, s[i]->past.n + take[i])) goto out;
     off[0] = 0;
     bool observed = false;
     for (int32_t i = 0; i < n_seq; i++) {
@@ -146,6 +188,7 @@ static coe_status eval_pass(struct coe_session *const *s, const int32_t *const *
             memcpy(logits[i] + (last_only ? 0 : (int64_t)done[i] * y->cols), y->data + first * y->cols,
                    (size_t)(rows * y->cols) * sizeof(float));
         s[i]->position += (int64_t)take[i];
+        for (size_t t = 0; s[i]->recurrent && t < take[i]; t++) s[i]->past.at[s[i]->past.n++] = ids[i][done[i] + t];
     }
     status = COE_OK;
 out:

@@ -6,6 +6,7 @@ const char *const class_name[CLASS_COUNT] = { "embedding", "norm", "attention", 
 
 const struct slot_info slot_info[SLOT_COUNT] = {
     [SLOT_EMBED] = { "embedding", SCOPE_MODEL, CLASS_EMBEDDING, false },
+    [SLOT_POSITIONS] = { "positions", SCOPE_MODEL, CLASS_EMBEDDING, false },
     [SLOT_FINAL_NORM] = { "final_norm", SCOPE_MODEL, CLASS_NORM, true },
     [SLOT_FINAL_NORM_BIAS] = { "final_norm_bias", SCOPE_MODEL, CLASS_NORM, true },
     [SLOT_HEAD] = { "head", SCOPE_MODEL, CLASS_HEAD, false },
@@ -23,6 +24,25 @@ const struct slot_info slot_info[SLOT_COUNT] = {
     [SLOT_Q_NORM] = { "q_norm", SCOPE_LAYER, CLASS_NORM, true },
     [SLOT_K_NORM] = { "k_norm", SCOPE_LAYER, CLASS_NORM, true },
     [SLOT_SINK] = { "sink", SCOPE_LAYER, CLASS_ATTENTION, true },
+    [SLOT_ATTN_GATE] = { "attn_gate", SCOPE_LAYER, CLASS_ATTENTION, false },
+    [SLOT_Q_A] = { "q_a", SCOPE_LAYER, CLASS_ATTENTION, false },
+    [SLOT_Q_A_NORM] = { "q_a_norm", SCOPE_LAYER, CLASS_NORM, true },
+    [SLOT_KV_A] = { "kv_a", SCOPE_LAYER, CLASS_ATTENTION, false },
+    [SLOT_KV_A_NORM] = { "kv_a_norm", SCOPE_LAYER, CLASS_NORM, true },
+    [SLOT_KV_B] = { "kv_b", SCOPE_LAYER, CLASS_ATTENTION, false },
+    [SLOT_CONV_IN] = { "conv_in", SCOPE_LAYER, CLASS_ATTENTION, false },
+    [SLOT_CONV_IN_BIAS] = { "conv_in_bias", SCOPE_LAYER, CLASS_ATTENTION, true },
+    [SLOT_CONV] = { "conv", SCOPE_LAYER, CLASS_ATTENTION, false },
+    [SLOT_CONV_BIAS] = { "conv_bias", SCOPE_LAYER, CLASS_ATTENTION, true },
+    [SLOT_DELTA_QKVZ] = { "delta_qkvz", SCOPE_LAYER, CLASS_ATTENTION, false },
+    [SLOT_DELTA_BA] = { "delta_ba", SCOPE_LAYER, CLASS_ATTENTION, false },
+    [SLOT_DELTA_A] = { "delta_a", SCOPE_LAYER, CLASS_ATTENTION, true },
+    [SLOT_DELTA_DT] = { "delta_dt", SCOPE_LAYER, CLASS_ATTENTION, true },
+    [SLOT_DELTA_NORM] = { "delta_norm", SCOPE_LAYER, CLASS_NORM, true },
+    [SLOT_ATTN_ROUTER] = { "attn_router", SCOPE_LAYER, CLASS_ROUTER, false },
+    [SLOT_ATTN_EXPERT_IN] = { "attn_expert_in", SCOPE_ATTN_EXPERT, CLASS_ATTENTION, false },
+    [SLOT_ATTN_EXPERT_OUT] = { "attn_expert_out", SCOPE_ATTN_EXPERT, CLASS_ATTENTION, false },
+    [SLOT_ATTN_EXPERT_BIAS] = { "attn_expert_bias", SCOPE_LAYER, CLASS_ATTENTION, true },
     [SLOT_ATTN_POST_NORM] = { "attn_post_norm", SCOPE_LAYER, CLASS_NORM, true },
     [SLOT_FFN_NORM] = { "ffn_norm", SCOPE_LAYER, CLASS_NORM, true },
     [SLOT_FFN_NORM_BIAS] = { "ffn_norm_bias", SCOPE_LAYER, CLASS_NORM, true },
@@ -30,13 +50,21 @@ const struct slot_info slot_info[SLOT_COUNT] = {
     [SLOT_GATE] = { "gate", SCOPE_LAYER, CLASS_DENSE, false },
     [SLOT_UP] = { "up", SCOPE_LAYER, CLASS_DENSE, false },
     [SLOT_DOWN] = { "down", SCOPE_LAYER, CLASS_DENSE, false },
+    [SLOT_GATE_BIAS] = { "gate_bias", SCOPE_LAYER, CLASS_DENSE, true },
+    [SLOT_UP_BIAS] = { "up_bias", SCOPE_LAYER, CLASS_DENSE, true },
+    [SLOT_DOWN_BIAS] = { "down_bias", SCOPE_LAYER, CLASS_DENSE, true },
     [SLOT_ROUTER] = { "router", SCOPE_ITERATION, CLASS_ROUTER, false },
     [SLOT_ROUTER_BIAS] = { "router_bias", SCOPE_ITERATION, CLASS_ROUTER, true },
     [SLOT_SELECTION_BIAS] = { "selection_bias", SCOPE_ITERATION, CLASS_ROUTER, true },
+    [SLOT_EXPERT_SCALE] = { "expert_scale", SCOPE_LAYER, CLASS_ROUTER, true },
+    [SLOT_MOE_BIAS] = { "moe_bias", SCOPE_LAYER, CLASS_EXPERT, true },
     [SLOT_COE_WEIGHT] = { "coe_weight", SCOPE_LAYER, CLASS_ROUTER, true },
     [SLOT_EXPERT_GATE] = { "expert_gate", SCOPE_EXPERT, CLASS_EXPERT, false },
     [SLOT_EXPERT_UP] = { "expert_up", SCOPE_EXPERT, CLASS_EXPERT, false },
     [SLOT_EXPERT_DOWN] = { "expert_down", SCOPE_EXPERT, CLASS_EXPERT, false },
+    [SLOT_EXPERT_GATE_BIAS] = { "expert_gate_bias", SCOPE_EXPERT, CLASS_EXPERT, true },
+    [SLOT_EXPERT_UP_BIAS] = { "expert_up_bias", SCOPE_EXPERT, CLASS_EXPERT, true },
+    [SLOT_EXPERT_DOWN_BIAS] = { "expert_down_bias", SCOPE_EXPERT, CLASS_EXPERT, true },
     [SLOT_SHARED_GATE] = { "shared_gate", SCOPE_LAYER, CLASS_SHARED, false },
     [SLOT_SHARED_UP] = { "shared_up", SCOPE_LAYER, CLASS_SHARED, false },
     [SLOT_SHARED_DOWN] = { "shared_down", SCOPE_LAYER, CLASS_SHARED, false },
@@ -48,6 +76,7 @@ static bool model_shape(const struct spec *s, enum slot slot, int64_t *rows, int
     *rows = 1, *cols = s->d_model;
     switch (slot) {
     case SLOT_EMBED: *rows = s->vocab; return true;
+    case SLOT_POSITIONS: *rows = s->max_positions; return s->learned_positions;
     case SLOT_HEAD: *rows = s->vocab; return !s->tied;
     case SLOT_HEAD_BIAS: *cols = s->vocab; return s->head_bias;
     case SLOT_FINAL_NORM: return true;
@@ -56,26 +85,96 @@ static bool model_shape(const struct spec *s, enum slot slot, int64_t *rows, int
     }
 }
 
+static int64_t q_cols(const struct attn_spec *a) { return (int64_t)a->n_heads * a->head_dim; }
+static int64_t kv_cols(const struct attn_spec *a) { return (int64_t)a->n_kv_heads * a->head_dim; }
+
+/* What attention with its own keys and values has, whatever makes the queries. */
+static bool plain_slot_shape(const struct spec *s, const struct attn_spec *a, enum slot slot, int64_t *rows,
+                             int64_t *cols)
+{
+    const int64_t q = q_cols(a), kv = kv_cols(a);
+    const bool own_q = a->kind == MIX_ATTENTION, norm = a->qk_norm == QK_NORM_HEAD || a->qk_norm == QK_NORM_FULL;
+    const int64_t wide = a->gate == ATTN_GATE_IN_Q ? 2 * q : q;
+    switch (slot) {
+    case SLOT_Q: *rows = wide; return own_q;
+    case SLOT_K: case SLOT_V: *rows = kv; return true;
+    case SLOT_O: *rows = s->d_model, *cols = q; return own_q;
+    case SLOT_Q_BIAS: *cols = wide; return own_q && a->qkv_bias;
+    case SLOT_K_BIAS: case SLOT_V_BIAS: *cols = kv; return a->qkv_bias;
+    case SLOT_O_BIAS: return own_q && a->o_bias;
+    case SLOT_Q_NORM: *cols = a->qk_norm == QK_NORM_FULL ? q : a->head_dim; return norm;
+    case SLOT_K_NORM: *cols = a->qk_norm == QK_NORM_FULL ? kv : a->head_dim; return norm;
+    case SLOT_SINK: *cols = a->n_heads; return a->sinks;
+    case SLOT_ATTN_GATE: *rows = q; return a->gate == ATTN_GATE_OWN;
+    case SLOT_ATTN_ROUTER: *rows = a->moe.n_experts; return !own_q;
+    case SLOT_ATTN_EXPERT_IN: *rows = kv; return !own_q;
+    case SLOT_ATTN_EXPERT_OUT: *rows = s->d_model, *cols = kv; return !own_q;
+    case SLOT_ATTN_EXPERT_BIAS: return !own_q && a->moe.out_bias;
+    default: return false;
+    }
+}
+
+static bool latent_slot_shape(const struct spec *s, const struct attn_spec *a, enum slot slot, int64_t *rows,
+                              int64_t *cols)
+{
+    const struct latent_spec *m = &a->latent;
+    switch (slot) {
+    case SLOT_Q_A: *rows = m->q_rank; return m->q_rank > 0;
+    case SLOT_Q_A_NORM: *cols = m->q_rank; return m->q_rank > 0;
+    case SLOT_Q: *rows = q_cols(a), *cols = m->q_rank ? m->q_rank : s->d_model; return true;
+    case SLOT_KV_A: *rows = m->kv_rank + a->rope.n_rot; return true;
+    case SLOT_KV_A_NORM: *cols = m->kv_rank; return true;
+    case SLOT_KV_B: *rows = (int64_t)a->n_heads * (m->nope + m->v_dim), *cols = m->kv_rank; return true;
+    case SLOT_O: *rows = s->d_model, *cols = (int64_t)a->n_heads * m->v_dim; return true;
+    case SLOT_O_BIAS: return a->o_bias;
+    default: return false;
+    }
+}
+
+static bool conv_slot_shape(const struct spec *s, const struct recurrent_spec *r, enum slot slot, int64_t *rows,
+                            int64_t *cols)
+{
+    switch (slot) {
+    case SLOT_CONV_IN: *rows = 3 * (int64_t)s->d_model; return true;
+    case SLOT_CONV_IN_BIAS: *cols = 3 * (int64_t)s->d_model; return r->bias;
+    case SLOT_CONV: *rows = s->d_model, *cols = r->kernel; return true;
+    case SLOT_CONV_BIAS: return r->bias;
+    case SLOT_O: *rows = s->d_model; return true;
+    case SLOT_O_BIAS: return r->bias;
+    default: return false;
+    }
+}
+
+static bool delta_slot_shape(const struct spec *s, const struct recurrent_spec *r, enum slot slot, int64_t *rows,
+                             int64_t *cols)
+{
+    const int64_t k = (int64_t)r->n_k * r->d_k, v = (int64_t)r->n_v * r->d_v;
+    switch (slot) {
+    case SLOT_DELTA_QKVZ: *rows = 2 * k + 2 * v; return true;
+    case SLOT_DELTA_BA: *rows = 2 * (int64_t)r->n_v; return true;
+    case SLOT_CONV: *rows = 2 * k + v, *cols = r->kernel; return true;
+    case SLOT_DELTA_A: case SLOT_DELTA_DT: *cols = r->n_v; return true;
+    case SLOT_DELTA_NORM: *cols = r->d_v; return true;
+    case SLOT_O: *rows = s->d_model, *cols = v; return true;
+    default: return false;
+    }
+}
+
 static bool attn_slot_shape(const struct spec *s, const struct layer_spec *l, enum slot slot, int64_t *rows,
                             int64_t *cols)
 {
-    const struct attn_spec *a = &l->attn;
-    const int64_t q = (int64_t)a->n_heads * a->head_dim, kv = (int64_t)a->n_kv_heads * a->head_dim;
     *rows = 1, *cols = s->d_model;
     switch (slot) {
     case SLOT_ATTN_NORM: return l->pre_norm;
     case SLOT_ATTN_NORM_BIAS: return l->pre_norm && s->norm == NORM_LAYER;
     case SLOT_ATTN_POST_NORM: return l->post_norm;
-    case SLOT_Q: *rows = q; return true;
-    case SLOT_K: case SLOT_V: *rows = kv; return true;
-    case SLOT_O: *rows = s->d_model, *cols = q; return true;
-    case SLOT_Q_BIAS: *cols = q; return a->qkv_bias;
-    case SLOT_K_BIAS: case SLOT_V_BIAS: *cols = kv; return a->qkv_bias;
-    case SLOT_O_BIAS: return a->o_bias;
-    case SLOT_Q_NORM: *cols = a->qk_norm == QK_NORM_FULL ? q : a->head_dim; return a->qk_norm != QK_NORM_NONE;
-    case SLOT_K_NORM: *cols = a->qk_norm == QK_NORM_FULL ? kv : a->head_dim; return a->qk_norm != QK_NORM_NONE;
-    case SLOT_SINK: *cols = a->n_heads; return a->sinks;
-    default: return false;
+    default: break;
+    }
+    switch (l->attn.kind) {
+    case MIX_LATENT: return latent_slot_shape(s, &l->attn, slot, rows, cols);
+    case MIX_CONV: return conv_slot_shape(s, &l->attn.recurrent, slot, rows, cols);
+    case MIX_DELTA: return delta_slot_shape(s, &l->attn.recurrent, slot, rows, cols);
+    default: return plain_slot_shape(s, &l->attn, slot, rows, cols);
     }
 }
 
@@ -83,14 +182,18 @@ static bool ffn_slot_shape(const struct spec *s, const struct layer_spec *l, enu
                            int64_t *cols)
 {
     const struct moe_spec *m = &l->moe;
+    const bool dense = !l->is_moe || l->dense_beside;
     *rows = 1, *cols = s->d_model;
     switch (slot) {
     case SLOT_FFN_NORM: return l->pre_norm;
     case SLOT_FFN_NORM_BIAS: return l->pre_norm && s->norm == NORM_LAYER;
     case SLOT_FFN_POST_NORM: return l->post_norm;
-    case SLOT_GATE: *rows = l->ffn; return !l->is_moe && !l->ungated;
-    case SLOT_UP: *rows = l->ffn; return !l->is_moe;
-    case SLOT_DOWN: *rows = s->d_model, *cols = l->ffn; return !l->is_moe;
+    case SLOT_GATE: *rows = l->ffn; return dense && !l->ungated;
+    case SLOT_UP: *rows = l->ffn; return dense;
+    case SLOT_DOWN: *rows = s->d_model, *cols = l->ffn; return dense;
+    case SLOT_GATE_BIAS: *cols = l->ffn; return dense && l->ffn_bias && !l->ungated;
+    case SLOT_UP_BIAS: *cols = l->ffn; return dense && l->ffn_bias;
+    case SLOT_DOWN_BIAS: return dense && l->ffn_bias;
     default: break;
     }
     if (!l->is_moe) return false;
@@ -98,7 +201,11 @@ static bool ffn_slot_shape(const struct spec *s, const struct layer_spec *l, enu
     case SLOT_ROUTER: *rows = m->n_experts; return true;
     case SLOT_ROUTER_BIAS: *cols = m->n_experts; return m->router.bias;
     case SLOT_SELECTION_BIAS: *cols = m->n_experts; return m->router.selection_bias;
+    case SLOT_EXPERT_SCALE: *cols = m->n_experts; return m->router.expert_scale;
+    case SLOT_MOE_BIAS: return m->out_bias;
     case SLOT_COE_WEIGHT: *cols = 1; return m->chain.learned_weight;
+    case SLOT_EXPERT_GATE_BIAS: case SLOT_EXPERT_UP_BIAS: *cols = m->expert_ffn; return m->expert_bias;
+    case SLOT_EXPERT_DOWN_BIAS: return m->expert_bias;
     case SLOT_EXPERT_GATE: case SLOT_EXPERT_UP: *rows = m->expert_ffn; return true;
     case SLOT_EXPERT_DOWN: *rows = s->d_model, *cols = m->expert_ffn; return true;
     case SLOT_SHARED_GATE: case SLOT_SHARED_UP: *rows = m->shared_ffn; return m->shared_ffn > 0;
@@ -117,34 +224,46 @@ bool slot_shape(const struct spec *s, enum slot slot, int32_t layer, int64_t *ro
 
 static int32_t repeats(const struct layer_spec *l, enum slot slot)
 {
-    if (slot_info[slot].scope == SCOPE_EXPERT) return l->moe.n_experts;
+    if (slot_info[slot].scope == SCOPE_EXPERT) return l->moe.n_experts - l->moe.n_identity;
+    if (slot_info[slot].scope == SCOPE_ATTN_EXPERT) return l->attn.moe.n_experts;
     if (slot_info[slot].scope == SCOPE_ITERATION) return l->moe.chain.shared_gate ? 1 : l->moe.chain.n_iterations;
     return 1;
 }
 
-static coe_status each_in_layer(const struct spec *s, int32_t layer,
-                                coe_status (*fn)(void *, struct place, int64_t, int64_t), void *user)
+typedef coe_status each_fn(void *user, struct place p, int64_t rows, int64_t cols);
+
+/* Expert by expert: all places of slots first … last */
+static coe_status each_of_experts(const struct spec *s, int32_t layer, int first, int last, each_fn *fn, void *user)
+{
+    int64_t rows, cols;
+    if (slot_info[first].scope == SCOPE_EXPERT && !s->layer[layer].is_moe) return COE_OK;
+    for (int32_t e = 0; e < repeats(&s->layer[layer], (enum slot)first); e++)
+        for (int slot = first; slot <= last; slot++)
+            if (slot_shape(s, (enum slot)slot, layer, &rows, &cols))
+                COE_TRY(fn(user, (struct place){ (enum slot)slot, layer, e, 0 }, rows, cols));
+    return COE_OK;
+}
+
+static coe_status each_in_layer(const struct spec *s, int32_t layer, each_fn *fn, void *user)
 {
     int64_t rows, cols;
     for (int slot = SLOT_ATTN_NORM; slot < SLOT_COUNT; slot++) {
         if (!slot_shape(s, (enum slot)slot, layer, &rows, &cols)) continue;
-        if (slot_info[slot].scope == SCOPE_EXPERT) continue;
+        if (slot_info[slot].scope == SCOPE_EXPERT || slot_info[slot].scope == SCOPE_ATTN_EXPERT) continue;
         for (int32_t i = 0; i < repeats(&s->layer[layer], (enum slot)slot); i++)
             COE_TRY(fn(user, (struct place){ (enum slot)slot, layer, 0, i }, rows, cols));
     }
-    for (int32_t e = 0; s->layer[layer].is_moe && e < s->layer[layer].moe.n_experts; e++)
-        for (int slot = SLOT_EXPERT_GATE; slot <= SLOT_EXPERT_DOWN; slot++)
-            if (slot_shape(s, (enum slot)slot, layer, &rows, &cols))
-                COE_TRY(fn(user, (struct place){ (enum slot)slot, layer, e, 0 }, rows, cols));
-    return COE_OK;
+    COE_TRY(each_of_experts(s, layer, SLOT_ATTN_EXPERT_IN, SLOT_ATTN_EXPERT_OUT, fn, user));
+    return each_of_experts(s, layer, SLOT_EXPERT_GATE, SLOT_EXPERT_DOWN_BIAS, fn, user);
 }
 
 coe_status spec_each_place(const struct spec *s,
                            coe_status (*fn)(void *user, struct place p, int64_t rows, int64_t cols), void *user)
 {
     int64_t rows, cols;
-    if (slot_shape(s, SLOT_EMBED, 0, &rows, &cols))
-        COE_TRY(fn(user, (struct place){ SLOT_EMBED, 0, 0, 0 }, rows, cols));
+    for (int slot = SLOT_EMBED; slot <= SLOT_POSITIONS; slot++)
+        if (slot_shape(s, (enum slot)slot, 0, &rows, &cols))
+            COE_TRY(fn(user, (struct place){ (enum slot)slot, 0, 0, 0 }, rows, cols));
     for (int32_t l = 0; l < s->n_layers; l++) COE_TRY(each_in_layer(s, l, fn, user));
     for (int slot = SLOT_FINAL_NORM; slot <= SLOT_HEAD_BIAS; slot++)
         if (slot_shape(s, (enum slot)slot, 0, &rows, &cols))
@@ -165,8 +284,10 @@ static coe_status count_place(void *user, struct place p, int64_t rows, int64_t 
     c->sizes.by_class[slot_info[p.slot].class] += n;
     if (slot_info[p.slot].scope == SCOPE_EXPERT) {
         const struct moe_spec *m = &c->s->layer[p.layer].moe;
-        /* all experts of a layer have one size */
-        if (p.expert < m->router.top_k) c->sizes.active += n * m->chain.n_iterations;
+        if (p.expert < m->router.top_k)
+            c->sizes.active += n * m->chain.n_iterations; /* all experts of a layer have one size */
+    } else if (slot_info[p.slot].scope == SCOPE_ATTN_EXPERT) {
+        if (p.expert < c->s->layer[p.layer].attn.moe.router.top_k) c->sizes.active += n;
     } else if (p.slot != SLOT_EMBED || c->s->tied) {
         c->sizes.active += n; /* an untied embedding is a table look-up */
     }

@@ -8,8 +8,14 @@
 #include "moe/moe.h"
 
 enum norm_kind { NORM_RMS, NORM_LAYER };
-enum qk_norm { QK_NORM_NONE, QK_NORM_HEAD, QK_NORM_FULL }; /* per head, or over the whole projection */
-enum rope_kind { ROPE_NONE, ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3, ROPE_YARN };
+/* Of q and k: per head, over the whole projection, or per head without weights. */
+enum qk_norm { QK_NORM_NONE, QK_NORM_HEAD, QK_NORM_FULL, QK_NORM_UNIT };
+enum rope_kind { ROPE_NONE, ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3, ROPE_YARN, ROPE_LONG };
+/* How a layer mixes tokens: attention; latent attention (MLA); a gated short convolution; the gated delta rule;
+ * attention whose query and output projections are experts (JetMoE). */
+enum mixer { MIX_ATTENTION, MIX_LATENT, MIX_CONV, MIX_DELTA, MIX_EXPERTS, MIX_COUNT };
+/* The gate of attention: a projection of its own, or in q, per head [query | gate]. */
+enum attn_gate { ATTN_GATE_NONE, ATTN_GATE_OWN, ATTN_GATE_IN_Q };
 
 struct rope_spec {
     enum rope_kind kind;
@@ -22,16 +28,42 @@ struct rope_spec {
     double attention_factor;                     /* multiplies cos and sin; 0: the kind's own default */
     double mscale, mscale_all_dim;               /* yarn, DeepSeek */
     int64_t original_positions;
+    const double *divide;                        /* long: [n_rot/2], in the spec's arena */
+};
+
+/* Latent attention. A head's query is [nope | rope]; keys and values of all heads are made from one latent of kv_rank
+ * and one rotated key of `rope` (attn_spec.rope.n_rot). */
+struct latent_spec {
+    int32_t q_rank;   /* 0: queries straight from the stream */
+    int32_t kv_rank, nope, v_dim;
+    float eps;        /* of the norms of the latents */
+    float kv_scale;   /* multiplies the normalised latent; a factor of the queries is part of attn_spec.scale */
+};
+
+/* Recurrent mixers. MIX_CONV: d_model channels. MIX_DELTA: n_v heads of d_v values, n_v / n_k of them share a key
+ * head. */
+struct recurrent_spec {
+    int32_t kernel; /* taps of the convolution, the last one on the current token */
+    bool bias;      /* of the convolution and its projections */
+    int32_t n_k, n_v, d_k, d_v;
 };
 
 struct attn_spec {
+    enum mixer kind;
     int32_t n_heads, n_kv_heads, head_dim;
     bool qkv_bias, o_bias, sinks;
     enum qk_norm qk_norm;
-    float clip;       /* clamp q, k, v to ±clip; 0: off */
-    int64_t window;   /* 0: full */
-    float scale, cap; /* scores times scale, soft-capped when cap > 0 */
+    bool norm_after_rope;
+    enum attn_gate gate; /* the output times sigmoid(gate), before the output projection */
+    float clip;          /* clamp q, k, v to ±clip; 0: off */
+    int64_t window;      /* 0: full */
+    int64_t chunk;       /* a token sees only its own chunk of so many positions; 0: off */
+    float scale, cap;    /* scores times scale, soft-capped when cap > 0 */
+    float temper, temper_floor; /* q times 1 + temper·ln(1 + floor((position + 1) / temper_floor)); 0: off */
     struct rope_spec rope;
+    struct latent_spec latent;       /* MIX_LATENT */
+    struct recurrent_spec recurrent; /* MIX_CONV, MIX_DELTA */
+    struct moe_spec moe;             /* MIX_EXPERTS: what chooses the projections; heads of one expert = n_kv_heads */
 };
 
 struct layer_spec {
@@ -41,6 +73,9 @@ struct layer_spec {
     int32_t ffn;           /* width of a dense layer */
     enum activation act;
     bool ungated;          /* dense: down(act(up(x))) */
+    bool ffn_bias;         /* dense: biases of all its matrices */
+    bool dense_beside;     /* a MoE layer with a dense network of width ffn on the same input */
+    int32_t moe_joins;     /* with dense_beside: so many layers later the MoE's output joins the stream, at the end */
     bool pre_norm, post_norm; /* norms before and behind each sub-layer */
 };
 
@@ -50,7 +85,9 @@ struct spec {
     int64_t max_positions;
     enum norm_kind norm;
     float norm_eps, norm_add; /* norm_add: the weight is stored minus this (Gemma: 1) */
-    bool tied, head_bias;
+    float final_norm_eps;
+    bool tied, head_bias, learned_positions;
+    int32_t layers_per_block; /* consecutive layers that the family counts as one */
     float embed_scale, residual_scale, logit_scale, logit_cap;
     int32_t bos, eos[8], n_eos; /* -1: none */
     struct layer_spec *layer;   /* [n_layers], in the arena given to spec_read */
@@ -58,19 +95,34 @@ struct spec {
 
 /* Places in the network that a tensor can fill. */
 enum slot {
-    SLOT_EMBED, SLOT_FINAL_NORM, SLOT_FINAL_NORM_BIAS, SLOT_HEAD, SLOT_HEAD_BIAS,
-    SLOT_ATTN_NORM, SLOT_ATTN_NORM_BIAS, SLOT_Q, SLOT_K, SLOT_V, SLOT_O, SLOT_Q_BIAS, SLOT_K_BIAS, SLOT_V_BIAS,
-    SLOT_O_BIAS,
-    SLOT_Q_NORM, SLOT_K_NORM, SLOT_SINK, SLOT_ATTN_POST_NORM,
-    SLOT_FFN_NORM, SLOT_FFN_NORM_BIAS, SLOT_FFN_POST_NORM, SLOT_GATE, SLOT_UP, SLOT_DOWN,
-    SLOT_ROUTER, SLOT_ROUTER_BIAS, SLOT_SELECTION_BIAS, SLOT_COE_WEIGHT,
+    SLOT_EMBED, SLOT_POSITIONS, SLOT_FINAL_NORM, SLOT_FINAL_NORM_BIAS, SLOT_HEAD, SLOT_HEAD_BIAS,
+    SLOT_ATTN_NORM, SLOT_ATTN_NORM_BIAS, SLOT_Q, SLOT_K, SLOT_V, SLOT_O,
+    SLOT_Q_BIAS, SLOT_K_BIAS, SLOT_V_BIAS, SLOT_O_BIAS, SLOT_Q_NORM, SLOT_K_NORM, SLOT_SINK, SLOT_ATTN_GATE,
+    SLOT_Q_A, SLOT_Q_A_NORM, SLOT_KV_A, SLOT_KV_A_NORM, SLOT_KV_B, /* latent: SLOT_Q is then the second factor */
+    SLOT_CONV_IN, SLOT_CONV_IN_BIAS, SLOT_CONV, SLOT_CONV_BIAS,
+    SLOT_DELTA_QKVZ, SLOT_DELTA_BA, SLOT_DELTA_A, SLOT_DELTA_DT, SLOT_DELTA_NORM,
+    SLOT_ATTN_ROUTER, SLOT_ATTN_EXPERT_IN, SLOT_ATTN_EXPERT_OUT, SLOT_ATTN_EXPERT_BIAS,
+    SLOT_ATTN_POST_NORM,
+    SLOT_FFN_NORM, SLOT_FFN_NORM_BIAS, SLOT_FFN_POST_NORM,
+    SLOT_GATE, SLOT_UP, SLOT_DOWN, SLOT_GATE_BIAS, SLOT_UP_BIAS, SLOT_DOWN_BIAS,
+    SLOT_ROUTER, SLOT_ROUTER_BIAS, SLOT_SELECTION_BIAS, SLOT_EXPERT_SCALE, SLOT_MOE_BIAS, SLOT_COE_WEIGHT,
     SLOT_EXPERT_GATE, SLOT_EXPERT_UP, SLOT_EXPERT_DOWN,
+    SLOT_EXPERT_GATE_BIAS, SLOT_EXPERT_UP_BIAS, SLOT_EXPERT_DOWN_BIAS,
     SLOT_SHARED_GATE, SLOT_SHARED_UP, SLOT_SHARED_DOWN, SLOT_SHARED_EXPERT_GATE,
     SLOT_COUNT
 };
-enum slot_scope { SCOPE_MODEL, SCOPE_LAYER, SCOPE_ITERATION, SCOPE_EXPERT };
-enum slot_class { CLASS_EMBEDDING, CLASS_NORM, CLASS_ATTENTION, CLASS_DENSE, CLASS_ROUTER, CLASS_EXPERT, CLASS_SHARED,
-                  CLASS_HEAD, CLASS_COUNT };
+enum slot_scope { SCOPE_MODEL, SCOPE_LAYER, SCOPE_ITERATION, SCOPE_EXPERT, SCOPE_ATTN_EXPERT };
+enum slot_class {
+    CLASS_EMBEDDING,
+    CLASS_NORM,
+    CLASS_ATTENTION,
+    CLASS_DENSE,
+    CLASS_ROUTER,
+    CLASS_EXPERT,
+    CLASS_SHARED,
+    CLASS_HEAD,
+    CLASS_COUNT
+};
 extern const char *const class_name[CLASS_COUNT];
 
 struct slot_info {
@@ -94,11 +146,22 @@ coe_status spec_each_place(const struct spec *s,
 
 /* ---- families ---- */
 
-/* Tensor name of a slot. {l} {e} {t} stand for layer, expert, chain iteration. Several rows of one slot are
- * alternatives for reading; the first is written. */
+/* How a place lies in its tensor; all zero: it is the tensor. CUT_EXPERT: the first dimension counts experts.
+ * CUT_IN_OUT: the matrix is stored [in, out]. Then the rows are `parts` equal parts, one behind the other or, with
+ * CUT_ALTERNATE, taking turns; the place is part number `part`. CUT_MXFP4: "…_blocks" as gpt-oss stores them, with
+ * "…_scales" beside. */
+enum { CUT_EXPERT = 1, CUT_IN_OUT = 2, CUT_ALTERNATE = 4, CUT_MXFP4 = 8 };
+struct cut {
+    uint8_t how, part, parts; /* parts 0 is 1 */
+};
+
+/* Tensor name of a slot. {l} {e} {t} stand for layer, expert, chain iteration; {b} {s} for the block of layers that the
+ * family counts as one and the layer within it. Several rows of one slot are alternatives for reading; the first is
+ * written. */
 struct name_row {
     enum slot slot;
     const char *pattern;
+    struct cut cut;
 };
 struct family {
     const char *const *model_types; /* NULL-terminated values of config "model_type" */
@@ -106,8 +169,9 @@ struct family {
     coe_status (*translate)(struct spec *s, struct arena *a, const json_t *config, const char *where);
     const struct name_row *names;   /* ends with a NULL pattern */
     const char *fused_gate_up, *fused_down; /* [E,2F,d] and [E,d,F] forms of the experts, or NULL */
-    /* tensor name prefixes or *suffixes that are left alone, NULL-terminated; or NULL */
-    const char *const *ignore;
+    const char *const *prefixes; /* what may stand before every name, the first is written; NULL: nothing */
+    const char *const *ignore; /* tensor name prefixes or *suffixes that are left alone, NULL-terminated; or NULL */
+    bool extra_layers;         /* files may hold layers behind the last (multi-token prediction), to be left alone */
     const char *key_n_experts, *key_top_k; /* config keys that a pruned model changes */
 };
 /* The family of a config by its model_type; COE_E_INPUT when nobody knows it. */
@@ -115,6 +179,9 @@ coe_status family_find(const struct part **out, const json_t *config, const char
 /* Name of a place in a family's files (first alternative `which` = 0); false when there is none. With an independent
  * chain gate, "….gate.weight" becomes "….gate.{t}.weight". */
 bool family_name(const struct family *f, const struct spec *s, struct place p, int which, char *out, size_t cap);
+/* The same, and how the place lies in that tensor. */
+bool family_name_cut(const struct family *f, const struct spec *s, struct place p, int which, char *out, size_t cap,
+                     struct cut *cut);
 
 /* Config → spec, with the overlay of its "coe" object (spec_json.c). Everything allocated in `a`. */
 coe_status spec_read(struct spec *s, struct arena *a, const json_t *config, const char *where);
@@ -122,7 +189,10 @@ coe_status spec_read(struct spec *s, struct arena *a, const json_t *config, cons
 coe_status spec_overlay(struct spec *s, const json_t *coe, const char *where);
 /* Reads the keys shared by almost all families: sizes, heads, norm eps, rope, tied embeddings, end tokens. */
 coe_status config_common(struct spec *s, struct arena *a, const json_t *config, const char *where);
-coe_status config_rope(struct rope_spec *r, const json_t *config, int32_t head_dim, const char *where);
+/* rope_theta, rope_scaling or rope_parameters, partial_rotary_factor. rope_parameters may hold an object for each type
+ * of layer: `type` chooses, NULL is "full_attention". */
+coe_status config_rope(struct rope_spec *r, struct arena *a, const json_t *config, int32_t head_dim, const char *type,
+                       const char *where);
 coe_status config_activation(enum activation *a, const json_t *config, const char *key, const char *where);
 coe_status config_window(int64_t *window, const json_t *config, const char *where);
 /* The aux loss and coefficient that transformers gives this family ("hf" with `router_aux_loss_coef`). */

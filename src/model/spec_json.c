@@ -101,7 +101,7 @@ static coe_status read_moe(struct moe_spec *m, const json_t *o, const char *wher
     COE_TRY(json_get_i32(o, "n_experts", 1, 65536, &m->n_experts, where));
     COE_TRY(json_get_i32(o, "expert_ffn", 1, 1 << 24, &m->expert_ffn, where));
     COE_TRY(json_get_i32(o, "top_k", 1, 1024, &r->top_k, where));
-    COE_TRY(choice(o, "score", score_name, 2, &score, where));
+    COE_TRY(choice(o, "score", score_name, 3, &score, where));
     COE_TRY(choice(o, "group_score", group_score_name, 2, &group, where));
     COE_TRY(json_get_i32(o, "groups", 1, 1024, &r->n_group, where));
     COE_TRY(json_get_i32(o, "groups_kept", 1, 1024, &r->topk_group, where));
@@ -201,14 +201,18 @@ coe_status spec_read(struct spec *s, struct arena *a, const json_t *config, cons
     return check(s, where);
 }
 
-/* {l}, {e}, {t} → numbers */
+/* {l}, {e}, {t}, {b}, {s} → numbers; the only blocks of several layers are pairs */
 bool expand_name(const char *pattern, struct place p, char *out, size_t cap)
 {
     size_t n = 0;
     for (const char *c = pattern; *c; c++) {
         int wrote;
         if (c[0] == '{' && c[1] && c[2] == '}') {
-            int32_t v = c[1] == 'l' ? p.layer : c[1] == 'e' ? p.expert : p.iteration;
+            int32_t v = c[1] == 'l'   ? p.layer
+                        : c[1] == 'b' ? p.layer / 2
+                        : c[1] == 's' ? p.layer % 2
+                        : c[1] == 'e' ? p.expert
+                                      : p.iteration;
             wrote = snprintf(out + n, cap - n, "%d", v);
             c += 2;
         } else {
@@ -221,18 +225,28 @@ bool expand_name(const char *pattern, struct place p, char *out, size_t cap)
     return true;
 }
 
+bool family_name_cut(const struct family *f, const struct spec *s, struct place p, int which, char *out, size_t cap,
+                     struct cut *cut)
+{
+    static const char *const no_prefix[] = { "", NULL };
+    for (const char *const *prefix = f->prefixes ? f->prefixes : no_prefix; *prefix; prefix++)
+        for (const struct name_row *r = f->names; r->pattern; r++) {
+            char pattern[256];
+            if (r->slot != p.slot || which-- > 0) continue;
+            snprintf(pattern, sizeof pattern, "%s%s", *prefix, r->pattern);
+            const struct chain_spec *c = &s->layer[p.layer].moe.chain;
+            const char *dot = strrchr(r->pattern, '.');
+            if (slot_info[p.slot].scope == SCOPE_ITERATION && c->n_iterations > 1 && !c->shared_gate &&
+                !strstr(pattern, "{t}") && dot)
+                snprintf(pattern, sizeof pattern, "%s%.*s.{t}%s", *prefix, (int)(dot - r->pattern), r->pattern, dot);
+            *cut = r->cut;
+            return expand_name(pattern, p, out, cap);
+        }
+    return false;
+}
+
 bool family_name(const struct family *f, const struct spec *s, struct place p, int which, char *out, size_t cap)
 {
-    char pattern[256];
-    for (const struct name_row *r = f->names; r->pattern; r++) {
-        if (r->slot != p.slot || which-- > 0) continue;
-        snprintf(pattern, sizeof pattern, "%s", r->pattern);
-        const struct chain_spec *c = &s->layer[p.layer].moe.chain;
-        const char *dot = strrchr(r->pattern, '.');
-        if (slot_info[p.slot].scope == SCOPE_ITERATION && c->n_iterations > 1 && !c->shared_gate &&
-            !strstr(pattern, "{t}") && dot)
-            snprintf(pattern, sizeof pattern, "%.*s.{t}%s", (int)(dot - r->pattern), r->pattern, dot);
-        return expand_name(pattern, p, out, cap);
-    }
-    return false;
+    struct cut cut;
+    return family_name_cut(f, s, p, which, out, cap, &cut);
 }

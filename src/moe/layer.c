@@ -17,6 +17,7 @@ struct moe_spec moe_spec_default(void)
 {
     return (struct moe_spec){
         .act = ACT_SILU,
+        .act_limit = 7.0f,
         .router = { .kind = "linear", .selection = "top_k", .top_k = 2, .n_group = 1, .topk_group = 1, .scale = 1.0f },
         .chain = { .n_iterations = 1 },
     };
@@ -29,6 +30,14 @@ coe_status moe_spec_check(const struct moe_spec *m, const char *where)
     if (m->expert_ffn < 1) return coe_fail(COE_E_INPUT, "%s: expert width %d", where, m->expert_ffn);
     if (r->top_k < 1 || r->top_k > m->n_experts || r->top_k > 1024)
         return coe_fail(COE_E_INPUT, "%s: top_k %d of %d experts", where, r->top_k, m->n_experts);
+    if (m->n_identity < 0 || m->n_identity >= m->n_experts)
+        return coe_fail(COE_E_INPUT, "%s: %d identity experts among %d", where, m->n_identity, m->n_experts);
+    if (r->score == SCORE_NONE && strcmp(r->selection, "sparsemixer"))
+        return coe_fail(COE_E_INPUT,
+                        "%s: router logits as they are, without an activation, have no weights with selection '%s'",
+                        where, r->selection);
+    if (!strcmp(r->selection, "grouped") && (r->top_k % r->n_group || r->topk_group != r->n_group))
+        return coe_fail(COE_E_INPUT, "%s: top_k %d cannot be shared equally by %d groups", where, r->top_k, r->n_group);
     if (r->n_group < 1 || r->n_group > 1024 || m->n_experts % r->n_group || r->topk_group < 1 ||
         r->topk_group > r->n_group)
         return coe_fail(COE_E_INPUT, "%s: %d experts in %d groups, %d of them kept", where, m->n_experts, r->n_group,
@@ -69,6 +78,7 @@ static struct val *pass_once(struct moe_pass *p, const struct moe_spec *spec, co
     rec->iteration = iteration;
     const struct router_part *router = part_find("router", spec->router.kind)->impl;
     struct val *z = router->logits(c, spec, w, iteration, x);
+    rec->expert_scale = w->expert_scale;
     if (moe_route(c, rec, spec, z, w->selection_bias[iteration], hook)) return NULL;
     if (p->records && p->n_records < p->max_records) p->records[p->n_records++] = rec;
     if (p->observer && p->observer->route) p->observer->route(p->observer->user, rec);
@@ -79,8 +89,8 @@ static struct val *pass_once(struct moe_pass *p, const struct moe_spec *spec, co
         return NULL;
     if (p->executor->run(p->executor, c, &call)) return NULL;
     if (wants_rows) p->observer->outputs(p->observer->user, rec, x, call.rows);
-    if (!spec->shared_ffn) return call.y;
-    return nn_add(c, call.y, shared_expert(c, spec, w, x));
+    struct val *y = spec->out_bias ? nn_add_row(c, call.y, w->out_bias) : call.y;
+    return spec->shared_ffn ? nn_add(c, y, shared_expert(c, spec, w, x)) : y;
 }
 
 static bool weight_is_zero(const struct weight *w)
@@ -113,6 +123,13 @@ static struct val *prenorm_chain(struct moe_pass *p, const struct moe_spec *spec
         if (!last && sum) x = nn_add(c, x0, sum);
     }
     return sum;
+}
+
+struct val *moe_output(struct moe_pass *p, const struct moe_spec *spec, const struct moe_weights *w,
+                       const struct route_hook *hook, int32_t layer, struct val *x0)
+{
+    assert(spec->chain.residual == RESIDUAL_PRENORM);
+    return x0 ? prenorm_chain(p, spec, w, hook, layer, x0) : NULL;
 }
 
 struct val *moe_layer(struct moe_pass *p, const struct moe_spec *spec, const struct moe_weights *w,

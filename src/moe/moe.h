@@ -19,10 +19,10 @@
 #include "moe/route.h"
 #include "nn/nn.h"
 
-enum score_kind { SCORE_SOFTMAX, SCORE_SIGMOID };
+enum score_kind { SCORE_SOFTMAX, SCORE_SIGMOID, SCORE_NONE };
 enum group_score { GROUP_MAX, GROUP_SUM2 }; /* of a group of experts: its best score (DeepSeek-V2), its two best (V3) */
 enum residual_mode { RESIDUAL_PRENORM, RESIDUAL_INNER, RESIDUAL_OUTER, RESIDUAL_BOTH, RESIDUAL_NEITHER };
-extern const char *const score_name[2], *const group_score_name[2], *const residual_name[5];
+extern const char *const score_name[3], *const group_score_name[2], *const residual_name[5];
 
 struct router_spec {
     const char *kind;      /* part "router": "linear" */
@@ -35,7 +35,10 @@ struct router_spec {
     enum group_score group_score;
     bool renormalize;      /* weights divided by their sum over the chosen */
     float renorm_eps;      /* added to that sum (DeepSeek: 1e-20) */
+    float renorm_min;      /* that sum is at least this (ERNIE) */
+    bool expert_scale;     /* weights times a learned factor of each expert (Pangu) */
     float scale;           /* multiplies the weights last */
+    float jitter;          /* sparsemixer: relative distance within which experts share the softmax */
 };
 
 struct chain_spec {
@@ -53,7 +56,12 @@ struct loss_spec {
 
 struct moe_spec {
     int32_t n_experts, expert_ffn;
+    int32_t n_identity;    /* the last so many of them return their input and have no weights */
     enum activation act;
+    float act_limit;       /* of ACT_SWIGLU_CLAMP */
+    bool expert_bias;      /* biases of the three matrices of an expert */
+    bool weigh_input;      /* the weight multiplies the expert's input instead of its output */
+    bool out_bias;         /* one vector is added to the weighted sum */
     struct router_spec router;
     struct chain_spec chain;
     int32_t shared_ffn;    /* width of the shared expert; 0: none */
@@ -71,6 +79,8 @@ coe_status moe_spec_check(const struct moe_spec *m, const char *where);
 struct moe_weights {
     const struct weight *router[16], *router_bias[16]; /* per iteration; a shared gate repeats the pointer */
     const struct weight *selection_bias[16];
+    const struct weight *expert_scale;                  /* [E], with router.expert_scale */
+    const struct weight *out_bias;                      /* [d] */
     const struct weight *coe_weight;                    /* [1], with chain.learned_weight */
     const struct weight *const *gate, *const *up, *const *down;                /* [E]: [F,d], [F,d], [d,F] */
     const struct weight *const *gate_bias, *const *up_bias, *const *down_bias; /* [E] or NULL */
@@ -95,7 +105,8 @@ struct route_record {
     float *p;          /* [T, E] score after activation (masked experts: 0) */
     struct route route;
     float *dz;         /* [T, E] gradient contributed by losses, already scaled; NULL until a loss adds one */
-    const struct weight *selection_bias;
+    const struct weight *selection_bias, *expert_scale;
+    bool of_attention; /* experts are projections of an attention layer */
 };
 
 /* What a forward pass reports to whoever asks (trace, session callbacks, `logits --routes`). Any member may be NULL. */
@@ -146,6 +157,11 @@ struct val *moe_layer(struct moe_pass *pass, const struct moe_spec *spec, const 
 coe_status moe_route(struct nn *c, struct route_record *rec, const struct moe_spec *spec, struct val *z,
                      const struct weight *selection_bias, const struct route_hook *hook);
 
+/* What the experts add to the stream (the layer without its residual), for networks that add it elsewhere. Needs the
+ * prenorm residual. */
+struct val *moe_output(struct moe_pass *pass, const struct moe_spec *spec, const struct moe_weights *w,
+                       const struct route_hook *hook, int32_t layer, struct val *x0);
+
 /* ---- parts ---- */
 
 /* kind "router": logits [T, n_experts] */
@@ -159,6 +175,9 @@ struct router_part {
 struct selection_part {
     int64_t (*max_slots)(const struct router_spec *r, int32_t n_tokens, int32_t n_experts);
     void (*choose)(const struct router_spec *r, int32_t k, const float *s, struct route *out);
+    /* NULL: weights by renormalize and scale. Otherwise fills out->score and out->weight from p [T, E] itself (a masked
+     * expert: -inf with SCORE_NONE); such a rule has no backward pass. */
+    void (*weigh)(const struct router_spec *r, const float *p, struct route *out);
 };
 
 /* kind "loss": sees all records of one forward pass (and, for the global batch, the counts of the step so far). Adds

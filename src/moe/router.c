@@ -11,13 +11,17 @@
 
 #include "moe/moe.h"
 
-const char *const score_name[2] = { "softmax", "sigmoid" };
+const char *const score_name[3] = { "softmax", "sigmoid", "none" };
 const char *const group_score_name[2] = { "max", "sum2" };
 const char *const residual_name[5] = { "prenorm", "inner", "outer", "both", "neither" };
 
 static void activate(const struct moe_spec *spec, const struct route_hook *hook, const float *z, float *p, int32_t n)
 {
     const uint8_t *keep = hook ? hook->keep : NULL;
+    if (spec->router.score == SCORE_NONE) {
+        for (int32_t e = 0; e < n; e++) p[e] = keep && !keep[e] ? -INFINITY : z[e];
+        return;
+    }
     if (spec->router.score == SCORE_SIGMOID) {
         kern->sigmoid(p, z, n);
         for (int32_t e = 0; keep && e < n; e++)
@@ -82,15 +86,22 @@ static float chosen_sum(const float *score, const int32_t *expert, int32_t n)
     return sum;
 }
 
-static void fill_weights(const struct router_spec *r, const float *p, struct route *out)
+static float divisor(const struct router_spec *r, const float *score, const int32_t *expert, int32_t n)
+{
+    const float sum = chosen_sum(score, expert, n);
+    return sum < r->renorm_min ? r->renorm_min : sum + r->renorm_eps;
+}
+
+static void fill_weights(const struct router_spec *r, const float *p, const float *expert_scale, struct route *out)
 {
 #pragma omp parallel for schedule(static) if (out->n_tokens > 256)
     for (int32_t t = 0; t < out->n_tokens; t++) {
         const int32_t from = out->tok_off[t], n = out->tok_off[t + 1] - from;
         for (int32_t i = from; i < from + n; i++) out->score[i] = p[(int64_t)t * out->n_experts + out->expert[i]];
-        float sum = r->renormalize ? chosen_sum(out->score + from, out->expert + from, n) + r->renorm_eps : 1.0f;
+        float sum = r->renormalize ? divisor(r, out->score + from, out->expert + from, n) : 1.0f;
         for (int32_t i = from; i < from + n; i++) {
             float g = r->renormalize ? out->score[i] / sum : out->score[i];
+            if (expert_scale) g *= expert_scale[out->expert[i]];
             out->weight[i] = g * r->scale;
         }
     }
@@ -104,9 +115,10 @@ static void weights_back(const struct router_spec *r, const struct route *rt, in
         for (int32_t i = from; i < from + n; i++) dp[rt->expert[i]] += r->scale * rt->weight_grad[i];
         return;
     }
-    const float sum = chosen_sum(rt->score + from, rt->expert + from, n) + r->renorm_eps;
-    float mean = 0;
-    for (int32_t i = from; i < from + n; i++) mean += r->scale * rt->weight_grad[i] * (rt->score[i] / sum);
+    const float sum = divisor(r, rt->score + from, rt->expert + from, n);
+    float mean = 0; /* a sum below its floor is a constant */
+    const bool at_floor = r->renorm_min > 0 && chosen_sum(rt->score + from, rt->expert + from, n) < r->renorm_min;
+    for (int32_t i = from; i < from + n && !at_floor; i++) mean += r->scale * rt->weight_grad[i] * (rt->score[i] / sum);
     for (int32_t i = from; i < from + n; i++) dp[rt->expert[i]] += (r->scale * rt->weight_grad[i] - mean) / sum;
 }
 
@@ -145,6 +157,8 @@ coe_status moe_route(struct nn *c, struct route_record *rec, const struct moe_sp
     const struct selection_part *selection = part->impl;
     const int32_t n = (int32_t)z->cols, tokens = (int32_t)z->rows;
     int32_t k = spec->router.top_k;
+    if (selection->weigh && nn_forward_only(c, part->name)) return COE_E_USAGE;
+    if (rec->expert_scale && nn_forward_only(c, "a router with factors of its experts")) return COE_E_USAGE;
     if (hook && hook->keep) k = COE_MIN(k, COE_MAX(1, spec->router.topk_group * (hook->n_kept / spec->router.n_group)));
     rec->spec = spec;
     rec->z = z;
@@ -165,7 +179,8 @@ coe_status moe_route(struct nn *c, struct route_record *rec, const struct moe_sp
     }
     selection->choose(&spec->router, k, s, &rec->route);
     arena_rewind(c->arena, mark);
-    fill_weights(&spec->router, rec->p, &rec->route);
+    if (selection->weigh) selection->weigh(&spec->router, rec->p, &rec->route);
+    else fill_weights(&spec->router, rec->p, rec->expert_scale ? rec->expert_scale->data : NULL, &rec->route);
     route_index(&rec->route);
     return nn_record(c, route_back, rec) ? COE_OK : COE_E_NOMEM;
 }

@@ -59,6 +59,7 @@ static void visible(int64_t *lo, int64_t *hi, const struct attn_shape *s, const 
         for (int64_t t = b->off[i]; t < b->off[i + 1]; t++) {
             int64_t pos = b->pos0[i] + t - b->off[i];
             lo[t] = s->window && pos >= s->window ? pos - s->window + 1 : 0;
+            if (s->chunk) lo[t] = COE_MAX(lo[t], pos / s->chunk * s->chunk);
             if (b->start) lo[t] = COE_MAX(lo[t], b->start[t]);
             hi[t] = pos + 1;
         }

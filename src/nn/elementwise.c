@@ -199,6 +199,95 @@ struct val *nn_sigmoid_gate(struct nn *c, struct val *x, struct val *g)
     return save(c, gate_back, (struct binary_saved){ .a = x, .b = g, .y = y }) ? y : NULL;
 }
 
+static void mul_back(struct nn *c, void *p)
+{
+    struct binary_saved *s = p;
+    if (!s->y->grad) return;
+    float *da = nn_grad(c, s->a), *db = nn_grad(c, s->b);
+    for (int64_t j = 0; da && db && j < size_of(s->y); j++) {
+        da[j] += s->y->grad[j] * s->b->data[j];
+        db[j] += s->y->grad[j] * s->a->data[j];
+    }
+}
+
+struct val *nn_mul(struct nn *c, struct val *a, struct val *b)
+{
+    if (!a || !b) return NULL;
+    struct val *y = nn_val(c, a->rows, a->cols);
+    if (!y) return NULL;
+    const int64_t n = size_of(y);
+    EACH_STRIP(i, j, m, n) kern->mul(y->data + j, a->data + j, b->data + j, m);
+    return save(c, mul_back, (struct binary_saved){ .a = a, .b = b, .y = y }) ? y : NULL;
+}
+
+static void sigmoid_mul_back(struct nn *c, void *p)
+{
+    struct binary_saved *s = p;
+    if (!s->y->grad) return;
+    float *dx = nn_grad(c, s->a), *dg = nn_grad(c, s->b);
+    for (int64_t j = 0; dx && dg && j < size_of(s->y); j++) {
+        const float g = fm_sigmoid(s->b->data[j]), dy = s->y->grad[j];
+        dx[j] += dy * g;
+        dg[j] += dy * s->a->data[j] * (g * (1.0f - g));
+    }
+}
+
+struct val *nn_sigmoid_mul(struct nn *c, struct val *x, struct val *g)
+{
+    if (!x || !g) return NULL;
+    struct val *y = nn_val(c, x->rows, x->cols);
+    if (!y) return NULL;
+    const int64_t n = size_of(y);
+    EACH_STRIP(i, j, m, n)
+    {
+        kern->sigmoid(y->data + j, g->data + j, m);
+        kern->mul(y->data + j, y->data + j, x->data + j, m);
+    }
+    return save(c, sigmoid_mul_back, (struct binary_saved){ .a = x, .b = g, .y = y }) ? y : NULL;
+}
+
+static void add_row_back(struct nn *c, void *p)
+{
+    struct binary_saved *s = p;
+    if (!s->y->grad) return;
+    pass_gradient(c, s->a, s->y->grad, 1.0f, size_of(s->y));
+    for (int64_t t = 0; s->w->grad && t < s->y->rows; t++)
+        kern->add(s->w->grad, s->y->grad + t * s->y->cols, s->y->cols);
+}
+
+struct val *nn_add_row(struct nn *c, struct val *x, const struct weight *b)
+{
+    if (!x) return NULL;
+    struct val *y = nn_val(c, x->rows, x->cols);
+    if (!y) return NULL;
+    for (int64_t t = 0; t < x->rows; t++) kern->sum(y->data + t * x->cols, x->data + t * x->cols, b->data, x->cols);
+    return save(c, add_row_back, (struct binary_saved){ .a = x, .y = y, .w = b }) ? y : NULL;
+}
+
+struct rows_saved {
+    struct val *x, *y;
+    const float *s;
+};
+
+static void scale_rows_back(struct nn *c, void *p)
+{
+    struct rows_saved *s = p;
+    float *dx = s->y->grad ? nn_grad(c, s->x) : NULL;
+    for (int64_t t = 0; dx && t < s->y->rows; t++)
+        kern->fma_row(dx + t * s->y->cols, s->s[t], s->y->grad + t * s->y->cols, s->y->cols);
+}
+
+struct val *nn_scale_rows(struct nn *c, struct val *x, const float *s)
+{
+    if (!x) return NULL;
+    struct val *y = nn_val(c, x->rows, x->cols);
+    struct rows_saved *saved = arena_push(c->arena, sizeof *saved);
+    if (!y || !saved) return NULL;
+    for (int64_t t = 0; t < x->rows; t++) kern->scale(y->data + t * x->cols, x->data + t * x->cols, s[t], x->cols);
+    *saved = (struct rows_saved){ x, y, s };
+    return nn_record(c, scale_rows_back, saved) ? y : NULL;
+}
+
 struct dropout_saved {
     struct val *x, *y;
     float keep;

@@ -71,6 +71,23 @@ struct val *nn_scale(struct nn *c, struct val *x, float s);
 struct val *nn_clamp(struct nn *c, struct val *x, float limit); /* to ±limit */
 /* y[t,:] = x[t,:] * sigmoid(g[t]); g [rows, 1] */
 struct val *nn_sigmoid_gate(struct nn *c, struct val *x, struct val *g);
+/* y = x * sigmoid(g), element by element */
+struct val *nn_sigmoid_mul(struct nn *c, struct val *x, struct val *g);
+struct val *nn_mul(struct nn *c, struct val *a, struct val *b); /* element by element */
+/* y[t,:] = x[t,:] + b */
+struct val *nn_add_row(struct nn *c, struct val *x, const struct weight *b);
+/* y[t,:] = x[t,:] * s[t]; s stays the caller's until the backward pass */
+struct val *nn_scale_rows(struct nn *c, struct val *x, const float *s);
+/* A row of x is groups of `group` columns. The result has, for each piece in turn, columns from … from+width-1 of every
+ * group. */
+struct columns {
+    int64_t from, width;
+};
+struct val *nn_columns(struct nn *c, struct val *x, int64_t group, const struct columns *piece, int32_t n_pieces);
+/* y[t,:] = [a[t,:] | b[t,:]] */
+struct val *nn_join(struct nn *c, struct val *a, struct val *b);
+/* True and COE_E_USAGE set when this pass records: for an operation that has no backward pass. */
+bool nn_forward_only(const struct nn *c, const char *what);
 struct val *nn_softcap(struct nn *c, struct val *x, float cap); /* cap tanh(x / cap) */
 /* Inverted dropout at the context's rate; x itself when the rate is 0 or there is no tape. */
 struct val *nn_dropout(struct nn *c, struct val *x);
@@ -83,12 +100,14 @@ bool nn_rope(struct nn *c, struct val *x, int32_t head_dim, const float *cos, co
 /* Keys and values of one layer of one sequence. k [n_kv][capacity/16][head_dim][16], v [n_kv][capacity][head_dim_v]. */
 struct kv_layer {
     float *k, *v;
+    float *state;     /* of a recurrent layer instead: what the tokens before position left behind (recurrent.c) */
     int64_t capacity; /* positions, a multiple of KEY_BLOCK */
 };
 struct attn_shape {
     int32_t n_heads, n_kv_heads, head_dim, head_dim_v;
     float scale, cap;
     int64_t window;           /* a token sees itself and the window-1 before it; 0: everything before it */
+    int64_t chunk;            /* a token sees positions of its own chunk of this length only; 0: off */
     const struct weight *sink; /* [n_heads] or NULL */
 };
 /* Rows of a batch belong to sequences: rows off[i] … off[i+1]-1 are positions pos0[i] … of sequence i. `start` [n], if
@@ -104,6 +123,32 @@ struct attn_batch {
  * kernels.h. */
 struct val *nn_attention(struct nn *c, struct val *q, struct val *k, struct val *v, const struct attn_shape *shape,
                          const struct attn_batch *batch, struct kv_layer *kv);
+
+/* Latent attention (MLA, card routing.md 2) in its absorbed form, so that the cache holds one latent for all heads
+ * (latent.c): nn_attention runs over keys [rope | kv_rank] and values [kv_rank] as if they were one key head. kv_b
+ * [H*(nope+v), rank]: a head's rows are [key part | value part]. query   q [n, H*(nope+rope)] → [n, H*(rope+rank)], per
+ * head [q_rope | q_nope · key part] output  o [n, H*rank] → [n, H*v], per head o · (value part)ᵀ */
+struct latent_shape {
+    int32_t n_heads, nope, rope, v_dim, rank;
+};
+struct val *nn_latent_query(struct nn *c, struct val *q, const struct weight *kv_b, const struct latent_shape *s);
+struct val *nn_latent_output(struct nn *c, struct val *o, const struct weight *kv_b, const struct latent_shape *s);
+
+/* Recurrent layers (recurrent.c). They evaluate token by token in order, so that any split of a sequence gives the same
+ * bits; the state of each sequence goes through kv (NULL: whole sequences from nothing). Without a backward pass. */
+/* Causal convolution of every column: y[t] = Σ_i w[col, i] x[t - K + 1 + i] (+ b); w [cols, K]; state [K-1, cols] */
+struct val *nn_conv(struct nn *c, struct val *x, const struct weight *w, const struct weight *b,
+                    const struct attn_batch *batch, struct kv_layer *kv);
+static inline int64_t nn_conv_state(int64_t cols, int32_t kernel) { return cols * (kernel - 1); }
+/* Gated delta rule (Qwen3-Next): x [n, 2*n_k*d_k + n_v*d_v] = [q | k | v] of all heads, ba [n, 2*n_v] = per value head
+ * b, then a of all; per value head, S [d_k, d_v]: S *= exp(-exp(A)·softplus(a + dt)); S += k (σ(b)(v - Sᵀk))ᵀ; o = Sᵀq,
+ * with q and k of length one and q scaled by d_k^-½. → [n, n_v*d_v]; the state is behind the convolution's. */
+struct delta_shape {
+    int32_t n_k, n_v, d_k, d_v;
+};
+struct val *nn_delta(struct nn *c, struct val *x, struct val *ba, const struct weight *a_log, const struct weight *dt,
+                     const struct delta_shape *s, const struct attn_batch *batch, struct kv_layer *kv,
+                     int64_t state_offset);
 
 /* Mean cross-entropy. target[i] < 0: row i does not count. Adds scale * sum of the losses of the counting rows to the
  * objective (the backward pass starts here) and returns the unscaled sum in *sum, their number in *count. z_coef:

@@ -88,12 +88,16 @@ struct kernels {
     void (*add)(float *y, const float *x, int64_t n);                        /* y += x */
     void (*sum)(float *y, const float *a, const float *b, int64_t n);        /* y = a + b; y may be a or b */
     void (*scale)(float *y, const float *x, float s, int64_t n);             /* y = x*s; y may be x */
-    void (*mul)(float *y, const float *a, const float *b, int64_t n);        /* y = a*b */
+    void (*mul)(float *y, const float *a, const float *b, int64_t n);        /* y = a*b; y may be a or b */
     void (*fma_row)(float *y, float w, const float *x, int64_t n);           /* y = fma(w, x, y) */
     void (*exp)(float *y, const float *x, float minus, int64_t n);           /* y = exp(x - minus); y may be x */
     void (*sigmoid)(float *y, const float *x, int64_t n);                    /* y may be x */
     float (*exp1)(float x), (*log1)(float x), (*tanh1)(float x), (*sigmoid1)(float x); /* behind fm_exp & co. */
     void (*act)(enum activation a, float *u, const float *gate, const float *up, int64_t n);
+    /* ACT_SWIGLU_CLAMP with another limit than 7 */
+    void (*act_clamp)(float limit, float *u, const float *gate, const float *up, int64_t n);
+    void (*act_clamp_back)(float limit, float *dgate, float *dup, float *u_again, const float *gate, const float *up,
+                           const float *du, int64_t n);
     /* dgate, dup (dup NULL when up is) overwritten from du; dgate may be gate, dup may be up, u_again (or NULL)
      * receives the recomputed act(gate, up) */
     void (*act_back)(enum activation a, float *dgate, float *dup, float *u_again, const float *gate, const float *up,

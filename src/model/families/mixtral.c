@@ -1,5 +1,5 @@
 /* mixtral.c — Mixtral 8x7B / 8x22B: softmax over all experts, top-k, weights renormalised. Card: routing.md F1. */
-#include "model/spec.h"
+#include "model/families/names.h"
 
 static coe_status translate(struct spec *s, struct arena *a, const json_t *config, const char *where)
 {
@@ -22,27 +22,31 @@ static coe_status translate(struct spec *s, struct arena *a, const json_t *confi
 }
 
 static const struct name_row names[] = {
-    { SLOT_EMBED, "model.embed_tokens.weight" },
-    { SLOT_FINAL_NORM, "model.norm.weight" },
-    { SLOT_HEAD, "lm_head.weight" },
-    { SLOT_ATTN_NORM, "model.layers.{l}.input_layernorm.weight" },
-    { SLOT_Q, "model.layers.{l}.self_attn.q_proj.weight" },
-    { SLOT_K, "model.layers.{l}.self_attn.k_proj.weight" },
-    { SLOT_V, "model.layers.{l}.self_attn.v_proj.weight" },
-    { SLOT_O, "model.layers.{l}.self_attn.o_proj.weight" },
-    { SLOT_FFN_NORM, "model.layers.{l}.post_attention_layernorm.weight" },
-    { SLOT_ROUTER, "model.layers.{l}.block_sparse_moe.gate.weight" },
-    { SLOT_ROUTER, "model.layers.{l}.mlp.gate.weight" },
-    { SLOT_COE_WEIGHT, "model.layers.{l}.block_sparse_moe.coe_weight" },
-    { SLOT_EXPERT_GATE, "model.layers.{l}.block_sparse_moe.experts.{e}.w1.weight" },
-    { SLOT_EXPERT_UP, "model.layers.{l}.block_sparse_moe.experts.{e}.w3.weight" },
-    { SLOT_EXPERT_DOWN, "model.layers.{l}.block_sparse_moe.experts.{e}.w2.weight" },
-    { 0, NULL },
+    NAME(SLOT_EMBED, "model.embed_tokens.weight"),
+    NAME(SLOT_FINAL_NORM, "model.norm.weight"),
+    NAME(SLOT_HEAD, "lm_head.weight"),
+    NAME(SLOT_ATTN_NORM, "model.layers.{l}.input_layernorm.weight"),
+    NAME(SLOT_Q, "model.layers.{l}.self_attn.q_proj.weight"),
+    NAME(SLOT_K, "model.layers.{l}.self_attn.k_proj.weight"),
+    NAME(SLOT_V, "model.layers.{l}.self_attn.v_proj.weight"),
+    NAME(SLOT_O, "model.layers.{l}.self_attn.o_proj.weight"),
+    NAME(SLOT_FFN_NORM, "model.layers.{l}.post_attention_layernorm.weight"),
+    NAME(SLOT_ROUTER, "model.layers.{l}.block_sparse_moe.gate.weight"),
+    NAME(SLOT_ROUTER, "model.layers.{l}.mlp.gate.weight"),
+    NAME(SLOT_COE_WEIGHT, "model.layers.{l}.block_sparse_moe.coe_weight"),
+    NAME(SLOT_EXPERT_GATE, "model.layers.{l}.block_sparse_moe.experts.{e}.w1.weight"),
+    NAME(SLOT_EXPERT_UP, "model.layers.{l}.block_sparse_moe.experts.{e}.w3.weight"),
+    NAME(SLOT_EXPERT_DOWN, "model.layers.{l}.block_sparse_moe.experts.{e}.w2.weight"),
+    NAMES_END,
 };
 static const char *const types[] = { "mixtral", NULL };
 static const char *const ignore[] = { "*rotary_emb.inv_freq", NULL };
-static const struct family family = { .model_types = types, .translate = translate, .names = names, .ignore = ignore,
+static const struct family family = { .model_types = types,
+                                      .translate = translate,
+                                      .names = names,
+                                      .ignore = ignore,
                                       .fused_gate_up = "model.layers.{l}.mlp.experts.gate_up_proj",
                                       .fused_down = "model.layers.{l}.mlp.experts.down_proj",
-                                      .key_n_experts = "num_local_experts", .key_top_k = "num_experts_per_tok" };
+                                      .key_n_experts = "num_local_experts",
+                                      .key_top_k = "num_experts_per_tok" };
 COE_PART(family, mixtral, .summary = "Mixtral: softmax, top-k, renormalised", .impl = &family)

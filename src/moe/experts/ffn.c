@@ -5,7 +5,8 @@
  *   forward   H1 = X[τ]·W1ᵀ  H3 = X[τ]·W3ᵀ  U = a(H1)⊙H3  Y = U·W2ᵀ      rows by expert, tokens ascending
  *   backward  dU' = dO[τ]·W2   dg = ⟨dU', U⟩   dU = g·dU'   dW2 += dO[τ]ᵀ·(g U)   dH1, dH3 through a
  *             dW1 += dH1ᵀ·X[τ]  dW3 += dH3ᵀ·X[τ]  dX_t += Σ_slots dH1·W1 + dH3·W3   slots of a token in ascending
- *             expert id */
+ * expert id The last n_identity experts return their input: their rows are the last ones, copied instead of computed.
+ */
 #include <string.h>
 
 #include "moe/experts/ffn.h"
@@ -18,17 +19,40 @@ struct ffn_saved {
     float *h1, *h3; /* [n_slots, F] */
 };
 
-static void add_bias_rows(float *y, int64_t cols, const struct route *r, const struct weight *const *bias)
+/* Experts with weights, and the rows that go to them */
+static int32_t computed_experts(const struct ffn_saved *s) { return s->route->n_experts - s->spec->n_identity; }
+static int32_t computed_rows(const struct ffn_saved *s) { return s->route->off[computed_experts(s)]; }
+
+static void add_bias_rows(float *y, int64_t cols, const struct ffn_saved *s, const struct weight *const *bias)
 {
+    const struct route *r = s->route;
     if (!bias) return;
 #pragma omp parallel for schedule(static)
-    for (int32_t e = 0; e < r->n_experts; e++)
+    for (int32_t e = 0; e < computed_experts(s); e++)
         for (int32_t row = r->off[e]; row < r->off[e + 1]; row++) kern->add(y + row * cols, bias[e]->data, cols);
+}
+
+/* Rows of the input as the experts see them: with weigh_input, times the weight. */
+static const float *weighed_input(struct nn *c, const struct ffn_saved *s)
+{
+    const struct route *r = s->route;
+    const int64_t d = s->x->cols;
+    float *rows = arena_push(c->arena, (size_t)r->n_slots * (size_t)d * sizeof(float));
+    for (int32_t i = 0; rows && i < r->n_slots; i++)
+        kern->scale(rows + i * d, s->x->data + r->row_token[i] * d, r->weight[r->row_slot[i]], d);
+    return rows;
+}
+
+static void copy_identity_rows(const struct ffn_saved *s, float *rows)
+{
+    const int64_t d = s->x->cols;
+    for (int32_t row = computed_rows(s); row < s->route->n_slots; row++)
+        memcpy(rows + row * d, s->x->data + s->route->row_token[row] * d, (size_t)d * sizeof(float));
 }
 
 /* y_t = Σ weight·row over the token's slots, ascending expert id = ascending row. Threads own tokens or, for a single
  * token, column strips: each output element is one chain either way. */
-static void combine(struct val *y, const struct route *r, const float *rows)
+static void combine(struct val *y, const struct route *r, const float *rows, bool weighed)
 {
     const int64_t d = y->cols, strip = r->n_tokens >= 8 ? d : 256, strips = (d + strip - 1) / strip;
 #pragma omp parallel for collapse(2) schedule(static)
@@ -42,32 +66,40 @@ static void combine(struct val *y, const struct route *r, const float *rows)
                 for (int32_t q = r->tok_off[t]; q < r->tok_off[t + 1]; q++)
                     if (r->slot_row[q] > last && r->slot_row[q] < row) row = r->slot_row[q], slot = q;
                 last = row;
-                kern->fma_row(out, r->weight[slot], rows + row * d + j, n);
+                kern->fma_row(out, weighed ? 1.0f : r->weight[slot], rows + row * d + j, n);
             }
         }
+}
+
+static void activate(const struct moe_spec *spec, float *u, const float *gate, const float *up, int64_t n)
+{
+    if (spec->act == ACT_SWIGLU_CLAMP) kern->act_clamp(spec->act_limit, u, gate, up, n);
+    else kern->act(spec->act, u, gate, up, n);
 }
 
 static void activate_rows(const struct ffn_saved *s, float *u)
 {
     const int64_t f = s->spec->expert_ffn;
 #pragma omp parallel for schedule(static)
-    for (int32_t row = 0; row < s->route->n_slots; row++)
-        kern->act(s->spec->act, u + row * f, s->h1 + row * f, s->h3 ? s->h3 + row * f : NULL, f);
+    for (int32_t row = 0; row < computed_rows(s); row++)
+        activate(s->spec, u + row * f, s->h1 + row * f, s->h3 ? s->h3 + row * f : NULL, f);
 }
 
 static void hidden_back(struct ffn_saved *s, float *du, float *gu)
 {
     const int64_t f = s->spec->expert_ffn;
 #pragma omp parallel for schedule(static)
-    for (int32_t row = 0; row < s->route->n_slots; row++) {
+    for (int32_t row = 0; row < computed_rows(s); row++) {
         float *du_row = du + row * f, *u = gu + row * f, *h1 = s->h1 + row * f, *h3 = s->h3 ? s->h3 + row * f : NULL;
         const int32_t slot = s->route->row_slot[row];
         const float g = s->route->weight[slot];
-        kern->act(s->spec->act, u, h1, h3, f);
+        activate(s->spec, u, h1, h3, f);
         s->route->weight_grad[slot] += kern->dot(du_row, u, f);
         kern->scale(du_row, du_row, g, f);
         kern->scale(u, u, g, f);
-        kern->act_back(s->spec->act, h1, h3, NULL, h1, h3, du_row, f); /* dH1, dH3 in place of H1, H3 */
+        /* dH1, dH3 in place of H1, H3 */
+        if (s->spec->act == ACT_SWIGLU_CLAMP) kern->act_clamp_back(s->spec->act_limit, h1, h3, NULL, h1, h3, du_row, f);
+        else kern->act_back(s->spec->act, h1, h3, NULL, h1, h3, du_row, f);
     }
 }
 
@@ -77,7 +109,7 @@ static void bias_back(const struct ffn_saved *s, const float *go)
     const int64_t f = s->spec->expert_ffn, d = s->x->cols;
     if (!s->w->gate_bias && !s->w->down_bias) return;
 #pragma omp parallel for schedule(static)
-    for (int32_t e = 0; e < r->n_experts; e++)
+    for (int32_t e = 0; e < computed_experts(s); e++)
         for (int32_t row = r->off[e]; row < r->off[e + 1]; row++) {
             const float *g = go + (int64_t)r->row_token[row] * d, weight = r->weight[r->row_slot[row]];
             if (s->w->gate_bias && s->w->gate_bias[e]->grad) kern->add(s->w->gate_bias[e]->grad, s->h1 + row * f, f);
@@ -86,6 +118,17 @@ static void bias_back(const struct ffn_saved *s, const float *go)
             if (s->w->down_bias[e]->grad) kern->fma_row(s->w->down_bias[e]->grad, weight, g, d);
             r->weight_grad[r->row_slot[row]] += kern->dot(g, s->w->down_bias[e]->data, d);
         }
+}
+
+static void identity_back(const struct ffn_saved *s, const float *go, float *da)
+{
+    const struct route *r = s->route;
+    const int64_t d = s->x->cols;
+    for (int32_t row = computed_rows(s); row < r->n_slots; row++) {
+        const float *g = go + r->row_token[row] * d;
+        r->weight_grad[r->row_slot[row]] += kern->dot(g, s->x->data + r->row_token[row] * d, d);
+        kern->scale(da + row * d, g, r->weight[r->row_slot[row]], d);
+    }
 }
 
 /* dX_t += Σ over the token's rows in ascending order */
@@ -108,7 +151,7 @@ static void ffn_back(struct nn *c, void *saved)
     if (!s->y->grad || !s->route->n_slots) return;
     const struct route *r = s->route;
     const int64_t f = s->spec->expert_ffn, d = s->x->cols;
-    const struct groups g = { r->n_experts, r->off };
+    const struct groups g = { computed_experts(s), r->off };
     float *dx = nn_grad(c, s->x);
     struct arena_mark mark = arena_save(c->arena);
     float *du = arena_push(c->arena, (size_t)r->n_slots * (size_t)f * sizeof(float));
@@ -125,6 +168,7 @@ static void ffn_back(struct nn *c, void *saved)
         gemm_grouped_dw(s->w->up, s->h3, f, NULL, s->x->data, d, r->row_token, g);
         gemm_grouped_dx(da, d, s->h3, f, NULL, g, s->w->up, true);
     }
+    identity_back(s, s->y->grad, da);
     gather_dx(dx, r, da, d);
     arena_rewind(c->arena, mark);
 }
@@ -134,27 +178,32 @@ coe_status experts_ffn(struct nn *c, struct expert_call *call)
     const struct route *r = call->route;
     const int64_t f = call->spec->expert_ffn, d = call->x->cols;
     const size_t hidden = (size_t)r->n_slots * (size_t)f * sizeof(float);
-    const struct groups g = { r->n_experts, r->off };
+    const bool weighed = call->spec->weigh_input;
+    if (weighed && nn_forward_only(c, "an expert whose input is weighed")) return COE_E_USAGE;
     struct ffn_saved *s = arena_push(c->arena, sizeof *s);
     if (!s) return COE_E_NOMEM;
     *s = (struct ffn_saved){ call->spec, call->w, call->x, call->y, call->route, NULL, NULL };
+    const struct groups g = { computed_experts(s), r->off };
     struct arena_mark mark = arena_save(c->arena);
     s->h1 = arena_push(c->arena, hidden);
     if (call->w->up) s->h3 = arena_push(c->arena, hidden);
     struct arena_mark kept = arena_save(c->arena);
     float *u = arena_push(c->arena, hidden);
     float *rows = call->rows ? call->rows : arena_push(c->arena, (size_t)r->n_slots * (size_t)d * sizeof(float));
-    if (!s->h1 || (call->w->up && !s->h3) || !u || !rows) return COE_E_NOMEM;
-    gemm_grouped_xwt(s->h1, f, call->x->data, d, r->row_token, g, call->w->gate);
-    add_bias_rows(s->h1, f, r, call->w->gate_bias);
+    const float *x = weighed ? weighed_input(c, s) : call->x->data;
+    const int32_t *token = weighed ? NULL : r->row_token;
+    if (!s->h1 || (call->w->up && !s->h3) || !u || !rows || !x) return COE_E_NOMEM;
+    gemm_grouped_xwt(s->h1, f, x, d, token, g, call->w->gate);
+    add_bias_rows(s->h1, f, s, call->w->gate_bias);
     if (s->h3) {
-        gemm_grouped_xwt(s->h3, f, call->x->data, d, r->row_token, g, call->w->up);
-        add_bias_rows(s->h3, f, r, call->w->up_bias);
+        gemm_grouped_xwt(s->h3, f, x, d, token, g, call->w->up);
+        add_bias_rows(s->h3, f, s, call->w->up_bias);
     }
     activate_rows(s, u);
     gemm_grouped_xwt(rows, d, u, f, NULL, g, call->w->down);
-    add_bias_rows(rows, d, r, call->w->down_bias);
-    combine(call->y, r, rows);
+    add_bias_rows(rows, d, s, call->w->down_bias);
+    copy_identity_rows(s, rows);
+    combine(call->y, r, rows, weighed);
     arena_rewind(c->arena, c->tape ? kept : mark);
     return nn_record(c, ffn_back, s) ? COE_OK : COE_E_NOMEM;
 }

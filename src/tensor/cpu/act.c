@@ -15,8 +15,9 @@ LANES v16 gelu_tanh_inner(v16 x)
     return v16_tanh(v16_mul(v16_set1(GELU_K), v16_add(x, cube)));
 }
 
-/* a(x) and, when `slope` is given, a'(x). `a` is a constant where this is inlined. */
-LANES v16 activate(enum activation a, v16 x, v16 *slope)
+/* a(x) and, when `slope` is given, a'(x). `a` is a constant where this is inlined; `most` is the limit of the clamped
+ * one. */
+LANES v16 activate(enum activation a, float most, v16 x, v16 *slope)
 {
     const v16 one = v16_set1(1.0f), half = v16_set1(0.5f);
     switch (a) {
@@ -48,7 +49,7 @@ LANES v16 activate(enum activation a, v16 x, v16 *slope)
         return v16_mul(y, y);
     }
     default: {
-        const v16 limit = v16_set1(CLAMP_LIMIT), alpha = v16_set1(CLAMP_ALPHA);
+        const v16 limit = v16_set1(most), alpha = v16_set1(CLAMP_ALPHA);
         v16 c = v16_select(v16_lt(limit, x), limit, x), s = v16_sigmoid(v16_mul(alpha, c)), y = v16_mul(c, s);
         if (slope) {
             v16 d = v16_fma(v16_mul(alpha, y), v16_sub(one, s), s);
@@ -60,9 +61,9 @@ LANES v16 activate(enum activation a, v16 x, v16 *slope)
 }
 
 /* b(y) and b'(y) */
-LANES v16 gate_side(enum activation a, v16 y, v16 *slope)
+LANES v16 gate_side(enum activation a, float most, v16 y, v16 *slope)
 {
-    const v16 one = v16_set1(1.0f), limit = v16_set1(CLAMP_LIMIT), lowest = v16_set1(-CLAMP_LIMIT);
+    const v16 one = v16_set1(1.0f), limit = v16_set1(most), lowest = v16_set1(-most);
     if (slope) *slope = one;
     if (a != ACT_SWIGLU_CLAMP) return y;
     m16 above = v16_lt(limit, y), below = v16_lt(y, lowest);
@@ -70,22 +71,22 @@ LANES v16 gate_side(enum activation a, v16 y, v16 *slope)
     return v16_add(v16_select(above, limit, v16_select(below, lowest, y)), one);
 }
 
-LANES void act_loop(enum activation a, float *u, const float *gate, const float *up, int64_t n)
+LANES void act_loop(enum activation a, float most, float *u, const float *gate, const float *up, int64_t n)
 {
     for (int64_t i = 0; i < n; i += 16) {
-        v16 y = activate(a, v16_load_upto(gate + i, n - i), NULL);
-        if (up) y = v16_mul(y, gate_side(a, v16_load_upto(up + i, n - i), NULL));
+        v16 y = activate(a, most, v16_load_upto(gate + i, n - i), NULL);
+        if (up) y = v16_mul(y, gate_side(a, most, v16_load_upto(up + i, n - i), NULL));
         v16_store_upto(u + i, y, n - i);
     }
 }
 
-LANES void act_back_loop(enum activation a, float *dgate, float *dup, float *u_again, const float *gate,
+LANES void act_back_loop(enum activation a, float most, float *dgate, float *dup, float *u_again, const float *gate,
                          const float *up, const float *du, int64_t n)
 {
     for (int64_t i = 0; i < n; i += 16) {
-        v16 slope, y = activate(a, v16_load_upto(gate + i, n - i), &slope), d = v16_load_upto(du + i, n - i);
+        v16 slope, y = activate(a, most, v16_load_upto(gate + i, n - i), &slope), d = v16_load_upto(du + i, n - i);
         if (up) {
-            v16 slope_up, b = gate_side(a, v16_load_upto(up + i, n - i), &slope_up);
+            v16 slope_up, b = gate_side(a, most, v16_load_upto(up + i, n - i), &slope_up);
             if (dup) v16_store_upto(dup + i, v16_mul(v16_mul(d, y), slope_up), n - i);
             d = v16_mul(d, b);
             y = v16_mul(y, b);
@@ -108,7 +109,7 @@ LANES void act_back_loop(enum activation a, float *dgate, float *dup, float *u_a
 
 static void act(enum activation a, float *u, const float *gate, const float *up, int64_t n)
 {
-#define CALL(kind) act_loop(kind, u, gate, up, n)
+#define CALL(kind) act_loop(kind, CLAMP_LIMIT, u, gate, up, n)
     FOR_EACH_ACTIVATION(CALL)
 #undef CALL
 }
@@ -116,13 +117,26 @@ static void act(enum activation a, float *u, const float *gate, const float *up,
 static void act_back(enum activation a, float *dgate, float *dup, float *u_again, const float *gate, const float *up,
                      const float *du, int64_t n)
 {
-#define CALL(kind) act_back_loop(kind, dgate, dup, u_again, gate, up, du, n)
+#define CALL(kind) act_back_loop(kind, CLAMP_LIMIT, dgate, dup, u_again, gate, up, du, n)
     FOR_EACH_ACTIVATION(CALL)
 #undef CALL
+}
+
+static void act_clamp(float limit, float *u, const float *gate, const float *up, int64_t n)
+{
+    act_loop(ACT_SWIGLU_CLAMP, limit, u, gate, up, n);
+}
+
+static void act_clamp_back(float limit, float *dgate, float *dup, float *u_again, const float *gate, const float *up,
+                           const float *du, int64_t n)
+{
+    act_back_loop(ACT_SWIGLU_CLAMP, limit, dgate, dup, u_again, gate, up, du, n);
 }
 
 void LEVEL_FN(fill_act)(struct kernels *k)
 {
     k->act = act;
     k->act_back = act_back;
+    k->act_clamp = act_clamp;
+    k->act_clamp_back = act_clamp_back;
 }

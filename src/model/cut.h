@@ -1,0 +1,23 @@
+/* cut.h — a place's share of a stored tensor: a slice of experts, one of several parts, the other way round, or packed.
+ */
+#ifndef COE_MODEL_CUT_H
+#define COE_MODEL_CUT_H
+
+#include "model/model.h"
+
+struct cut_request {
+    const char *path; /* for messages */
+    const struct tensor *t;
+    const struct tensor *scale; /* of FP8 and MXFP4 values, or NULL */
+    int64_t block[2];           /* rows and columns that share an FP8 scale */
+    struct cut cut;
+    int64_t n_experts; /* with CUT_EXPERT: the first dimension */
+    int64_t expert, rows, cols;
+    bool vector;
+};
+/* Fills type and data of *w. Values that lie together are used where they are; others (turned round, taking turns, FP8,
+ * MXFP4, block types) are copied into the arena: BF16 from MXFP4, which it holds exactly, F32 from other packed types.
+ * COE_E_INPUT names a shape or type that cannot be. */
+coe_status cut_take(struct weight *w, struct arena *a, const struct cut_request *r);
+
+#endif

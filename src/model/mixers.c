@@ -1,0 +1,174 @@
+/* mixers.c — how a layer mixes tokens: one function for each kind in the spec. */
+#include <math.h>
+
+#include "model/pass.h"
+#include "moe/attention.h"
+
+static struct kv_layer *cache(const struct pass *p, int32_t l)
+{
+    return p->f->kv ? p->f->kv + (int64_t)l * p->f->batch->n_seq : NULL;
+}
+
+bool pass_rope(struct pass *p, int32_t l)
+{
+    const int32_t half = p->m->spec.layer[l].attn.rope.n_rot / 2;
+    const int64_t n = p->f->batch->off[p->f->batch->n_seq];
+    if (p->rope_of == p->m->inv_freq[l]) return true;
+    float *cos = arena_push(p->c->arena, (size_t)(n * half) * sizeof(float)),
+          *sin = arena_push(p->c->arena, (size_t)(n * half) * sizeof(float));
+    if (!cos || !sin) return false;
+    rope_fill(p->m->inv_freq[l], p->m->rope_factor[l], half, p->position, n, cos, sin);
+    p->cos = cos, p->sin = sin, p->rope_of = p->m->inv_freq[l];
+    return true;
+}
+
+/* Rotates the first part of every head, if the layer has a rope. */
+static struct val *rotate(struct pass *p, int32_t l, struct val *x, int32_t head_dim)
+{
+    const struct rope_spec *r = &p->m->spec.layer[l].attn.rope;
+    if (!x || r->kind == ROPE_NONE) return x;
+    return pass_rope(p, l) && nn_rope(p->c, x, head_dim, p->cos, p->sin, r->n_rot / 2, r->interleaved) ? x : NULL;
+}
+
+static struct val *prepare_qk(struct pass *p, int32_t l, struct val *x, enum slot norm_slot)
+{
+    const struct spec *s = &p->m->spec;
+    const struct attn_spec *a = &s->layer[l].attn;
+    const struct weight *norm = a->qk_norm != QK_NORM_NONE ? p->m->layer[l].slot[norm_slot] : NULL;
+    if (norm && !a->norm_after_rope) x = nn_rmsnorm(p->c, x, norm, s->norm_add, s->norm_eps);
+    if (a->clip > 0) x = nn_clamp(p->c, x, a->clip);
+    x = rotate(p, l, x, a->head_dim);
+    return norm && a->norm_after_rope ? nn_rmsnorm(p->c, x, norm, s->norm_add, s->norm_eps) : x;
+}
+
+/* Longer contexts get sharper queries (Llama 4). */
+static struct val *temper(struct pass *p, const struct attn_spec *a, struct val *q)
+{
+    if (!q || a->temper == 0) return q;
+    float *s = arena_push(p->c->arena, (size_t)q->rows * sizeof *s);
+    for (int64_t t = 0; s && t < q->rows; t++)
+        s[t] = 1 + a->temper * fm_log(1 + floorf((float)(p->position[t] + 1) / a->temper_floor));
+    return s ? nn_scale_rows(p->c, q, s) : NULL;
+}
+
+static struct attn_shape plain_shape(const struct attn_spec *a, const struct weight *sink)
+{
+    return (struct attn_shape){ .n_heads = a->n_heads,
+                                .n_kv_heads = a->n_kv_heads,
+                                .head_dim = a->head_dim,
+                                .head_dim_v = a->head_dim,
+                                .scale = a->scale,
+                                .cap = a->cap,
+                                .window = a->window,
+                                .chunk = a->chunk,
+                                .sink = sink };
+}
+
+static struct val *attention(struct pass *p, int32_t l, struct val *x)
+{
+    const struct attn_spec *a = &p->m->spec.layer[l].attn;
+    const struct weight *const *w = p->m->layer[l].slot;
+    struct nn *c = p->c;
+    struct val *q = nn_linear(c, x, w[SLOT_Q], w[SLOT_Q_BIAS]), *k = nn_linear(c, x, w[SLOT_K], w[SLOT_K_BIAS]);
+    struct val *v = nn_linear(c, x, w[SLOT_V], w[SLOT_V_BIAS]), *gate = NULL;
+    if (a->gate == ATTN_GATE_OWN) gate = nn_linear(c, x, w[SLOT_ATTN_GATE], NULL);
+    if (a->gate == ATTN_GATE_IN_Q) {
+        const struct columns query = { 0, a->head_dim }, own = { a->head_dim, a->head_dim };
+        gate = nn_columns(c, q, 2 * (int64_t)a->head_dim, &own, 1);
+        q = nn_columns(c, q, 2 * (int64_t)a->head_dim, &query, 1);
+    }
+    if (a->clip > 0) v = nn_clamp(c, v, a->clip);
+    q = temper(p, a, prepare_qk(p, l, q, SLOT_Q_NORM));
+    k = prepare_qk(p, l, k, SLOT_K_NORM);
+    const struct attn_shape shape = plain_shape(a, a->sinks ? w[SLOT_SINK] : NULL);
+    struct val *o = nn_attention(c, q, k, v, &shape, p->f->batch, cache(p, l));
+    if (a->gate != ATTN_GATE_NONE) o = nn_sigmoid_mul(c, o, gate);
+    return nn_linear(c, o, w[SLOT_O], w[SLOT_O_BIAS]);
+}
+
+static struct val *latent(struct pass *p, int32_t l, struct val *x)
+{
+    const struct attn_spec *a = &p->m->spec.layer[l].attn;
+    const struct latent_spec *m = &a->latent;
+    const struct weight *const *w = p->m->layer[l].slot;
+    struct nn *c = p->c;
+    const int32_t rope = a->rope.n_rot, width = rope + m->kv_rank;
+    struct val *q = m->q_rank ? nn_rmsnorm(c, nn_linear(c, x, w[SLOT_Q_A], NULL), w[SLOT_Q_A_NORM], 0, m->eps) : x;
+    const struct latent_shape shape = { a->n_heads, m->nope, rope, m->v_dim, m->kv_rank };
+    q = rotate(p, l, nn_latent_query(c, nn_linear(c, q, w[SLOT_Q], NULL), w[SLOT_KV_B], &shape), width);
+    struct val *both = nn_linear(c, x, w[SLOT_KV_A], NULL);
+    const struct columns of_latent = { 0, m->kv_rank }, of_key = { m->kv_rank, rope };
+    struct val *v = nn_rmsnorm(c, nn_columns(c, both, width, &of_latent, 1), w[SLOT_KV_A_NORM], 0, m->eps);
+    v = nn_scale(c, v, m->kv_scale);
+    struct val *k = rotate(p, l, nn_join(c, nn_columns(c, both, width, &of_key, 1), v), width);
+    const struct attn_shape as_one = { .n_heads = a->n_heads,
+                                       .n_kv_heads = 1,
+                                       .head_dim = width,
+                                       .head_dim_v = m->kv_rank,
+                                       .scale = a->scale,
+                                       .window = a->window };
+    struct val *o = nn_attention(c, q, k, v, &as_one, p->f->batch, cache(p, l));
+    return nn_linear(c, nn_latent_output(c, o, w[SLOT_KV_B], &shape), w[SLOT_O], w[SLOT_O_BIAS]);
+}
+
+/* LFM2: [B | C | x] = in(h);  out(C ⊙ conv(B ⊙ x)) */
+static struct val *convolution(struct pass *p, int32_t l, struct val *x)
+{
+    const struct weight *const *w = p->m->layer[l].slot;
+    struct nn *c = p->c;
+    const int64_t d = p->m->spec.d_model;
+    const struct columns b = { 0, d }, out = { d, d }, in = { 2 * d, d };
+    struct val *all = nn_linear(c, x, w[SLOT_CONV_IN], w[SLOT_CONV_IN_BIAS]);
+    struct val *gated = nn_mul(c, nn_columns(c, all, 3 * d, &b, 1), nn_columns(c, all, 3 * d, &in, 1));
+    struct val *y = nn_conv(c, gated, w[SLOT_CONV], w[SLOT_CONV_BIAS], p->f->batch, cache(p, l));
+    return nn_linear(c, nn_mul(c, nn_columns(c, all, 3 * d, &out, 1), y), w[SLOT_O], w[SLOT_O_BIAS]);
+}
+
+/* Qwen3-Next: the projections come grouped by key head, [q | k | v of its value heads | z of its value heads] and [b |
+ * a]. */
+static struct val *delta(struct pass *p, int32_t l, struct val *x)
+{
+    const struct recurrent_spec *r = &p->m->spec.layer[l].attn.recurrent;
+    const struct weight *const *w = p->m->layer[l].slot;
+    struct nn *c = p->c;
+    const int64_t dk = r->d_k, share = r->n_v / r->n_k, dv = share * r->d_v, group = 2 * dk + 2 * dv;
+    const struct columns qkv[] = { { 0, dk }, { dk, dk }, { 2 * dk, dv } }, z_of = { 2 * dk + dv, dv };
+    const struct columns ba_of[] = { { 0, share }, { share, share } };
+    struct val *all = nn_linear(c, x, w[SLOT_DELTA_QKVZ], NULL);
+    struct val *z = nn_columns(c, all, group, &z_of, 1);
+    struct val *ba = nn_columns(c, nn_linear(c, x, w[SLOT_DELTA_BA], NULL), 2 * share, ba_of, 2);
+    struct val *mixed = nn_conv(c, nn_columns(c, all, group, qkv, 3), w[SLOT_CONV], NULL, p->f->batch, cache(p, l));
+    const struct delta_shape shape = { r->n_k, r->n_v, r->d_k, r->d_v };
+    struct val *o = nn_delta(c, nn_act(c, ACT_SILU, mixed, NULL), ba, w[SLOT_DELTA_A], w[SLOT_DELTA_DT], &shape,
+                             p->f->batch, cache(p, l), nn_conv_state(w[SLOT_CONV]->rows, r->kernel));
+    o = nn_rmsnorm(c, o, w[SLOT_DELTA_NORM], 0, p->m->spec.norm_eps);
+    return nn_linear(c, nn_act(c, ACT_SILU, z, o), w[SLOT_O], NULL);
+}
+
+static struct val *experts(struct pass *p, int32_t l, struct val *x)
+{
+    const struct attn_spec *a = &p->m->spec.layer[l].attn;
+    const struct layer_weights *w = &p->m->layer[l];
+    const bool ropes = a->rope.kind != ROPE_NONE;
+    struct val *k = prepare_qk(p, l, nn_linear(p->c, x, w->slot[SLOT_K], w->slot[SLOT_K_BIAS]), SLOT_K_NORM);
+    struct val *v = nn_linear(p->c, x, w->slot[SLOT_V], w->slot[SLOT_V_BIAS]);
+    if (!k || (ropes && !pass_rope(p, l))) return NULL;
+    const struct moe_attention_call call = { &a->moe,
+                                             &w->attn_moe,
+                                             plain_shape(a, NULL),
+                                             { p->cos, p->sin, ropes ? a->rope.n_rot / 2 : 0, a->rope.interleaved },
+                                             p->f->batch,
+                                             cache(p, l),
+                                             l };
+    return moe_attention(&p->moe, &call, x, k, v);
+}
+
+struct val *pass_mix(struct pass *p, int32_t l, struct val *x)
+{
+    static struct val *(*const mixer[MIX_COUNT])(struct pass *, int32_t, struct val *) = { [MIX_ATTENTION] = attention,
+                                                                                           [MIX_LATENT] = latent,
+                                                                                           [MIX_CONV] = convolution,
+                                                                                           [MIX_DELTA] = delta,
+                                                                                           [MIX_EXPERTS] = experts };
+    return x ? mixer[p->m->spec.layer[l].attn.kind](p, l, x) : NULL;
+}
