@@ -82,6 +82,7 @@ struct kernels {
     void (*outer_tile)(const struct outer_args *args);
     float (*dot)(const float *x, const float *y, int64_t n);
 
+    /* F32, F16, BF16 only; the other types: tensor.h */
     void (*widen)(float *dst, const void *src, enum dtype t, int64_t n);
     void (*narrow)(void *dst, enum dtype t, const float *src, int64_t n);
 
@@ -108,7 +109,7 @@ struct kernels {
     /* dx += …; dw (or NULL) += …, given r of the forward pass */
     void (*rmsnorm_back)(float *dx, float *dw, const float *dy, const float *x, const float *w, float w_add, float r,
                          int64_t n);
-    /* y = (x - mean) * r * w + b; stats[0] = mean, stats[1] = r */
+    /* y = (x - mean) * r * w + b; stats[0] = mean, stats[1] = r. w NULL: ones, b NULL: zeros */
     void (*layernorm)(float *y, const float *x, const float *w, const float *b, int64_t n, float eps, float stats[2]);
     void (*layernorm_back)(float *dx, float *dw, float *db, const float *dy, const float *x, const float *w,
                            const float stats[2], int64_t n);
@@ -128,7 +129,7 @@ struct kernels {
     void (*store_key)(float *kblocks, int64_t position, const float *key, int32_t head_dim);
 
     void (*adamw)(float *w, float *m, float *v, const float *g, int64_t n, const struct adamw_args *args);
-    /* sum of squares in double over blocks of 1024 in ascending order */
+    /* Sum of squares in double: blocks of 1024 (each sixteen sums and the tree) added in ascending order. */
     double (*sumsq)(const float *x, int64_t n);
 };
 

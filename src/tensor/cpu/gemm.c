@@ -126,6 +126,7 @@ LANES int strip(int64_t left, int most)
 static void dot_tile(float *y, int64_t ldy, const float *x, int64_t ldx, const int32_t *xrow, int64_t m, const void *w,
                      enum dtype t, int64_t ldw, int64_t n, int64_t k)
 {
+    assert(t == DT_F32 || t == DT_F16 || t == DT_BF16);
     for (int64_t i = 0; i < m;) {
         const int mr = strip(m - i, DOT_MR);
         const float *rows[DOT_MR];
