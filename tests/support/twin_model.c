@@ -64,7 +64,7 @@ static struct tv *attention(const struct twin_model *t, int32_t l, struct tv *x)
     q = prepare(t, l, q, SLOT_Q_NORM);
     k = prepare(t, l, k, SLOT_K_NORM);
     const struct attn_shape shape = { a->n_heads, a->n_kv_heads, a->head_dim, a->head_dim,
-                                      a->scale,   a->cap,        a->window,   NULL };
+                                      a->scale,   a->cap,        a->window,   a->chunk, NULL };
     struct tv *y = twin_attention(q, k, v, of_layer(t, SLOT_SINK, l), &shape, t->batch);
     return twin_linear(y, of_layer(t, SLOT_O, l), of_layer(t, SLOT_O_BIAS, l));
 }
