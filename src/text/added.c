@@ -77,14 +77,14 @@ coe_status added_read(struct tokenizer *t, const json_t *list)
     if (!s) s = sort_by_id(t);
     for (size_t i = 0; i < t->added.n && !s; i++) {
         struct added_token *a = &t->added.at[i];
-        const char *text = t->added_text.at ? t->added_text.at + a->at : "";
+        const char *written = t->added_text.at ? t->added_text.at + a->at : "", *text = written;
         size_t n = a->n;
         bool later = a->normalized && t->norm.n; /* found in the normalised text, by its own normalised content */
         if (later) s = normalize(&e, &text, &n);
         if (!s) s = set_add(later ? &t->normal : &t->raw, text, n, (int32_t)i);
-        a->shown_at = later ? (uint32_t)t->added_text.n : a->at;
+        a->shown_at = text == written ? a->at : (uint32_t)t->added_text.n;
         a->shown_n = (uint32_t)n;
-        if (later) str_add(&t->added_text, text, n);
+        if (text != written) str_add(&t->added_text, text, n);
         if (!s) s = str_check(&t->added_text);
     }
     str_free(&e.norm[0]);
