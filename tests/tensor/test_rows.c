@@ -70,6 +70,8 @@ static void activations_agree_at_all_levels(void **state)
         SAME_AT_ALL_LEVELS(activation_name[act], k->act_back(act, o[0] + 1, o[1], o[2] + 3, a, b, d, n));
         SAME_AT_ALL_LEVELS(activation_name[act], k->act_back(act, o[0] + 1, NULL, NULL, a, NULL, d, n));
     }
+    SAME_AT_ALL_LEVELS("act_clamp", k->act_clamp(2.5f, o[0] + 1, a, b, n));
+    SAME_AT_ALL_LEVELS("act_clamp_back", k->act_clamp_back(2.5f, o[0] + 1, o[1], o[2] + 3, a, b, d, n));
 }
 
 static void norms_losses_and_the_optimiser_agree_at_all_levels(void **state)
@@ -139,6 +141,15 @@ static void activations_by_hand(void **state)
     assert_float_equal(u, 55.999625f, 1e-4);
     kern->act_back(ACT_SWIGLU_CLAMP, &dgate, &dup, NULL, (float[]){ 8 }, (float[]){ 9 }, (float[]){ 1 }, 1);
     assert_true(dgate == 0 && dup == 0);
+    /* limit 1: gate 8 is cut to 1, sigmoid(1.702) = 0.845796, up -9 is cut to -1, plus 1: 0; dup stays 0, dgate too */
+    kern->act_clamp(1, &u, (float[]){ 8 }, (float[]){ -9 }, 1);
+    assert_true(u == 0);
+    kern->act_clamp(1, &u, (float[]){ 8 }, (float[]){ 0 }, 1);
+    assert_float_equal(u, 0.845796f, 1e-6);
+    kern->act_clamp_back(1, &dgate, &dup, &u, (float[]){ 1 }, (float[]){ 0.5f }, (float[]){ 1 }, 1);
+    /* inside both limits: dup = a(1) = 0.845796, u = 1.5 of it */
+    assert_float_equal(dup, 0.845796f, 1e-6);
+    assert_float_equal(u, 1.268694f, 1e-6);
     kern->act(ACT_RELU2, &u, (float[]){ -3 }, NULL, 1);
     assert_true(u == 0);
 }
