@@ -7,6 +7,7 @@
 
 static coe_status give(struct encoder *e, const int32_t *id, size_t n)
 {
+    if (!n) return COE_OK;
     if (!VEC_RESERVE(e->out, e->out->n + n)) return COE_E_NOMEM;
     if (!e->t->fuse_across) {
         memcpy(e->out->at + e->out->n, id, n * sizeof *id);
@@ -70,7 +71,7 @@ static coe_status encode_short(struct encoder *e, const char *text, size_t n)
         line->n_bytes = (uint8_t)n;
         line->n_ids = (uint8_t)e->word.n;
         memcpy(line->bytes, text, n);
-        memcpy(line->ids, e->word.at, e->word.n * sizeof *e->word.at);
+        if (e->word.n) memcpy(line->ids, e->word.at, e->word.n * sizeof *e->word.at);
     }
     return give(e, e->word.at, e->word.n);
 }

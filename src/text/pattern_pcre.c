@@ -8,7 +8,7 @@
 
 #include "text/pattern.h"
 
-#define MATCH_LIMIT 100000000u
+#define MATCH_LIMIT 10000000u
 
 static void write_set(struct str *out, const struct cpset *set)
 {
