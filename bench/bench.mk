@@ -5,3 +5,4 @@ REPEAT ?= 5
 bench: coe ## speed beside the machine's limits: training, prefill, generation (MODEL=DIR, REPEAT=N)
 	@./coe bench $(MODEL) -r $(REPEAT)
 	@./coe bench train -r $(REPEAT)
+	@./coe bench train recipes/bench/moe31m.yaml -r $(REPEAT)

@@ -71,12 +71,16 @@ static void fit_tiles(struct product *p, int64_t least_cols, int64_t least_rows)
     }
 }
 
+struct gemm_clock gemm_clock;
+
 static void run(const struct product *p)
 {
     const int64_t total = p->groups.off[p->groups.n] - p->groups.off[0];
     if (total == 0) return;
     const int64_t across = p->depth ? p->depth : p->fixed_rows;
-    const bool parallel = (double)total * (double)across * (double)p->cols > ALONE_BELOW;
+    const double multiply_adds = (double)total * (double)across * (double)p->cols;
+    const double began = gemm_clock.on ? coe_now() : 0;
+    const bool parallel = multiply_adds > ALONE_BELOW;
     int64_t next = 0;
 #pragma omp parallel if (parallel)
     {
@@ -89,6 +93,10 @@ static void run(const struct product *p)
             if (g == p->groups.n) break;
             run_task(p, g, mine - before);
         }
+    }
+    if (gemm_clock.on) {
+        gemm_clock.seconds += coe_now() - began;
+        gemm_clock.operations += 2 * multiply_adds;
     }
 }
 

@@ -100,8 +100,8 @@ enum resume_mode { RESUME_REFUSE, RESUME_YES, RESUME_RESTART }; /* what to do wh
 /* The recipe is borrowed. COE_E_USAGE when the output holds a run that `mode` does not allow for, or one of another
  * recipe; COE_E_INPUT for damaged files, each by name. */
 coe_status trainer_open(struct trainer **out, const struct recipe *r, enum resume_mode mode);
-/* On random ids, without tokenizer and output: for trainer_step alone. The recipe's model.config must have a
- * vocab_size. */
+/* On random ids, without text and output: for trainer_step alone. The tokenizer is opened only when model.config leaves
+ * vocab_size to it. */
 coe_status trainer_open_random(struct trainer **out, const struct recipe *r);
 /* Until r.steps or an interruption; then everything is saved. COE_E_FAILED, message with the command that continues,
  * when interrupted before the end. */

@@ -128,7 +128,9 @@ coe_status trainer_open_random(struct trainer **out, const struct recipe *r)
     struct trainer *t = NULL;
     *out = NULL;
     COE_TRY(make(&t, r));
-    coe_status s = r->init ? given_model(t) : fresh_model(t);
+    coe_status s = COE_OK;
+    if (!r->init && !json_object_get(r->config, "vocab_size")) s = tokenizer_open(&t->tokenizer, r->tokenizer);
+    if (!s) s = r->init ? given_model(t) : fresh_model(t);
     if (!s) s = check_model(t);
     if (!s) s = corpus_random(&t->train, r->seed, t->model->spec.vocab, (size_t)(r->batch + 2) * (size_t)r->sequence);
     if (!s) s = make_optimizer(t);
