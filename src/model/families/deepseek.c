@@ -3,17 +3,6 @@
  * a bias. Cards: routing.md 2 and F5. */
 #include "model/families/names.h"
 
-static coe_status experts(struct moe_spec *m, const json_t *config, const char *where)
-{
-    int32_t shared = 0;
-    COE_TRY(json_need_i32(config, "n_routed_experts", 1, 65536, &m->n_experts, where));
-    COE_TRY(json_get_i32(config, "num_experts_per_tok", 1, 1024, &m->router.top_k, where));
-    COE_TRY(json_need_i32(config, "moe_intermediate_size", 1, 1 << 20, &m->expert_ffn, where));
-    COE_TRY(json_get_i32(config, "n_shared_experts", 0, 1024, &shared, where));
-    m->shared_ffn = shared * m->expert_ffn;
-    return COE_OK;
-}
-
 /* first_k_dense_replace dense layers, then every moe_layer_freq-th is MoE */
 static coe_status place(struct spec *s, const struct moe_spec *m, const json_t *config, int32_t first,
                         const char *where)
@@ -27,25 +16,13 @@ static coe_status place(struct spec *s, const struct moe_spec *m, const json_t *
     return COE_OK;
 }
 
-static coe_status softmax_routing(struct moe_spec *m, const json_t *config, const char *where)
-{
-    const char *method = "greedy";
-    COE_TRY(json_get_str(config, "topk_method", &method, where));
-    COE_TRY(json_get_f32(config, "routed_scaling_factor", &m->router.scale, where));
-    if (!strcmp(method, "greedy")) return COE_OK;
-    if (strcmp(method, "group_limited_greedy"))
-        return coe_fail(COE_E_INPUT, "%s: topk_method '%s' is unknown", where, method);
-    COE_TRY(json_get_i32(config, "n_group", 1, 1024, &m->router.n_group, where));
-    return json_get_i32(config, "topk_group", 1, 1024, &m->router.topk_group, where);
-}
-
 static coe_status v1(struct spec *s, struct arena *a, const json_t *config, const char *where)
 {
     COE_TRY(config_common(s, a, config, where));
     struct moe_spec m = s->layer[0].moe;
     m.router.top_k = 6;
-    COE_TRY(experts(&m, config, where));
-    COE_TRY(softmax_routing(&m, config, where));
+    COE_TRY(config_deepseek_experts(&m, config, where));
+    COE_TRY(config_softmax_groups(&m, config, where));
     COE_TRY(json_get_bool(config, "norm_topk_prob", &m.router.renormalize, where));
     COE_TRY(config_attention_bias(s, config, true, where));
     return place(s, &m, config, 0, where);
@@ -57,8 +34,8 @@ static coe_status v2(struct spec *s, struct arena *a, const json_t *config, cons
     COE_TRY(config_common(s, a, config, where));
     struct moe_spec m = s->layer[0].moe;
     m.router.top_k = 6;
-    COE_TRY(experts(&m, config, where));
-    COE_TRY(softmax_routing(&m, config, where));
+    COE_TRY(config_deepseek_experts(&m, config, where));
+    COE_TRY(config_softmax_groups(&m, config, where));
     COE_TRY(config_latent(s, a, config, where));
     return place(s, &m, config, 0, where);
 }
@@ -69,7 +46,7 @@ static coe_status v3(struct spec *s, struct arena *a, const json_t *config, cons
     struct moe_spec m = s->layer[0].moe;
     m.router.top_k = 8;
     m.router.scale = 2.5f;
-    COE_TRY(experts(&m, config, where));
+    COE_TRY(config_deepseek_experts(&m, config, where));
     COE_TRY(config_sigmoid_routing(&m, config, where));
     COE_TRY(config_latent(s, a, config, where));
     return place(s, &m, config, 3, where);

@@ -6,16 +6,12 @@ static coe_status translate(struct spec *s, struct arena *a, const json_t *confi
 {
     COE_TRY(config_common(s, a, config, where));
     struct moe_spec m = s->layer[0].moe;
-    int32_t shared = 1, first = 1;
+    int32_t first = 1;
     bool qk_norm = false;
     m.router.top_k = 8;
-    COE_TRY(json_need_i32(config, "n_routed_experts", 1, 65536, &m.n_experts, where));
-    COE_TRY(json_get_i32(config, "num_experts_per_tok", 1, 1024, &m.router.top_k, where));
-    COE_TRY(json_need_i32(config, "moe_intermediate_size", 1, 1 << 20, &m.expert_ffn, where));
-    COE_TRY(json_get_i32(config, "n_shared_experts", 0, 1024, &shared, where));
+    COE_TRY(config_deepseek_experts(&m, config, where));
     COE_TRY(json_get_i32(config, "first_k_dense_replace", 0, INT32_MAX, &first, where));
     COE_TRY(json_get_bool(config, "use_qk_norm", &qk_norm, where));
-    m.shared_ffn = shared * m.expert_ffn;
     COE_TRY(config_sigmoid_routing(&m, config, where));
     config_moe_from(s, &m, first);
     for (int32_t l = 0; l < s->n_layers; l++) s->layer[l].attn.qk_norm = qk_norm ? QK_NORM_HEAD : QK_NORM_NONE;

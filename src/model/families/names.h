@@ -59,6 +59,10 @@
 /* How DeepSeek-V3 and its followers route: sigmoid scores, a bias for choosing, groups by their two best, weights
  * renormalised and scaled. Reads the keys n_group, topk_group, norm_topk_prob, routed_scaling_factor. */
 coe_status config_sigmoid_routing(struct moe_spec *m, const json_t *config, const char *where);
+/* DeepSeek's keys of sizes: n_routed_experts, num_experts_per_tok, moe_intermediate_size, n_shared_experts. */
+coe_status config_deepseek_experts(struct moe_spec *m, const json_t *config, const char *where);
+/* DeepSeek-V2's choice: topk_method, n_group, topk_group; and routed_scaling_factor. */
+coe_status config_softmax_groups(struct moe_spec *m, const json_t *config, const char *where);
 /* Every layer l with `first <= l` becomes MoE as m says. */
 void config_moe_from(struct spec *s, const struct moe_spec *m, int32_t first);
 /* decoder_sparse_step and mlp_only_layers of the Qwens */

@@ -15,6 +15,29 @@ coe_status config_sigmoid_routing(struct moe_spec *m, const json_t *config, cons
     return json_get_f32(config, "routed_scaling_factor", &r->scale, where);
 }
 
+coe_status config_deepseek_experts(struct moe_spec *m, const json_t *config, const char *where)
+{
+    int32_t shared = 0;
+    COE_TRY(json_need_i32(config, "n_routed_experts", 1, 65536, &m->n_experts, where));
+    COE_TRY(json_get_i32(config, "num_experts_per_tok", 1, 1024, &m->router.top_k, where));
+    COE_TRY(json_need_i32(config, "moe_intermediate_size", 1, 1 << 20, &m->expert_ffn, where));
+    COE_TRY(json_get_i32(config, "n_shared_experts", 0, 1024, &shared, where));
+    m->shared_ffn = shared * m->expert_ffn;
+    return COE_OK;
+}
+
+coe_status config_softmax_groups(struct moe_spec *m, const json_t *config, const char *where)
+{
+    const char *method = "greedy";
+    COE_TRY(json_get_str(config, "topk_method", &method, where));
+    COE_TRY(json_get_f32(config, "routed_scaling_factor", &m->router.scale, where));
+    if (!strcmp(method, "greedy")) return COE_OK;
+    if (strcmp(method, "group_limited_greedy"))
+        return coe_fail(COE_E_INPUT, "%s: topk_method '%s' is unknown", where, method);
+    COE_TRY(json_get_i32(config, "n_group", 1, 1024, &m->router.n_group, where));
+    return json_get_i32(config, "topk_group", 1, 1024, &m->router.topk_group, where);
+}
+
 void config_moe_from(struct spec *s, const struct moe_spec *m, int32_t first)
 {
     for (int32_t l = first; l < s->n_layers; l++) {
