@@ -114,8 +114,8 @@ struct reporter {
 
 static void report_token(const struct coe_session *s, const struct route_record *r, int64_t t, int64_t position)
 {
-    int32_t expert[64], n = 0;
-    float weight[64];
+    int32_t expert[1024], n = 0; /* moe_spec_check allows a top_k of 1024 */
+    float weight[1024];
     const struct route *rt = &r->route;
     for (int32_t last = -1, i = rt->tok_off[t]; i < rt->tok_off[t + 1] && n < (int32_t)COE_COUNT(expert); i++) {
         int32_t at = -1;
@@ -135,7 +135,8 @@ static void on_route(void *user, const struct route_record *r)
             report_token(rep->s[i], r, t, rep->batch->pos0[i] + t - rep->batch->off[i]);
 }
 
-static coe_status check_batch(struct coe_session *const *s, const size_t *n, int32_t n_seq)
+/* Everything that can be wrong is found before the first token is fed, so a call either counts as a whole or not at all. */
+static coe_status check_batch(struct coe_session *const *s, const int32_t *const *ids, const size_t *n, int32_t n_seq)
 {
     for (int32_t i = 0; i < n_seq; i++) {
         if (!n[i]) return coe_fail(COE_E_USAGE, "no tokens to evaluate");
@@ -143,6 +144,10 @@ static coe_status check_batch(struct coe_session *const *s, const size_t *n, int
             return coe_fail(COE_E_USAGE,
                             "the cache holds %lld tokens and is full at %lld + %zu; open the session with more",
                             (long long)s[i]->capacity, (long long)s[i]->position, n[i]);
+        for (size_t t = 0; t < n[i]; t++)
+            if (ids[i][t] < 0 || ids[i][t] >= s[i]->model->spec.vocab)
+                return coe_fail(COE_E_USAGE, "token id %d at position %lld is outside the vocabulary of %d", ids[i][t],
+                                (long long)s[i]->position + (long long)t, s[i]->model->spec.vocab);
     }
     return COE_OK;
 }
@@ -199,7 +204,7 @@ out:
 coe_status session_eval_batch(struct coe_session *const *s, const int32_t *const *ids, const size_t *n, int32_t n_seq,
                               float *const *logits, bool last_only)
 {
-    COE_TRY(check_batch(s, n, n_seq));
+    COE_TRY(check_batch(s, ids, n, n_seq));
     size_t longest = 0;
     for (int32_t i = 0; i < n_seq; i++) longest = COE_MAX(longest, n[i]);
     if (n_seq == 1) { /* long prompts in pieces; the last piece gives the last row */
