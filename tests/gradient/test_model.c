@@ -38,7 +38,24 @@ static json_t *moe_config(const struct moe_spec *s)
                      s->shared_gate, "chain", chain, "losses", losses);
 }
 
-/* "coe" object of the mode in a small decoder; `extra` is laid over it (stolen) */
+/* A fresh model; norms, biases and chain weights are moved so that they can be told from their defaults. Takes config.
+ */
+static void open_model(json_t *config, uint64_t seed)
+{
+    assert_non_null(config);
+    if (model) model_close(model);
+    model = NULL;
+    const coe_status status = model_new(&model, config, "gradient test", seed, 0.3);
+    json_decref(config);
+    assert_ok(status);
+    for (size_t i = 0; i < model->n_params; i++) {
+        struct param *p = &model->params[i];
+        const float *x = random_floats(seed * 100 + i, weight_count(&p->w), 0.3);
+        for (int64_t j = 0; slot_info[p->at.slot].is_vector && j < weight_count(&p->w); j++) p->w.master[j] += x[j];
+    }
+}
+
+/* "coe" object of the mode in a small decoder; `extra` and `coe_extra` are laid over it (taken) */
 static void make_model(const struct moe_spec *s, json_t *extra, json_t *coe_extra, uint64_t seed)
 {
     json_t *config = json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:o}", "model_type", "coe", "vocab_size",
@@ -48,17 +65,7 @@ static void make_model(const struct moe_spec *s, json_t *extra, json_t *coe_extr
     assert_non_null(config);
     if (extra) json_object_update_new(config, extra);
     if (coe_extra) json_object_update_new(json_object_get(config, "coe"), coe_extra);
-    if (model) model_close(model);
-    model = NULL;
-    const coe_status status = model_new(&model, config, "gradient test", seed, 0.3);
-    json_decref(config);
-    assert_ok(status);
-    for (size_t i = 0; i < model->n_params;
-         i++) { /* norms, biases and chain weights that can be told from their defaults */
-        struct param *p = &model->params[i];
-        const float *x = random_floats(seed * 100 + i, weight_count(&p->w), 0.3);
-        for (int64_t j = 0; slot_info[p->at.slot].is_vector && j < weight_count(&p->w); j++) p->w.master[j] += x[j];
-    }
+    open_model(config, seed);
 }
 
 #define ALONE 4 /* parameters of each mode whose derivative is taken by itself */
@@ -166,6 +173,17 @@ static void fields_of_the_config(void **state)
                             "losses", "kind", "sequence"));
 }
 
+/* A dense family, with the biases of its config */
+static void dense_models(void **state)
+{
+    (void)state;
+    json_t *config = json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:b, s:b}", "model_type", "llama", "vocab_size", 11,
+                               "hidden_size", 8, "num_hidden_layers", 2, "num_attention_heads", 2,
+                               "num_key_value_heads", 1, "intermediate_size", 6, "attention_bias", 1, "mlp_bias", 1);
+    open_model(config, 70);
+    check_model("llama with all biases");
+}
+
 /* Fields that families set and that change no parameter */
 static void fields_of_the_spec(void **state)
 {
@@ -196,14 +214,14 @@ int main(void)
 {
     enum { GROUPS = 5 * SHARED_MODES };
     static struct group groups[GROUPS];
-    struct CMUnitTest tests[GROUPS + 2] = { cmocka_unit_test(fields_of_the_config),
+    struct CMUnitTest tests[GROUPS + 3] = { cmocka_unit_test(fields_of_the_config), cmocka_unit_test(dense_models),
                                             cmocka_unit_test(fields_of_the_spec) };
     for (int i = 0; i < GROUPS; i++) {
         struct group *g = &groups[i];
         *g = (struct group){ .residual = (enum residual_mode)(i % 5), .shared = i / 5 };
         snprintf(g->name, sizeof g->name, "%s residual, %s, every router mode", residual_name[g->residual],
                  shared_name[g->shared]);
-        tests[2 + i] = (struct CMUnitTest){ g->name, every_router_mode, NULL, NULL, g };
+        tests[3 + i] = (struct CMUnitTest){ g->name, every_router_mode, NULL, NULL, g };
     }
     coe_set_threads(1); /* small products; that threads change nothing is tests/model/test_identity.c's business */
     return kernels_init() || cmocka_run_group_tests_name("gradient/model", tests, NULL, close_model);

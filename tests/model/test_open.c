@@ -204,6 +204,13 @@ static void a_session_refuses_what_it_cannot_hold(void **state)
     assert_error_has("token id 320 at position 1");
     assert_int_equal(coe_session_eval(session, negative, 1, NULL, 1), COE_E_USAGE);
     assert_int_equal(coe_session_position(session), 0); /* nothing of all that was kept */
+    int32_t *late = test_alloc(600 * sizeof *late);
+    late[599] = -7; /* behind the first forward pass of 512 */
+    open_session(640, NULL, NULL);
+    assert_int_equal(coe_session_eval(session, late, 600, NULL, 1), COE_E_USAGE);
+    assert_error_has("token id -7 at position 599");
+    assert_int_equal(coe_session_position(session), 0);
+    open_session(16, NULL, NULL);
     assert_ok(coe_session_eval(session, ids, 16, NULL, 1));
     assert_int_equal(coe_session_position(session), 16);
     assert_int_equal(coe_session_eval(session, ids, 1, NULL, 1), COE_E_USAGE);

@@ -108,6 +108,7 @@ static size_t choose_cases(struct golden_case *cases, const struct file_list *na
 int golden_run(const char *group, const char *kind, golden_chooser *choose)
 {
     struct file_list names = { 0 };
+    coe_set_threads(1); /* fixtures are tiny; threads would wait for each other more than they compute */
     if (!dir_exists(fixture(kind)) || dir_list(&names, fixture(kind))) {
         printf("%s: skipped\n", kind);
         return 0;

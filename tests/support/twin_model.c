@@ -107,9 +107,10 @@ static struct tv *feed_forward(const struct twin_model *t, int32_t l, struct tv 
         const struct twin_moe w = moe_weights(t, l);
         return twin_moe_layer(&s->moe, &w, h, x, made, frozen);
     }
-    struct tv *up = twin_linear(x, of_layer(t, SLOT_UP, l), NULL);
-    struct tv *u = twin_act(s->act, twin_linear(x, of_layer(t, SLOT_GATE, l), NULL), up);
-    return twin_add_scaled(h, twin_linear(u, of_layer(t, SLOT_DOWN, l), NULL), (double)t->m->spec.residual_scale, NULL);
+    struct tv *up = twin_linear(x, of_layer(t, SLOT_UP, l), of_layer(t, SLOT_UP_BIAS, l));
+    struct tv *gate = twin_linear(x, of_layer(t, SLOT_GATE, l), of_layer(t, SLOT_GATE_BIAS, l));
+    struct tv *u = twin_act(s->act, gate, up);
+    return twin_add_scaled(h, twin_linear(u, of_layer(t, SLOT_DOWN, l), of_layer(t, SLOT_DOWN_BIAS, l)), (double)t->m->spec.residual_scale, NULL);
 }
 
 /* ---- the whole ---- */
