@@ -82,13 +82,18 @@ static coe_status make_collect(struct collect *c, bool hidden, bool routes)
 {
     const struct spec *s = &c->m->spec;
     for (int32_t l = 0; l < s->n_layers; l++) {
+        const struct moe_spec *of_attention = &s->layer[l].attn.moe, *m = &s->layer[l].moe;
+        if (s->layer[l].attn.kind == MIX_EXPERTS) {
+            c->max_experts = COE_MAX(c->max_experts, of_attention->n_experts);
+            c->max_k = COE_MAX(c->max_k, of_attention->router.top_k);
+        }
         if (!s->layer[l].is_moe) continue;
-        c->max_experts = COE_MAX(c->max_experts, s->layer[l].moe.n_experts);
-        c->max_k = COE_MAX(c->max_k, s->layer[l].moe.router.top_k);
+        c->max_experts = COE_MAX(c->max_experts, m->n_experts);
+        c->max_k = COE_MAX(c->max_k, m->router.top_k);
     }
     const size_t records = (size_t)model_n_records(c->m) * (size_t)c->n;
-    if (hidden && !(c->hidden = mem_zalloc("hidden states", (size_t)(s->n_layers + 1) * (size_t)c->n *
-                                                                (size_t)s->d_model * sizeof(float))))
+    if (hidden && !(c->hidden = mem_zalloc("hidden states", (size_t)(s->n_layers / s->layers_per_block + 1) *
+                                                                (size_t)c->n * (size_t)s->d_model * sizeof(float))))
         return COE_E_NOMEM;
     if (!routes) return COE_OK;
     c->z = mem_zalloc("routes", records * (size_t)c->max_experts * sizeof(float) + 1);
@@ -110,7 +115,7 @@ static coe_status write_routes(const struct collect *c, const char *dir)
 
 static coe_status write_hidden(const struct collect *c, const char *dir)
 {
-    const int64_t dim[] = { c->m->spec.n_layers + 1, c->n, c->m->spec.d_model };
+    const int64_t dim[] = { c->m->spec.n_layers / c->m->spec.layers_per_block + 1, c->n, c->m->spec.d_model };
     COE_TRY(dir_make(dir));
     return write_in(dir, "hidden.npy", DT_F32, 3, dim, c->hidden);
 }

@@ -130,6 +130,7 @@ static void report_token(const struct coe_session *s, const struct route_record 
 static void on_route(void *user, const struct route_record *r)
 {
     const struct reporter *rep = user;
+    if (r->of_attention) return;
     for (int32_t i = 0; i < rep->batch->n_seq; i++)
         for (int64_t t = rep->batch->off[i]; rep->s[i]->on_route && t < rep->batch->off[i + 1]; t++)
             report_token(rep->s[i], r, t, rep->batch->pos0[i] + t - rep->batch->off[i]);

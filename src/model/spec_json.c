@@ -101,7 +101,7 @@ static coe_status read_moe(struct moe_spec *m, const json_t *o, const char *wher
     COE_TRY(json_get_i32(o, "n_experts", 1, 65536, &m->n_experts, where));
     COE_TRY(json_get_i32(o, "expert_ffn", 1, 1 << 24, &m->expert_ffn, where));
     COE_TRY(json_get_i32(o, "top_k", 1, 1024, &r->top_k, where));
-    COE_TRY(choice(o, "score", score_name, 3, &score, where));
+    COE_TRY(choice(o, "score", score_name, 2, &score, where));
     COE_TRY(choice(o, "group_score", group_score_name, 2, &group, where));
     COE_TRY(json_get_i32(o, "groups", 1, 1024, &r->n_group, where));
     COE_TRY(json_get_i32(o, "groups_kept", 1, 1024, &r->topk_group, where));

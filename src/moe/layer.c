@@ -32,10 +32,6 @@ coe_status moe_spec_check(const struct moe_spec *m, const char *where)
         return coe_fail(COE_E_INPUT, "%s: top_k %d of %d experts", where, r->top_k, m->n_experts);
     if (m->n_identity < 0 || m->n_identity >= m->n_experts)
         return coe_fail(COE_E_INPUT, "%s: %d identity experts among %d", where, m->n_identity, m->n_experts);
-    if (r->score == SCORE_NONE && strcmp(r->selection, "sparsemixer"))
-        return coe_fail(COE_E_INPUT,
-                        "%s: router logits as they are, without an activation, have no weights with selection '%s'",
-                        where, r->selection);
     if (!strcmp(r->selection, "grouped") && (r->top_k % r->n_group || r->topk_group != r->n_group))
         return coe_fail(COE_E_INPUT, "%s: top_k %d cannot be shared equally by %d groups", where, r->top_k, r->n_group);
     if (r->n_group < 1 || r->n_group > 1024 || m->n_experts % r->n_group || r->topk_group < 1 ||

@@ -19,10 +19,10 @@
 #include "moe/route.h"
 #include "nn/nn.h"
 
-enum score_kind { SCORE_SOFTMAX, SCORE_SIGMOID, SCORE_NONE };
+enum score_kind { SCORE_SOFTMAX, SCORE_SIGMOID };
 enum group_score { GROUP_MAX, GROUP_SUM2 }; /* of a group of experts: its best score (DeepSeek-V2), its two best (V3) */
 enum residual_mode { RESIDUAL_PRENORM, RESIDUAL_INNER, RESIDUAL_OUTER, RESIDUAL_BOTH, RESIDUAL_NEITHER };
-extern const char *const score_name[3], *const group_score_name[2], *const residual_name[5];
+extern const char *const score_name[2], *const group_score_name[2], *const residual_name[5];
 
 struct router_spec {
     const char *kind;      /* part "router": "linear" */
@@ -175,9 +175,9 @@ struct router_part {
 struct selection_part {
     int64_t (*max_slots)(const struct router_spec *r, int32_t n_tokens, int32_t n_experts);
     void (*choose)(const struct router_spec *r, int32_t k, const float *s, struct route *out);
-    /* NULL: weights by renormalize and scale. Otherwise fills out->score and out->weight from p [T, E] itself (a masked
-     * expert: -inf with SCORE_NONE); such a rule has no backward pass. */
-    void (*weigh)(const struct router_spec *r, const float *p, struct route *out);
+    /* NULL: weights by renormalize and scale. Otherwise fills out->weight itself, from the router logits z [T, E] and
+     * the scores p [T, E] (0: masked), which out->score holds already; such a rule has no backward pass. */
+    void (*weigh)(const struct router_spec *r, const float *z, const float *p, struct route *out);
 };
 
 /* kind "loss": sees all records of one forward pass (and, for the global batch, the counts of the step so far). Adds

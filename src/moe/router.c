@@ -11,17 +11,13 @@
 
 #include "moe/moe.h"
 
-const char *const score_name[3] = { "softmax", "sigmoid", "none" };
+const char *const score_name[2] = { "softmax", "sigmoid" };
 const char *const group_score_name[2] = { "max", "sum2" };
 const char *const residual_name[5] = { "prenorm", "inner", "outer", "both", "neither" };
 
 static void activate(const struct moe_spec *spec, const struct route_hook *hook, const float *z, float *p, int32_t n)
 {
     const uint8_t *keep = hook ? hook->keep : NULL;
-    if (spec->router.score == SCORE_NONE) {
-        for (int32_t e = 0; e < n; e++) p[e] = keep && !keep[e] ? -INFINITY : z[e];
-        return;
-    }
     if (spec->router.score == SCORE_SIGMOID) {
         kern->sigmoid(p, z, n);
         for (int32_t e = 0; keep && e < n; e++)
@@ -179,8 +175,8 @@ coe_status moe_route(struct nn *c, struct route_record *rec, const struct moe_sp
     }
     selection->choose(&spec->router, k, s, &rec->route);
     arena_rewind(c->arena, mark);
-    if (selection->weigh) selection->weigh(&spec->router, rec->p, &rec->route);
-    else fill_weights(&spec->router, rec->p, rec->expert_scale ? rec->expert_scale->data : NULL, &rec->route);
+    fill_weights(&spec->router, rec->p, rec->expert_scale ? rec->expert_scale->data : NULL, &rec->route);
+    if (selection->weigh) selection->weigh(&spec->router, z->data, rec->p, &rec->route);
     route_index(&rec->route);
     return nn_record(c, route_back, rec) ? COE_OK : COE_E_NOMEM;
 }

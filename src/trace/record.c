@@ -39,6 +39,7 @@ static void add_pairs(const struct trace_recorder *r, const struct route *one, c
 static void on_route(void *user, const struct route_record *rec)
 {
     struct trace_recorder *r = user;
+    if (rec->of_attention) return; /* a trace is of feed-forward experts */
     const int32_t l = layer_index(r->trace, rec->layer), d = r->domain, c = rec->iteration;
     add_tokens(r, rec, trace_u64(r->trace, TRACE_TOKENS, d, l, c), trace_f64(r->trace, TRACE_PROBABILITY, d, l, c));
     add_pairs(r, &rec->route, &rec->route, trace_u64(r->trace, TRACE_COSELECT, d, l, c));

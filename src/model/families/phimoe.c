@@ -9,7 +9,6 @@ static coe_status translate(struct spec *s, struct arena *a, const json_t *confi
     struct moe_spec m = s->layer[0].moe;
     int64_t window = 0;
     m.expert_ffn = s->layer[0].ffn;
-    m.router.score = SCORE_NONE;
     m.router.selection = "sparsemixer";
     m.router.jitter = 0.01f;
     m.router.top_k = 2; /* whatever num_experts_per_tok says: the rule knows two */

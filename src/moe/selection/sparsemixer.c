@@ -34,27 +34,27 @@ static void choose(const struct router_spec *r, int32_t k, const float *s, struc
     }
 }
 
-/* Weight of chosen[n] when chosen[0..n) are out of the race */
-static float weight(const struct router_spec *r, const float *z, int32_t n_experts, const int32_t *chosen, int32_t n)
+/* Weight of chosen[n] when chosen[0..n) are out of the race; p 0: masked */
+static float weight(const struct router_spec *r, const float *z, const float *p, int32_t n_experts,
+                    const int32_t *chosen, int32_t n)
 {
     const float max = z[chosen[n]];
     float sum = 0;
     for (int32_t e = 0; e < n_experts; e++) {
-        bool out = z[e] == -INFINITY || (max - z[e]) / fmaxf(fabsf(z[e]), max) > 2 * r->jitter;
+        bool out = p[e] == 0 || (max - z[e]) / fmaxf(fabsf(z[e]), max) > 2 * r->jitter;
         for (int32_t i = 0; i < n; i++) out = out || chosen[i] == e;
         sum += out ? 0 : fm_exp(z[e] - max);
     }
     return 1 / sum;
 }
 
-static void weigh(const struct router_spec *r, const float *p, struct route *out)
+static void weigh(const struct router_spec *r, const float *z, const float *p, struct route *out)
 {
     for (int32_t t = 0; t < out->n_tokens; t++) {
         const int32_t from = out->tok_off[t];
-        for (int32_t i = from; i < out->tok_off[t + 1]; i++) {
-            out->score[i] = weight(r, p + (int64_t)t * out->n_experts, out->n_experts, out->expert + from, i - from);
-            out->weight[i] = out->score[i] * r->scale;
-        }
+        const int64_t row = (int64_t)t * out->n_experts;
+        for (int32_t i = from; i < out->tok_off[t + 1]; i++)
+            out->weight[i] = weight(r, z + row, p + row, out->n_experts, out->expert + from, i - from) * r->scale;
     }
 }
 
