@@ -154,7 +154,7 @@ coe_status limits_measure(struct limits *l, int runs)
 void limits_print(struct limits *l)
 {
     char one[64], all[64], head[32];
-    snprintf(head, sizeof head, "%d threads", l->threads);
+    snprintf(head, sizeof head, "%d thread%s", l->threads, l->threads == 1 ? "" : "s");
     printf("%-30s %-26s %s\n", "limits of this machine", "1 thread", head);
     printf("  %-28s %-26s %s\n", "memory read, GB/s", rates_text(&l->read1, one), rates_text(&l->read, all));
     printf("  FP32 multiply-add, %-7s   %-26s %s\n", kern->name, rates_text(&l->fma1, one), rates_text(&l->fma, all));

@@ -136,7 +136,8 @@ static void on_route(void *user, const struct route_record *r)
             report_token(rep->s[i], r, t, rep->batch->pos0[i] + t - rep->batch->off[i]);
 }
 
-/* Everything that can be wrong is found before the first token is fed, so a call either counts as a whole or not at all. */
+/* Everything that can be wrong is found before the first token is fed, so a call either counts as a whole or not at
+ * all. */
 static coe_status check_batch(struct coe_session *const *s, const int32_t *const *ids, const size_t *n, int32_t n_seq)
 {
     for (int32_t i = 0; i < n_seq; i++) {

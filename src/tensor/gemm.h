@@ -32,8 +32,8 @@ void gemm_grouped_dx(float *dx, int64_t lddx, const float *dy, int64_t lddy, con
 void gemm_grouped_dw(const struct weight *const *w, const float *dy, int64_t lddy, const int32_t *dyrow, const float *x,
                      int64_t ldx, const int32_t *xrow, struct groups g);
 
-/* What the products of this process took while `on` was set, for benchmarks; 2 operations for each multiply-add. Products
- * called from several threads at once are not told apart. */
+/* What the products of this process took while `on` was set, for benchmarks; 2 operations for each multiply-add.
+ * Products called from several threads at once are not told apart. */
 struct gemm_clock {
     bool on;
     double seconds, operations;

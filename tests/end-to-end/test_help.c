@@ -85,6 +85,8 @@ static void wrong_usage_is_status_2_and_one_line(void **state)
         { "run", "m", "--json=1", NULL },          /* a flag with a value */
         { "info", NULL },                          /* neither model nor --build */
         { "convert", "m", NULL },                  /* no place to write */
+        { "bench", NULL },                         /* nothing to measure */
+        { "bench", "limits", "x", NULL },          /* what is x? */
         { "convert", "m", "o", "--gate", "shared" }, /* --gate without --chain */
     };
     for (size_t i = 0; i < COE_COUNT(cases); i++) {

@@ -114,6 +114,9 @@ static void wrong_files_are_status_3_and_are_named(void **state)
     struct ran no_text = run_coe(COE_E_INPUT, NULL, COE_ARGS("run", bare, "-p", "x"));
     struct ran no_file = run_coe(COE_E_INPUT, NULL, COE_ARGS("run", model(), "-f", "/nowhere/prompt"));
     struct ran no_plan = run_coe(COE_E_INPUT, NULL, COE_ARGS("run", model(), "-p", "x", "--plan", "/nowhere/plan"));
+    struct ran bench = run_coe(COE_E_INPUT, NULL, COE_ARGS("bench", "/nowhere/model"));
+    assert_non_null(strstr(bench.err, "/nowhere/model"));
+    ran_free(&bench);
     assert_non_null(strstr(missing.err, "/nowhere/model"));
     assert_non_null(strstr(no_text.err, "tokenizer.json"));
     assert_non_null(strstr(no_file.err, "/nowhere/prompt"));
