@@ -1,7 +1,8 @@
-/* Golden: the Chain-of-Experts authors' models (fixtures/methods/coe_*), layer by layer from the router inputs of the
- * first iteration, because their attention is not this family's: what each iteration reads, scores, chooses and pays in
+/* Golden: the Chain-of-Experts authors' models (fixtures/methods/coe_*). First layer by layer from the router inputs of
+ * the first iteration, so that the chain is tested by itself: what each iteration reads, scores, chooses and pays in
  * auxiliary loss, what the block puts out, and for the last layer everything behind it: logits, loss, and the gradients
- * of its routers, experts, norm, the final norm and the head, with and without the auxiliary losses.
+ * of its routers, experts, norm, the final norm and the head, with and without the auxiliary losses. Then the whole
+ * model, with its latent attention: logits of every sequence, every decision, and the gradient of every parameter.
  *
  * A block that adds the residual stream h does not show h; but h = out - x_C must give x_0 when it is normalised. */
 #include "support/golden.h"
@@ -11,6 +12,7 @@
 #include <string.h>
 
 #include "golden/covered.h"
+#include "model/model.h"
 #include "support/block.h"
 
 #define ABS_TOL 2e-5
@@ -309,6 +311,60 @@ static void check_gradients(const struct fixture_model *m, struct block *b, floa
                            weight_count(b->list[i]));
 }
 
+/* ---- the whole model ---- */
+
+static struct coe_model *model; /* closed by the next folder when a check fails */
+
+static void whole_route(void *user, const struct route_record *r)
+{
+    const struct fixture_model *m = user;
+    const struct array z = tensor_array(m->want, "layer%d.iter%d.router_logits", r->layer, r->iteration);
+    char what[80];
+    snprintf(what, sizeof what, "whole model, layer %d, iteration %d: router logits", r->layer, r->iteration);
+    assert_close(what, r->z->data, z.f, z.n, 5e-5, 5e-4);
+    check_choice(&(struct iterations){ m, r->layer, 0 }, r);
+}
+
+/* Both sequences as one batch, with the auxiliary losses injected into the gradient */
+static void whole_step(const struct fixture_model *m)
+{
+    struct tape tape = { 0 };
+    struct nn c = { .arena = test_arena(), .tape = &tape };
+    const struct attn_batch batch = { m->n_seq, m->off, test_alloc((size_t)m->n_seq * sizeof(int64_t)), NULL };
+    const struct moe_observer observer = { .user = (void *)(uintptr_t)m, .route = whole_route };
+    const int32_t n_records = model_n_records(model);
+    struct route_record **records = test_alloc((size_t)n_records * sizeof *records);
+    struct forward f = { .batch = &batch, .observer = &observer, .records = records, .max_records = n_records };
+    struct val *y = model_forward(model, &c, m->ids, m->n, &f);
+    if (!y) fail_msg("%s", coe_error());
+    assert_int_equal(f.n_records, m->n_layers * m->spec.chain.n_iterations);
+    check_logits(m, y);
+    double sum = 0, total = 0;
+    int64_t count = 0;
+    assert_ok(nn_xent(&c, y, next_ids(m), 1.0 / (double)(m->n - m->n_seq), 0, &sum, &count));
+    assert_near("loss of the whole model", sum / (double)count, (double)tensor_array(m->want, "loss").f[0], ABS_TOL);
+    const struct loss_call call = {
+        .c = &c, .records = records, .n_records = f.n_records, .batch = &batch, .scale = 1
+    };
+    assert_ok(moe_losses(&call, &total, NULL));
+    assert_ok(nn_backward(&c));
+}
+
+static void check_whole(const struct fixture_model *m)
+{
+    if (model) model_close(model);
+    model = NULL;
+    assert_ok(model_open(&model, m->folder->path));
+    assert_ok(model_make_trainable(model));
+    whole_step(m);
+    for (size_t i = 0; i < model->n_params; i++) {
+        const struct weight *w = &model->params[i].w;
+        check_gradient(m, "grad.", w->name, w->grad, weight_count(w));
+    }
+    model_close(model);
+    model = NULL;
+}
+
 static void chain(const struct golden_folder *f)
 {
     const struct fixture_model m = open_model(f);
@@ -317,6 +373,7 @@ static void chain(const struct golden_folder *f)
         float *h = check_layer(&m, &b, l);
         if (l == m.n_layers - 1) check_gradients(&m, &b, h);
     }
+    check_whole(&m);
 }
 
 static golden_fn *choose(struct golden_folder *f)
@@ -325,4 +382,9 @@ static golden_fn *choose(struct golden_folder *f)
     return program && !strcmp(program, "methods_coe") ? chain : NULL;
 }
 
-int main(void) { return kernels_init() || golden_run("golden/methods_coe", "methods", choose); }
+int main(void)
+{
+    const int failed = kernels_init() || golden_run("golden/methods_coe", "methods", choose);
+    if (model) model_close(model);
+    return failed;
+}

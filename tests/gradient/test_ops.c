@@ -77,6 +77,29 @@ FAST(sigmoid_gate, nn_sigmoid_gate(nn, v[0], v[1]))
 TWIN(two_uses, twin_add(twin_act(ACT_SILU, v[0], v[1]), twin_act(ACT_GELU, v[1], v[0])))
 FAST(two_uses, nn_add(nn, nn_act(nn, ACT_SILU, v[0], v[1]), nn_act(nn, ACT_GELU, v[1], v[0])))
 
+TWIN(sigmoid_mul, twin_sigmoid_mul(v[0], v[1]))
+FAST(sigmoid_mul, nn_sigmoid_mul(nn, v[0], v[1]))
+TWIN(mul, twin_mul(v[0], v[1]))
+FAST(mul, nn_mul(nn, v[0], v[1]))
+TWIN(square, twin_mul(v[0], v[0]))
+FAST(square, nn_mul(nn, v[0], v[0]))
+TWIN(add_row, twin_add_row(v[0], v[1]))
+FAST(add_row, nn_add_row(nn, v[0], w[1]))
+static const float row_factors[] = { 0.5f, -2, 0, 3 };
+TWIN(scale_rows, twin_scale_rows(v[0], row_factors))
+FAST(scale_rows, nn_scale_rows(nn, v[0], row_factors))
+/* Groups of 5: columns 3 and 4 of each, then 0 to 2, then 4 again; column 4 is used twice */
+static const struct columns taken[] = { { 3, 2 }, { 0, 3 }, { 4, 1 } };
+TWIN(columns, twin_columns(v[0], 5, taken, 3))
+FAST(columns, nn_columns(nn, v[0], 5, taken, 3))
+TWIN(join, twin_join(v[0], v[1]))
+FAST(join, nn_join(nn, v[0], v[1]))
+static const struct latent_shape latent = { .n_heads = 2, .nope = 3, .rope = 2, .v_dim = 4, .rank = 6 };
+TWIN(latent_query, twin_latent_query(v[0], v[1], &latent))
+FAST(latent_query, nn_latent_query(nn, v[0], w[1], &latent))
+TWIN(latent_output, twin_latent_output(v[0], v[1], &latent))
+FAST(latent_output, nn_latent_output(nn, v[0], w[1], &latent))
+
 #define ROPE_ROWS 5
 static const float *angles(int which, int64_t half)
 {
@@ -157,6 +180,16 @@ static const struct op_case cases[] = {
     { "softcap", { X(6, 9) }, FORMS(softcap), .s = 1.5, .spread = 3 },
     { "sigmoid_gate", { X(6, 9), X(6, 1) }, FORMS(sigmoid_gate) },
     { "values with two uses", { X(5, 9), X(5, 9) }, FORMS(two_uses) },
+    { "sigmoid_mul", { X(5, 9), X(5, 9) }, FORMS(sigmoid_mul), .spread = 2 },
+    { "mul", { X(5, 9), X(5, 9) }, FORMS(mul) },
+    { "mul of a value with itself", { X(5, 9) }, FORMS(square) },
+    { "add_row", { X(5, 9), W(1, 9) }, FORMS(add_row) },
+    { "scale_rows", { X(4, 5) }, FORMS(scale_rows) },
+    { "columns", { X(4, 10) }, FORMS(columns) },
+    { "columns of many rows", { X(40, 15) }, FORMS(columns) },
+    { "join", { X(4, 5), X(4, 3) }, FORMS(join) },
+    { "latent query", { X(7, 10), W(14, 6) }, FORMS(latent_query) },
+    { "latent output", { X(7, 12), W(14, 6) }, FORMS(latent_output) },
     { "rope", { X(ROPE_ROWS, 12) }, FORMS(rope), .i = 3 },
     { "rope of a part of each head", { X(ROPE_ROWS, 12) }, FORMS(rope), .i = 2 },
     { "rope, interleaved", { X(ROPE_ROWS, 12) }, FORMS(rope), .i = 3, .s = 1 },
@@ -184,6 +217,12 @@ static const struct op_case cases[] = {
       .shape = SHAPE(2, 2, 4, 4, .window = 3),
       .n_seq = 1,
       .off = { 0, 9 } },
+    { "attention in chunks",
+      { X(9, 8), X(9, 8), X(9, 8) },
+      FORMS(attention),
+      .shape = SHAPE(2, 2, 4, 4, .chunk = 4),
+      .n_seq = 2,
+      .off = { 0, 3, 9 } },
     { "attention with sinks",
       { X(6, 8), X(6, 4), X(6, 4), W(1, 2) },
       FORMS(attention),

@@ -58,7 +58,7 @@ struct tv *twin_leaf(double *x, int64_t rows, int64_t cols)
     return v;
 }
 
-static struct tv *fresh(int64_t rows, int64_t cols)
+struct tv *twin_zero(int64_t rows, int64_t cols)
 {
     return twin_leaf(test_alloc((size_t)(rows * cols) * sizeof(double)), rows, cols);
 }
@@ -76,7 +76,7 @@ static void embed_back(const struct note *n)
 
 struct tv *twin_embed(const int32_t *ids, int64_t n, struct tv *w)
 {
-    struct tv *y = fresh(n, w->cols);
+    struct tv *y = twin_zero(n, w->cols);
     for (int64_t t = 0; t < n; t++)
         for (int64_t j = 0; j < w->cols; j++) y->x[t * w->cols + j] = w->x[ids[t] * w->cols + j];
     take_down((struct note){ embed_back, .y = y, .a = w, .p = ids });
@@ -99,7 +99,7 @@ static void linear_back(const struct note *n)
 
 struct tv *twin_linear(struct tv *x, struct tv *w, struct tv *bias)
 {
-    struct tv *y = fresh(x->rows, w->rows);
+    struct tv *y = twin_zero(x->rows, w->rows);
     for (int64_t t = 0; t < y->rows; t++)
         for (int64_t o = 0; o < y->cols; o++) {
             double sum = bias ? bias->x[o] : 0;
@@ -131,7 +131,7 @@ static void rmsnorm_back(const struct note *n)
 
 struct tv *twin_rmsnorm(struct tv *x, struct tv *w, double w_add, double eps)
 {
-    struct tv *y = fresh(x->rows, x->cols);
+    struct tv *y = twin_zero(x->rows, x->cols);
     const int64_t m = w->cols;
     for (int64_t at = 0; at < size_of(x); at += m) {
         double square = 0;
@@ -172,7 +172,7 @@ static void layernorm_back(const struct note *n)
 
 struct tv *twin_layernorm(struct tv *x, struct tv *w, struct tv *b, double eps)
 {
-    struct tv *y = fresh(x->rows, x->cols);
+    struct tv *y = twin_zero(x->rows, x->cols);
     const int64_t m = w->cols;
     for (int64_t at = 0; at < size_of(x); at += m) {
         double mean, r;
@@ -228,7 +228,7 @@ static void act_back(const struct note *n)
 
 struct tv *twin_act(enum activation a, struct tv *gate, struct tv *up)
 {
-    struct tv *y = fresh(gate->rows, gate->cols);
+    struct tv *y = twin_zero(gate->rows, gate->cols);
     double d;
     for (int64_t i = 0; i < size_of(y); i++)
         y->x[i] = activation(a, gate->x[i], &d) * (up ? other_side(a, up->x[i], &d) : 1);
@@ -248,7 +248,7 @@ static void add_back(const struct note *n)
 
 struct tv *twin_add_scaled(struct tv *a, struct tv *b, double s, struct tv *w)
 {
-    struct tv *y = fresh(a->rows, a->cols);
+    struct tv *y = twin_zero(a->rows, a->cols);
     for (int64_t i = 0; i < size_of(y); i++) y->x[i] = a->x[i] + (w ? w->x[0] : s) * b->x[i];
     take_down((struct note){ add_back, .y = y, .a = a, .b = b, .c = w, .s = s });
     return y;
@@ -263,7 +263,7 @@ static void scale_back(const struct note *n)
 
 struct tv *twin_scale(struct tv *x, double s)
 {
-    struct tv *y = fresh(x->rows, x->cols);
+    struct tv *y = twin_zero(x->rows, x->cols);
     for (int64_t i = 0; i < size_of(y); i++) y->x[i] = s * x->x[i];
     take_down((struct note){ scale_back, .y = y, .a = x, .s = s });
     return y;
@@ -277,7 +277,7 @@ static void clamp_back(const struct note *n)
 
 struct tv *twin_clamp(struct tv *x, double limit)
 {
-    struct tv *y = fresh(x->rows, x->cols);
+    struct tv *y = twin_zero(x->rows, x->cols);
     for (int64_t i = 0; i < size_of(y); i++) y->x[i] = fmax(-limit, fmin(x->x[i], limit));
     take_down((struct note){ clamp_back, .y = y, .a = x, .s = limit });
     return y;
@@ -293,7 +293,7 @@ static void softcap_back(const struct note *n)
 
 struct tv *twin_softcap(struct tv *x, double cap)
 {
-    struct tv *y = fresh(x->rows, x->cols);
+    struct tv *y = twin_zero(x->rows, x->cols);
     for (int64_t i = 0; i < size_of(y); i++) y->x[i] = cap * tanh(x->x[i] / cap);
     take_down((struct note){ softcap_back, .y = y, .a = x, .s = cap });
     return y;
@@ -311,7 +311,7 @@ static void gate_back(const struct note *n)
 
 struct tv *twin_sigmoid_gate(struct tv *x, struct tv *g)
 {
-    struct tv *y = fresh(x->rows, x->cols);
+    struct tv *y = twin_zero(x->rows, x->cols);
     for (int64_t i = 0; i < size_of(y); i++) y->x[i] = x->x[i] * sigmoid(g->x[i / x->cols]);
     take_down((struct note){ gate_back, .y = y, .a = x, .b = g });
     return y;
@@ -350,7 +350,7 @@ static void rope_back(const struct note *n) { rotate(n->a->g, n->y->g, n, true);
 
 struct tv *twin_rope(struct tv *x, int32_t head_dim, const float *cos, const float *sin, int64_t half, bool interleaved)
 {
-    struct tv *y = fresh(x->rows, x->cols);
+    struct tv *y = twin_zero(x->rows, x->cols);
     const struct note n = {
         rope_back, .y = y, .a = x, .p = cos, .q = sin, .i = head_dim, .j = half, .flag = interleaved
     };
@@ -370,7 +370,9 @@ struct attention {
 static bool sees(const struct attention *a, int32_t seq, int64_t t, int64_t j)
 {
     const int64_t first = a->batch->off[seq], lo = a->batch->start ? a->batch->start[t] : 0;
-    return j <= t && j >= first + lo && (!a->shape.window || j > t - a->shape.window);
+    const int64_t chunk = a->shape.chunk ? a->shape.chunk : INT64_MAX;
+    return j <= t && j >= first + lo && (!a->shape.window || j > t - a->shape.window) &&
+           (j - first) / chunk == (t - first) / chunk;
 }
 
 static void attend_row(const struct attention *a, int32_t seq, int64_t h, int64_t t)
@@ -444,7 +446,7 @@ struct tv *twin_attention(struct tv *q, struct tv *k, struct tv *v, struct tv *s
     a->p = test_alloc(square * sizeof(double));
     a->slope = test_alloc(square * sizeof(double));
     a->p_sink = test_alloc((size_t)(shape->n_heads * q->rows) * sizeof(double));
-    struct tv *y = fresh(q->rows, (int64_t)shape->n_heads * shape->head_dim_v);
+    struct tv *y = twin_zero(q->rows, (int64_t)shape->n_heads * shape->head_dim_v);
     each_row(a, forward_row, y);
     take_down((struct note){ attention_back, .y = y, .p = a });
     return y;
@@ -483,7 +485,7 @@ static void xent_back(const struct note *n)
 
 struct tv *twin_xent(struct tv *logits, const int32_t *target, double scale, double z_coef)
 {
-    struct tv *y = fresh(1, 1);
+    struct tv *y = twin_zero(1, 1);
     const int64_t count = counting(target, logits->rows);
     for (int64_t t = 0; t < logits->rows; t++) {
         if (target[t] < 0) continue;
@@ -502,7 +504,7 @@ static void dot_back(const struct note *n)
 
 struct tv *twin_dot(struct tv *x, const double *r)
 {
-    struct tv *y = fresh(1, 1);
+    struct tv *y = twin_zero(1, 1);
     for (int64_t i = 0; i < size_of(x); i++) y->x[0] += x->x[i] * r[i];
     take_down((struct note){ dot_back, .y = y, .a = x, .p = r });
     return y;

@@ -21,6 +21,8 @@ void twin_begin(void);
 struct tv *twin_leaf(double *x, int64_t rows, int64_t cols);
 /* Sets y's gradient to 1 and runs the notes in reverse. y: a scalar. */
 void twin_backward(struct tv *y);
+/* A new value, zero */
+struct tv *twin_zero(int64_t rows, int64_t cols);
 /* For operations made elsewhere: `back` is called with `saved` when the notes are run. */
 void twin_note(void (*back)(void *saved), void *saved);
 
@@ -36,6 +38,14 @@ struct tv *twin_scale(struct tv *x, double s);
 struct tv *twin_clamp(struct tv *x, double limit);
 struct tv *twin_softcap(struct tv *x, double cap);
 struct tv *twin_sigmoid_gate(struct tv *x, struct tv *g);
+struct tv *twin_sigmoid_mul(struct tv *x, struct tv *g);
+struct tv *twin_mul(struct tv *a, struct tv *b);
+struct tv *twin_add_row(struct tv *x, struct tv *b);
+struct tv *twin_scale_rows(struct tv *x, const float *s);
+struct tv *twin_columns(struct tv *x, int64_t group, const struct columns *piece, int32_t n_pieces);
+struct tv *twin_join(struct tv *a, struct tv *b);
+struct tv *twin_latent_query(struct tv *q, struct tv *kv_b, const struct latent_shape *s);
+struct tv *twin_latent_output(struct tv *o, struct tv *kv_b, const struct latent_shape *s);
 /* cos, sin [rows, half] */
 struct tv *twin_rope(struct tv *x, int32_t head_dim, const float *cos, const float *sin, int64_t half,
                      bool interleaved);

@@ -63,8 +63,8 @@ static struct tv *attention(const struct twin_model *t, int32_t l, struct tv *x)
     if (a->clip > 0) v = twin_clamp(v, (double)a->clip);
     q = prepare(t, l, q, SLOT_Q_NORM);
     k = prepare(t, l, k, SLOT_K_NORM);
-    const struct attn_shape shape = { a->n_heads, a->n_kv_heads, a->head_dim, a->head_dim,
-                                      a->scale,   a->cap,        a->window,   a->chunk, NULL };
+    const struct attn_shape shape = { a->n_heads, a->n_kv_heads, a->head_dim, a->head_dim, a->scale,
+                                      a->cap,     a->window,     a->chunk,    NULL };
     struct tv *y = twin_attention(q, k, v, of_layer(t, SLOT_SINK, l), &shape, t->batch);
     return twin_linear(y, of_layer(t, SLOT_O, l), of_layer(t, SLOT_O_BIAS, l));
 }
@@ -110,7 +110,8 @@ static struct tv *feed_forward(const struct twin_model *t, int32_t l, struct tv 
     struct tv *up = twin_linear(x, of_layer(t, SLOT_UP, l), of_layer(t, SLOT_UP_BIAS, l));
     struct tv *gate = twin_linear(x, of_layer(t, SLOT_GATE, l), of_layer(t, SLOT_GATE_BIAS, l));
     struct tv *u = twin_act(s->act, gate, up);
-    return twin_add_scaled(h, twin_linear(u, of_layer(t, SLOT_DOWN, l), of_layer(t, SLOT_DOWN_BIAS, l)), (double)t->m->spec.residual_scale, NULL);
+    return twin_add_scaled(h, twin_linear(u, of_layer(t, SLOT_DOWN, l), of_layer(t, SLOT_DOWN_BIAS, l)),
+                           (double)t->m->spec.residual_scale, NULL);
 }
 
 /* ---- the whole ---- */
