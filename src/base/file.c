@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <signal.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -316,4 +317,18 @@ coe_status file_copy(const char *from, const char *to)
     coe_status s = file_write(to, m.at, (size_t)m.bytes);
     file_map_close(&m);
     return s;
+}
+
+void file_sweep(const char *dir)
+{
+    struct file_list list;
+    if (dir_list(&list, dir)) return;
+    for (size_t i = 0; i < list.n; i++) {
+        const char *mark = strstr(list.name[i], ".part~");
+        const long pid = mark ? strtol(mark + 6, NULL, 10) : 0;
+        char *path = pid > 0 && kill((pid_t)pid, 0) && errno == ESRCH ? path_join(dir, list.name[i]) : NULL;
+        if (path && unlink(path)) (void)dir_remove(path);
+        mem_free(path);
+    }
+    file_list_free(&list);
 }

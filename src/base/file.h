@@ -56,6 +56,10 @@ struct file_list {
 coe_status dir_list(struct file_list *out, const char *path);
 void file_list_free(struct file_list *l);
 
+/* Removes from `dir` what writers that were killed left there: NAME.part~PID of processes that this machine no longer has.
+ */
+void file_sweep(const char *dir);
+
 /* dir + "/" + name, mem_free it. */
 char *path_join(const char *dir, const char *name);
 const char *path_base(const char *path);

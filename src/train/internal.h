@@ -19,6 +19,7 @@ struct trainer {
     int64_t tokens;
     double seconds;                 /* of training, over all sittings */
     double loss;                    /* of the last step; NAN before the first */
+    bool stop;                      /* interrupted: save and end */
     struct validation valid_result; /* the last one; n_tokens 0 before */
     struct label_loss *labels;      /* [valid.n_parts] for it */
     struct arena arena;

@@ -114,6 +114,7 @@ coe_status trainer_open(struct trainer **out, const struct recipe *r, enum resum
     if (!s) s = make_optimizer(t);
     if (!s) s = make_buffers(t);
     if (!s) s = dir_make(r->output);
+    if (!s) file_sweep(r->output);
     if (!s && mode == RESUME_YES && state_exists(t)) s = state_load(t);
     if (!s) s = monitor_open(t);
     if (s)
@@ -167,12 +168,27 @@ static coe_status validate_and_log(struct trainer *t, bool whole)
     return monitor_valid(t, &t->valid_result);
 }
 
-/* Writers stop at an interruption; saving because of one must not. */
+/* Writers stop at an interruption; what was asked for by one, or begun before it, is written all the same. */
 static coe_status save_all(struct trainer *t)
 {
-    coe_interrupt_clear();
-    COE_TRY(state_save(t));
-    return state_write_model(t);
+    coe_status s;
+    do {
+        t->stop |= coe_interrupted();
+        coe_interrupt_clear();
+        s = state_save(t);
+        if (!s) s = state_write_model(t);
+    } while (s && coe_interrupted());
+    return s;
+}
+
+static coe_status stopped(const struct trainer *t)
+{
+    const struct recipe *r = t->r;
+    return coe_fail(COE_E_FAILED,
+                    "stopped and saved after step %lld of %lld; continue with: "
+                    "coe train %s --seed %llu --steps %lld -o %s --resume",
+                    (long long)t->step, (long long)r->steps, r->path, (unsigned long long)r->seed, (long long)r->steps,
+                    r->output);
 }
 
 static bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
@@ -184,17 +200,11 @@ coe_status trainer_run(struct trainer *t)
         struct step_report report;
         COE_TRY(trainer_step(t, &report));
         COE_TRY(monitor_step(t, &report));
-        const bool last = t->step == r->steps;
-        if (!last && due(t->step, r->eval_every)) COE_TRY(validate_and_log(t, false));
-        if (coe_interrupted() && !last) {
-            COE_TRY(save_all(t));
-            return coe_fail(COE_E_FAILED,
-                            "stopped and saved after step %lld of %lld; continue with: "
-                            "coe train %s --seed %llu --steps %lld -o %s --resume",
-                            (long long)t->step, (long long)r->steps, r->path, (unsigned long long)r->seed,
-                            (long long)r->steps, r->output);
-        }
-        if (!last && due(t->step, r->save_every)) COE_TRY(save_all(t));
+        if (t->step == r->steps) break;
+        if (due(t->step, r->eval_every)) COE_TRY(validate_and_log(t, false));
+        t->stop |= coe_interrupted();
+        if (t->stop || due(t->step, r->save_every)) COE_TRY(save_all(t));
+        if (t->stop) return stopped(t);
     }
     COE_TRY(validate_and_log(t, true));
     return save_all(t);

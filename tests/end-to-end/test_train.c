@@ -93,6 +93,10 @@ static void kill_while_saving_leaves_the_old_state(void **state)
     }
     unlink(log);
     assert_int_equal(start_and_signal(recipe, "--resume", log, SIGINT, err), 1);
+    struct file_list left;
+    assert_ok(dir_list(&left, temp_path("killed")));
+    assert_int_equal(left.n, 3); /* log.jsonl, model, state.safetensors: nothing half written */
+    file_list_free(&left);
 }
 
 static void json_reports_on_stdout(void **state)
