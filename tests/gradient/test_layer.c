@@ -39,7 +39,7 @@ static struct tv *leaf_named(const struct case_state *c, const char *format, int
 static struct tv **expert_row(const struct case_state *c, const char *format)
 {
     struct tv **row = test_alloc((size_t)c->b->spec.n_experts * sizeof *row);
-    for (int32_t e = 0; e < c->b->spec.n_experts; e++)
+    for (int32_t e = 0; e < c->b->spec.n_experts - c->b->spec.n_identity; e++)
         if (!(row[e] = leaf_named(c, format, e))) return NULL;
     return row;
 }
@@ -56,6 +56,7 @@ static struct twin_moe twin_weights(const struct case_state *c)
     w.gate = expert_row(c, "experts.%d.gate"), w.gate_bias = expert_row(c, "experts.%d.gate_bias");
     w.up = expert_row(c, "experts.%d.up"), w.up_bias = expert_row(c, "experts.%d.up_bias");
     w.down = expert_row(c, "experts.%d.down"), w.down_bias = expert_row(c, "experts.%d.down_bias");
+    w.out_bias = leaf_named(c, "out_bias", 0);
     w.shared_gate = leaf_named(c, "shared.gate", 0);
     w.shared_up = leaf_named(c, "shared.up", 0);
     w.shared_down = leaf_named(c, "shared.down", 0);
@@ -226,18 +227,38 @@ static void limits_of_k(void **state)
     check_layer(&s, BLOCK_GATED, "one expert", 3010);
 }
 
+static void fields_that_families_set(void **state)
+{
+    (void)state;
+    for (int router = 0; router < ROUTER_MODES; router++) {
+        struct moe_spec s = mode_spec(router, RESIDUAL_PRENORM, router % 3);
+        s.n_identity = 1;
+        check_layer(&s, BLOCK_GATED, "an identity expert", 4000 + (uint64_t)router);
+        s.n_identity = s.router.n_group > 1 ? 2 : 3;
+        s.out_bias = true;
+        check_layer(&s, BLOCK_GATED, "identity experts and a bias of the output", 4020 + (uint64_t)router);
+    }
+    struct moe_spec s = mode_spec(2, RESIDUAL_PRENORM, 0);
+    s.router.renorm_min = 0.6f; /* above the sum of the two best of some tokens, below that of others */
+    check_layer(&s, BLOCK_GATED, "a floor under the sum of the weights", 4040);
+    s = mode_spec(2, RESIDUAL_PRENORM, 0);
+    s.act = ACT_SWIGLU_CLAMP;
+    s.act_limit = 0.5f;
+    check_layer(&s, BLOCK_GATED, "a clamp of 0.5", 4041);
+}
+
 int main(void)
 {
     enum { GROUPS = 5 * SHARED_MODES };
     static struct group groups[GROUPS];
-    struct CMUnitTest tests[GROUPS + 2] = { cmocka_unit_test(experts_of_every_form_and_activation),
-                                            cmocka_unit_test(limits_of_k) };
+    struct CMUnitTest tests[GROUPS + 3] = { cmocka_unit_test(experts_of_every_form_and_activation),
+                                            cmocka_unit_test(limits_of_k), cmocka_unit_test(fields_that_families_set) };
     for (int i = 0; i < GROUPS; i++) {
         struct group *g = &groups[i];
         *g = (struct group){ .residual = (enum residual_mode)(i % 5), .shared = i / 5 };
         snprintf(g->name, sizeof g->name, "%s residual, %s, every router mode", residual_name[g->residual],
                  shared_name[g->shared]);
-        tests[2 + i] = (struct CMUnitTest){ g->name, every_router_mode, NULL, NULL, g };
+        tests[3 + i] = (struct CMUnitTest){ g->name, every_router_mode, NULL, NULL, g };
     }
     coe_set_threads(1); /* small products; that threads change nothing is tests/model/test_identity.c's business */
     return kernels_init() || cmocka_run_group_tests_name("gradient/layer", tests, NULL, NULL);

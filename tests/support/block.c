@@ -40,13 +40,13 @@ static const struct weight **row_of(int32_t n) { return test_alloc((size_t)n * s
 
 static void add_experts(struct block *b, int form)
 {
-    const int32_t n = b->spec.n_experts;
+    const int32_t n = b->spec.n_experts, computed = n - b->spec.n_identity; /* the others have no weights */
     const int64_t f = b->spec.expert_ffn;
     const struct weight **gb = row_of(n), **ub = row_of(n), **db = row_of(n);
     b->gate = test_alloc((size_t)n * sizeof *b->gate);
     b->up = test_alloc((size_t)n * sizeof *b->up);
     b->down = test_alloc((size_t)n * sizeof *b->down);
-    for (int32_t e = 0; e < n; e++) {
+    for (int32_t e = 0; e < computed; e++) {
         b->gate[e] = add(b, f, b->d, "experts.%d.gate", e);
         if (!(form & BLOCK_UNGATED)) b->up[e] = add(b, f, b->d, "experts.%d.up", e);
         b->down[e] = add(b, b->d, f, "experts.%d.down", e);
@@ -68,6 +68,7 @@ struct block block_make(const struct moe_spec *spec, int64_t d, int form)
     b.list = test_alloc((size_t)(6 * spec->n_experts + 3 * spec->chain.n_iterations + 8) * sizeof *b.list);
     add_routers(&b);
     add_experts(&b, form);
+    if (spec->out_bias) b.w.out_bias = add(&b, 1, d, "out_bias");
     if (!spec->shared_ffn) return b;
     b.w.shared_gate = add(&b, spec->shared_ffn, d, "shared.gate");
     b.w.shared_up = add(&b, spec->shared_ffn, d, "shared.up");

@@ -185,6 +185,8 @@ struct tv *twin_layernorm(struct tv *x, struct tv *w, struct tv *b, double eps)
 
 /* ---- element by element ---- */
 
+double twin_clamp_limit = 7;
+
 static double sigmoid(double x) { return 1 / (1 + exp(-x)); }
 
 /* a(x), and its slope in *d */
@@ -201,8 +203,8 @@ static double activation(enum activation a, double x, double *d)
     case ACT_RELU: *d = x > 0; return x > 0 ? x : 0;
     case ACT_RELU2: *d = x > 0 ? 2 * x : 0; return x > 0 ? x * x : 0;
     default: { /* ACT_SWIGLU_CLAMP */
-        const double c = fmin(x, 7), g = sigmoid(1.702 * c);
-        *d = x < 7 ? g + 1.702 * c * g * (1 - g) : 0;
+        const double c = fmin(x, twin_clamp_limit), g = sigmoid(1.702 * c);
+        *d = x < twin_clamp_limit ? g + 1.702 * c * g * (1 - g) : 0;
         return c * g;
     }
     }
@@ -211,8 +213,8 @@ static double activation(enum activation a, double x, double *d)
 /* b(y) of the gated form, and its slope */
 static double other_side(enum activation a, double y, double *d)
 {
-    *d = a != ACT_SWIGLU_CLAMP || fabs(y) < 7;
-    return a == ACT_SWIGLU_CLAMP ? fmax(-7, fmin(y, 7)) + 1 : y;
+    *d = a != ACT_SWIGLU_CLAMP || fabs(y) < twin_clamp_limit;
+    return a == ACT_SWIGLU_CLAMP ? fmax(-twin_clamp_limit, fmin(y, twin_clamp_limit)) + 1 : y;
 }
 
 static void act_back(const struct note *n)

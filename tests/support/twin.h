@@ -30,6 +30,8 @@ struct tv *twin_embed(const int32_t *ids, int64_t n, struct tv *w);
 struct tv *twin_linear(struct tv *x, struct tv *w, struct tv *bias);
 struct tv *twin_rmsnorm(struct tv *x, struct tv *w, double w_add, double eps);
 struct tv *twin_layernorm(struct tv *x, struct tv *w, struct tv *b, double eps);
+/* The limit of ACT_SWIGLU_CLAMP, 7 at first */
+extern double twin_clamp_limit;
 struct tv *twin_act(enum activation a, struct tv *gate, struct tv *up);
 struct tv *twin_add(struct tv *a, struct tv *b);
 /* a + s·b, s a number or, when w is given, its one element */
@@ -77,7 +79,7 @@ struct tv *twin_loss(const struct loss_spec *loss, struct twin_route *const *rec
 /* Weights of a layer, all as values; members that the spec does not name are NULL. */
 struct twin_moe {
     struct tv *router[MAX_ITERATIONS], *router_bias[MAX_ITERATIONS], *selection_bias[MAX_ITERATIONS];
-    struct tv *coe_weight;
+    struct tv *coe_weight, *out_bias;
     struct tv **gate, **up, **down, **gate_bias, **up_bias, **down_bias; /* [E] */
     struct tv *shared_gate, *shared_up, *shared_down, *shared_expert_gate;
 };

@@ -53,11 +53,24 @@ static void choose(const struct moe_spec *s, const double *p, const double *bias
     mark_best(c, n, s->router.top_k, chosen);
 }
 
+static double chosen_sum(const struct twin_route *r, const double *p, const uint8_t *chosen)
+{
+    double sum = 0;
+    for (int32_t e = 0; e < r->spec->n_experts; e++) sum += chosen[e] ? p[e] : 0;
+    return sum;
+}
+
+/* What weights are divided by: the sum of the chosen, or the floor under it, which is a constant */
+static bool at_floor(const struct twin_route *r, const double *p, const uint8_t *chosen)
+{
+    return chosen_sum(r, p, chosen) < (double)r->spec->router.renorm_min;
+}
+
 static double chosen_total(const struct twin_route *r, const double *p, const uint8_t *chosen)
 {
-    double sum = (double)r->spec->router.renorm_eps;
-    for (int32_t e = 0; e < r->spec->n_experts; e++) sum += chosen[e] ? p[e] : 0;
-    return r->spec->router.renormalize ? sum : 1;
+    if (!r->spec->router.renormalize) return 1;
+    if (at_floor(r, p, chosen)) return (double)r->spec->router.renorm_min;
+    return chosen_sum(r, p, chosen) + (double)r->spec->router.renorm_eps;
 }
 
 /* dz_j = Σ_i dp_i ∂p_i/∂z_j */
@@ -80,12 +93,12 @@ static void route_back(void *saved)
         const double *p = r->p + t * n, *dg = r->gates->g + t * n;
         const uint8_t *chosen = r->chosen + t * n;
         const double total = chosen_total(r, p, chosen);
+        const bool shared = r->spec->router.renormalize && !at_floor(r, p, chosen); /* the divisor moves with p */
         double *dp = zeros(n);
         for (int32_t e = 0; e < n; e++)
             for (int32_t i = 0; i < n; i++)
                 if (chosen[e] && chosen[i])
-                    dp[i] += dg[e] * c *
-                             ((e == i) / total - (r->spec->router.renormalize ? p[e] / (total * total) : 0));
+                    dp[i] += dg[e] * c * ((e == i) / total - (shared ? p[e] / (total * total) : 0));
         through_scores(r->spec, p, dp, r->z->g + t * n);
     }
 }
@@ -309,11 +322,17 @@ static struct tv *one_pass(const struct moe_spec *s, const struct twin_moe *w, i
     struct twin_route *r = twin_route(s, z, w->selection_bias[t] ? w->selection_bias[t]->x : NULL,
                                       frozen ? frozen->records[made->n] : NULL);
     made->records[made->n++] = r;
+    twin_clamp_limit = (double)s->act_limit;
     for (int32_t e = 0; e < s->n_experts; e++) { /* every expert on every token; the gates of the others are 0 */
+        if (e >= s->n_experts - s->n_identity) {
+            y = twin_add(y, weighted(r->gates, e, x));
+            continue;
+        }
         struct tv *up = w->up ? twin_linear(x, w->up[e], bias_of(w->up_bias, e)) : NULL;
         struct tv *u = twin_act(s->act, twin_linear(x, w->gate[e], bias_of(w->gate_bias, e)), up);
         y = twin_add(y, weighted(r->gates, e, twin_linear(u, w->down[e], bias_of(w->down_bias, e))));
     }
+    if (s->out_bias) y = twin_add_row(y, w->out_bias);
     if (!s->shared_ffn) return y;
     struct tv *u = twin_act(s->act, twin_linear(x, w->shared_gate, NULL), twin_linear(x, w->shared_up, NULL));
     struct tv *shared = twin_linear(u, w->shared_down, NULL);
