@@ -56,8 +56,8 @@ struct file_list {
 coe_status dir_list(struct file_list *out, const char *path);
 void file_list_free(struct file_list *l);
 
-/* Removes from `dir` what writers that were killed left there: NAME.part~PID of processes that this machine no longer has.
- */
+/* Removes from `dir` what writers that were killed left there: NAME.part~PID of processes that this machine has no
+ * longer. */
 void file_sweep(const char *dir);
 
 /* dir + "/" + name, mem_free it. */
