@@ -19,6 +19,7 @@ static const struct coverage method_coverage[] = {
     { "gpt_oss_layer", "methods_block" },
     { "megatron_router", "methods_moe" },
     { "mixtral_load_balancing_loss", "methods_moe" },
+    { "pangu_grouped_topk", "methods_moe" },
     { "reap", "methods_prune" },
     { "router_table", "methods_moe" },
     { "switch_layer", "methods_moe" },
