@@ -63,6 +63,11 @@ static const struct tensor *find_scale(const struct coe_model *m, const struct t
         snprintf(name, sizeof name, "%.*s_scales", (int)(n - strlen("_blocks")), t->name);
         return ckpt_find(m->ckpt, name);
     }
+    const char *k_b = cut.how & CUT_HEAD_PAIR ? strstr(t->name, "k_b") : NULL;
+    if (k_b) {
+        snprintf(name, sizeof name, "%.*sv_b%s", (int)(k_b - t->name), t->name, k_b + strlen("k_b"));
+        return ckpt_find(m->ckpt, name);
+    }
     for (size_t i = 0; t->type == DT_F8_E4M3 && i < COE_COUNT(suffix); i++) {
         snprintf(name, sizeof name, "%s%s", t->name, suffix[i]);
         const struct tensor *s = ckpt_find(m->ckpt, name);
@@ -136,9 +141,11 @@ static bool is_head(const struct coe_model *m, const char *tensor)
 /* Extra layers behind the last are for predicting several tokens at once, which we do not. */
 static bool in_extra_layer(const struct coe_model *m, const char *name)
 {
-    static const char prefix[] = "model.layers.";
-    if (!m->family->extra_layers || strncmp(name, prefix, sizeof prefix - 1)) return false;
-    return strtol(name + sizeof prefix - 1, NULL, 10) >= m->spec.n_layers / m->spec.layers_per_block;
+    static const char *const prefix[] = { "model.layers.", "blk." };
+    for (size_t i = 0; m->family->extra_layers && i < COE_COUNT(prefix); i++)
+        if (!strncmp(name, prefix[i], strlen(prefix[i])))
+            return strtol(name + strlen(prefix[i]), NULL, 10) >= m->spec.n_layers / m->spec.layers_per_block;
+    return false;
 }
 
 static coe_status check_unused(const struct binding *b)

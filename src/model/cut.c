@@ -184,8 +184,47 @@ static coe_status unpack_blocks(struct weight *w, struct arena *a, const struct 
     return COE_OK;
 }
 
+/* Rows of a head: [nope of k_b, turned round | v of v_b] */
+static void copy_head(float *out, const float *k, const float *v, int64_t nope, int64_t v_dim, int64_t rank)
+{
+    for (int64_t i = 0; i < nope; i++)
+        for (int64_t j = 0; j < rank; j++) out[i * rank + j] = k[j * nope + i];
+    memcpy(out + nope * rank, v, (size_t)(v_dim * rank) * sizeof *v);
+}
+
+static coe_status unpack_heads(struct weight *w, struct arena *a, const struct cut_request *r)
+{
+    const struct tensor *k = r->t, *v = r->scale;
+    char got[96];
+    if (!v || k->n_dims != 3 || v->n_dims != 3 || k->dim[0] != v->dim[0] || k->dim[1] != r->cols ||
+        v->dim[2] != r->cols || k->dim[0] * (k->dim[2] + v->dim[1]) != r->rows)
+        return coe_fail(COE_E_INPUT, "%s: tensor %s is %s, which does not make [%lld, %lld] with the values beside it",
+                        r->path, k->name, tensor_shape_text(k, got), (long long)r->rows, (long long)r->cols);
+    const int64_t heads = k->dim[0], nope = k->dim[2], v_dim = v->dim[1], rank = r->cols, nk = nope * rank,
+                  nv = v_dim * rank;
+    if (nk * heads % dtype_info[k->type].block || nk % dtype_info[k->type].block || nv % dtype_info[v->type].block)
+        return coe_fail(COE_E_INPUT, "%s: tensor %s: heads are not whole blocks", r->path, k->name);
+    float *out = arena_push(a, (size_t)(r->rows * rank) * sizeof *out);
+    if (!out) return COE_E_NOMEM;
+    struct arena_mark mark = arena_save(a);
+    float *wide = arena_push(a, (size_t)(nk + nv) * sizeof *wide);
+    if (!wide) return COE_E_NOMEM;
+    for (int64_t h = 0; h < heads; h++) {
+        widen(wide, (const char *)k->data + h * nk / dtype_info[k->type].block * dtype_info[k->type].bytes, k->type,
+              nk);
+        widen(wide + nk, (const char *)v->data + h * nv / dtype_info[v->type].block * dtype_info[v->type].bytes,
+              v->type, nv);
+        copy_head(out + h * (nk + nv), wide, wide + nk, nope, v_dim, rank);
+    }
+    arena_rewind(a, mark);
+    w->type = DT_F32;
+    w->data = out;
+    return COE_OK;
+}
+
 coe_status cut_take(struct weight *w, struct arena *a, const struct cut_request *r)
 {
+    if (r->cut.how & CUT_HEAD_PAIR) return unpack_heads(w, a, r);
     COE_TRY(check_shape(r));
     if (r->cut.how & CUT_MXFP4) return unpack_mxfp4(w, a, r);
     if (r->t->type == DT_F8_E4M3) return unpack_fp8(w, a, r);

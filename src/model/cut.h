@@ -8,7 +8,7 @@
 struct cut_request {
     const char *path; /* for messages */
     const struct tensor *t;
-    const struct tensor *scale; /* of FP8 and MXFP4 values, or NULL */
+    const struct tensor *scale; /* of FP8 and MXFP4 values, v_b of a head pair, or NULL */
     int64_t block[2];           /* rows and columns that share an FP8 scale */
     struct cut cut;
     int64_t n_experts; /* with CUT_EXPERT: the first dimension */

@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/rng.h"
 #include "model/bind.h"
+#include "model/gguf.h"
 
 static coe_status make(struct coe_model **out, const char *path)
 {
@@ -27,6 +28,8 @@ static coe_status read_spec(struct coe_model *m, const json_t *config, const cha
 static coe_status open_tokenizer(struct coe_model *m)
 {
     static const char *const names[] = { "tokenizer.json", "tokenizer.model" };
+    const struct gguf *g = ckpt_gguf(m->ckpt);
+    if (g && gguf_find(g, "tokenizer.ggml.model")) return tokenizer_open(&m->tokenizer, m->path);
     for (size_t i = 0; i < COE_COUNT(names) && dir_exists(m->path); i++) {
         char *p = path_join(m->path, names[i]);
         if (!p) return COE_E_NOMEM;
@@ -37,20 +40,35 @@ static coe_status open_tokenizer(struct coe_model *m)
     return COE_OK;
 }
 
+static coe_status read_directory(struct coe_model *m)
+{
+    char where[600];
+    const json_t *config = ckpt_config(m->ckpt);
+    if (!config)
+        return coe_fail(COE_E_INPUT, "%s: a model is a directory with config.json; this is only weights", m->path);
+    snprintf(where, sizeof where, "%.560s/config.json", m->path);
+    return read_spec(m, config, where);
+}
+
+static coe_status read_gguf(struct coe_model *m)
+{
+    json_t *config = NULL;
+    COE_TRY(gguf_config(&config, m->ckpt));
+    coe_status s = read_spec(m, config, m->path);
+    json_decref(config);
+    if (!s) s = gguf_adjust(&m->spec, &m->arena, m->ckpt);
+    if (s) return s;
+    m->family = gguf_family(&m->arena, m->family);
+    return m->family ? COE_OK : COE_E_NOMEM;
+}
+
 coe_status model_open(struct coe_model **out, const char *path)
 {
     struct coe_model *m = NULL;
-    char where[600];
     coe_status s = make(&m, path);
     if (s) goto out;
     if ((s = ckpt_open(&m->ckpt, path))) goto out;
-    const json_t *config = ckpt_config(m->ckpt);
-    if (!config) {
-        s = coe_fail(COE_E_INPUT, "%s: a model is a directory with config.json; this is only weights", path);
-        goto out;
-    }
-    snprintf(where, sizeof where, "%.560s/config.json", path);
-    if ((s = read_spec(m, config, where))) goto out;
+    if ((s = ckpt_gguf(m->ckpt) ? read_gguf(m) : read_directory(m))) goto out;
     if ((s = model_bind(m))) goto out;
     s = open_tokenizer(m);
 out:

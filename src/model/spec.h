@@ -149,8 +149,8 @@ coe_status spec_each_place(const struct spec *s,
 /* How a place lies in its tensor; all zero: it is the tensor. CUT_EXPERT: the first dimension counts experts.
  * CUT_IN_OUT: the matrix is stored [in, out]. Then the rows are `parts` equal parts, one behind the other or, with
  * CUT_ALTERNATE, taking turns; the place is part number `part`. CUT_MXFP4: "…_blocks" as gpt-oss stores them, with
- * "…_scales" beside. */
-enum { CUT_EXPERT = 1, CUT_IN_OUT = 2, CUT_ALTERNATE = 4, CUT_MXFP4 = 8 };
+ * "…_scales" beside. CUT_HEAD_PAIR: kv_b as GGUF has it, "…k_b…" [heads, rank, nope] and "…v_b…" [heads, v, rank]. */
+enum { CUT_EXPERT = 1, CUT_IN_OUT = 2, CUT_ALTERNATE = 4, CUT_MXFP4 = 8, CUT_HEAD_PAIR = 16 };
 struct cut {
     uint8_t how, part, parts; /* parts 0 is 1 */
 };

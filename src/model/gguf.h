@@ -1,0 +1,19 @@
+/* gguf.h — GGUF files as models: their metadata as a family's config, their names as slots.
+ *
+ * A GGUF model goes the way of a directory: gguf_config makes the config.json that the family would have, the family
+ * translates it, gguf_adjust sets what the converters of such files changed, and gguf_family binds llama.cpp's tensor
+ * names. */
+#ifndef COE_MODEL_GGUF_H
+#define COE_MODEL_GGUF_H
+
+#include "ckpt/gguf.h"
+#include "model/model.h"
+
+/* *out: a new reference. COE_E_INPUT for an architecture nobody here knows or metadata that is missing or wrong. */
+coe_status gguf_config(json_t **out, const struct ckpt *c);
+/* Interleaved ropes of permuted q and k, norms stored whole, frequency factors from rope_freqs.weight. */
+coe_status gguf_adjust(struct spec *s, struct arena *a, const struct ckpt *c);
+/* The family with the names of GGUF files; in the arena. NULL when memory is out. */
+const struct family *gguf_family(struct arena *a, const struct family *f);
+
+#endif
