@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "support/process.h"
+#include "support/tiny_model.h"
 #include "support/tiny_train.h"
 
 #define LONG_RUN 2000000 /* steps: never reached */
@@ -99,6 +100,29 @@ static void kill_while_saving_leaves_the_old_state(void **state)
     file_list_free(&left);
 }
 
+/* An ordinary MoE made a chain whose second pass has weight 0, then trained: the weight moves. */
+static void a_converted_chain_can_be_trained_on(void **state)
+{
+    (void)state;
+    char given[1200], chain[1200], trained[1200];
+    snprintf(given, sizeof given, "%s", tiny_model("plain", &(struct tiny){ .vocab = 300, .n_iterations = 1 }));
+    snprintf(chain, sizeof chain, "%s", temp_path("chain"));
+    struct ran r = run_coe(0, NULL, COE_ARGS("convert", given, chain, "--chain", "2"));
+    ran_free(&r);
+    const char *recipe =
+        tiny_recipe_file("on.yaml", &(struct tiny_recipe){ .output = "on", .init = chain, .train = "  dtype: f32\n" });
+    r = run_coe(0, NULL, COE_ARGS("train", recipe));
+    ran_free(&r);
+    struct coe_model *m = NULL;
+    in_output(trained, "on", "model");
+    assert_ok(model_open(&m, trained));
+    assert_int_equal(m->spec.layer[0].moe.chain.n_iterations, 2);
+    const struct weight *w = m->layer[0].moe.coe_weight;
+    assert_non_null(w);
+    assert_true(*(const float *)w->data != 0);
+    model_close(m);
+}
+
 static void json_reports_on_stdout(void **state)
 {
     (void)state;
@@ -146,6 +170,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ctrl_c_finishes_the_step_saves_and_tells_how_to_go_on),
         cmocka_unit_test(kill_while_saving_leaves_the_old_state),
+        cmocka_unit_test(a_converted_chain_can_be_trained_on),
         cmocka_unit_test(json_reports_on_stdout),
         cmocka_unit_test(damaged_files_end_with_status_3_and_one_line),
     };
