@@ -218,6 +218,26 @@ static void two_threads_share_a_large_product(void **state)
     assert_same_bits(two, one, N * R, "two threads", kern->name);
 }
 
+/* Each of the three products of a linear layer is 2 · tokens · rows · columns operations; nothing is counted when off. */
+static void the_clock_counts_two_operations_for_each_multiply_add(void **state)
+{
+    (void)state;
+    make_operands();
+    const struct groups g = { 2, (const int32_t[]){ 0, 20, TOKENS } };
+    gemm_clock = (struct gemm_clock){ .on = true };
+    gemm_xwt(y, D, x, D, TOKENS, &weight[0], NULL);
+    gemm_dx(y, D, dy, F, TOKENS, &weight[0], false);
+    gemm_dw(&weight[0], NULL, dy, F, x, D, TOKENS);
+    gemm_grouped_xwt(y, D, x, D, NULL, g, list);
+    gemm_grouped_dx(y, D, dy, F, NULL, g, list, false);
+    gemm_grouped_dw(list, dy, F, NULL, x, D, NULL, g);
+    assert_true(gemm_clock.operations == 6.0 * 2 * TOKENS * F * D);
+    assert_true(gemm_clock.seconds > 0);
+    gemm_clock.on = false;
+    gemm_dx(y, D, dy, F, TOKENS, &weight[0], false);
+    assert_true(gemm_clock.operations == 6.0 * 2 * TOKENS * F * D);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -229,6 +249,7 @@ int main(void)
         cmocka_unit_test(grouped_weight_gradients_are_chains_over_the_groups_rows),
         cmocka_unit_test(no_rows_are_no_work),
         cmocka_unit_test(two_threads_share_a_large_product),
+        cmocka_unit_test(the_clock_counts_two_operations_for_each_multiply_add),
     };
     return cmocka_run_group_tests_name("tensor/gemm", tests, NULL, NULL);
 }
