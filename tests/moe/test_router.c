@@ -213,6 +213,61 @@ static void a_sigmoid_route_is_scaled_and_not_renormalised_unless_asked(void **s
     assert_close("weights", r->weight, (float[]){ 3 * .880797f, 1.5f }, 2, 3e-6, 0);
 }
 
+/* Card 8: z = (1 2 .5 0 | 3 2.9 2.8 -1), two groups, K = 4. Plain top-4 is {4 5 6 1}; the grouped one takes {1 0} and
+ * {4 5} with the softmax over all eight: .1089 .0401 .2961 .2679. */
+static const float grouped_z[] = { 1, 2, .5f, 0, 3, 2.9f, 2.8f, -1 };
+
+static void grouped_selection_takes_the_same_number_from_every_group(void **state)
+{
+    (void)state;
+    struct moe_spec s = spec_of(8, 4);
+    assert_ids("plain", route_of(&s, grouped_z, 1)->expert, (int32_t[]){ 4, 5, 6, 1 }, 4);
+    s.router.selection = "grouped";
+    s.router.n_group = s.router.topk_group = 2;
+    const struct route *r = route_of(&s, grouped_z, 1);
+    assert_ids("grouped", r->expert, (int32_t[]){ 4, 5, 1, 0 }, 4); /* by descending weight */
+    assert_close("weights", r->weight, (float[]){ .2961f, .2679f, .1089f, .0401f }, 4, 1e-4, 0);
+}
+
+static void one_group_of_a_grouped_selection_is_top_k(void **state)
+{
+    (void)state;
+    struct moe_spec plain = spec_of(12, 3), grouped = plain;
+    grouped.router.selection = "grouped";
+    const float *z = random_floats(40, 20 * 12, 2);
+    const struct route *a = route_of(&plain, z, 20), *b = route_of(&grouped, z, 20);
+    assert_ids("experts", b->expert, a->expert, a->n_slots);
+    assert_same_bits("weights", b->weight, a->weight, a->n_slots);
+}
+
+/* Card F6, jitter .01: z = (3 2.98 2 -1): the first expert shares its softmax with the second only, .505000; the second
+ * has no rival left, 1. z = (3 2 1.99 -1): 1 and .502500. */
+static void sparsemixer_weighs_each_expert_among_its_near_rivals(void **state)
+{
+    (void)state;
+    struct moe_spec s = spec_of(4, 2);
+    s.router.selection = "sparsemixer";
+    s.router.jitter = .01f;
+    const struct route *r = route_of(&s, (float[]){ 3, 2.98f, 2, -1 }, 1);
+    assert_ids("experts", r->expert, (int32_t[]){ 1, 0 }, 2); /* by descending weight */
+    assert_close("weights", r->weight, (float[]){ 1, .505f }, 2, 1e-5, 0);
+    r = route_of(&s, (float[]){ 3, 2, 1.99f, -1 }, 1);
+    assert_ids("experts", r->expert, (int32_t[]){ 0, 1 }, 2);
+    assert_close("weights", r->weight, (float[]){ 1, .5025f }, 2, 1e-5, 0);
+}
+
+/* Two near negative maxima: (-1 - -1.01) / |-1.01| = .0099 <= .02, softmax(0, -.01) = .502500 */
+static void sparsemixer_measures_negative_logits_by_their_size(void **state)
+{
+    (void)state;
+    struct moe_spec s = spec_of(3, 1);
+    s.router.selection = "sparsemixer";
+    s.router.jitter = .01f;
+    const struct route *r = route_of(&s, (float[]){ -1.01f, -1, -2 }, 1);
+    assert_int_equal(r->expert[0], 1);
+    assert_near("weight", (double)r->weight[0], .5025, 1e-5);
+}
+
 /* ---- the controller of the bias ---- */
 
 /* Counts 4 0 2 2, mean 2: the first falls, the second rises, the others stay. */
@@ -286,6 +341,10 @@ static void specs_that_cannot_work_are_refused_by_name(void **state)
     assert_refused(&s, "no router 'nosuch'");
     s = spec_of(8, 2), s.loss[0].kind = "nosuch", s.n_losses = 1;
     assert_refused(&s, "no loss 'nosuch'");
+    s = spec_of(8, 3), s.router.selection = "grouped", s.router.n_group = s.router.topk_group = 2;
+    assert_refused(&s, "top_k 3 cannot be shared equally by 2 groups");
+    s = spec_of(8, 2), s.n_identity = 8;
+    assert_refused(&s, "8 identity experts among 8");
     s = spec_of(0, 1);
     assert_refused(&s, "0 experts");
     s = spec_of(8, 2), s.expert_ffn = 0;
@@ -307,6 +366,10 @@ int main(void)
         cmocka_unit_test(masking_an_expert_equals_removing_it_bit_for_bit),
         cmocka_unit_test(a_mask_that_leaves_fewer_than_k_reduces_k),
         cmocka_unit_test(a_sigmoid_route_is_scaled_and_not_renormalised_unless_asked),
+        cmocka_unit_test(grouped_selection_takes_the_same_number_from_every_group),
+        cmocka_unit_test(one_group_of_a_grouped_selection_is_top_k),
+        cmocka_unit_test(sparsemixer_weighs_each_expert_among_its_near_rivals),
+        cmocka_unit_test(sparsemixer_measures_negative_logits_by_their_size),
         cmocka_unit_test(the_bias_moves_by_the_sign_of_the_gap),
         cmocka_unit_test(a_step_of_the_bias_flips_the_tokens_of_smallest_margin),
         cmocka_unit_test(load_statistics_by_hand),
