@@ -6,6 +6,7 @@ static coe_status routed(struct moe_spec *m, const json_t *config, const char *w
     int32_t shared = 0;
     const char *score = "sigmoid";
     m->router.top_k = 8;
+    m->router.renormalize = true;
     COE_TRY(config_sigmoid_routing(m, config, where));
     COE_TRY(json_need_i32(config, "num_experts", 1, 65536, &m->n_experts, where));
     COE_TRY(json_get_i32(config, "num_experts_per_tok", 1, 1024, &m->router.top_k, where));

@@ -47,6 +47,7 @@ static coe_status v3(struct spec *s, struct arena *a, const json_t *config, cons
     m.router.top_k = 8;
     m.router.scale = 2.5f;
     COE_TRY(config_deepseek_experts(&m, config, where));
+    m.router.renormalize = true;
     COE_TRY(config_sigmoid_routing(&m, config, where));
     COE_TRY(config_latent(s, a, config, where));
     return place(s, &m, config, 3, where);

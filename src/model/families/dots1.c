@@ -1,6 +1,17 @@
 /* dots1.c — dots.llm1: DeepSeek-V3's routing over ordinary attention with q and k normalised per head. */
 #include "model/families/names.h"
 
+/* The layers behind max_window_layers, if any, have the window. */
+static coe_status window(struct spec *s, const json_t *config, const char *where)
+{
+    int64_t size = 0;
+    int32_t from = 62;
+    COE_TRY(config_window(&size, config, where));
+    COE_TRY(json_get_i32(config, "max_window_layers", 0, INT32_MAX, &from, where));
+    for (int32_t l = from; l < s->n_layers; l++) s->layer[l].attn.window = size;
+    return config_typed_window(s, config, "sliding_attention", where);
+}
+
 static coe_status translate(struct spec *s, struct arena *a, const json_t *config, const char *where)
 {
     COE_TRY(config_common(s, a, config, where));
@@ -12,7 +23,7 @@ static coe_status translate(struct spec *s, struct arena *a, const json_t *confi
     COE_TRY(config_sigmoid_routing(&m, config, where));
     config_moe_from(s, &m, first);
     for (int32_t l = 0; l < s->n_layers; l++) s->layer[l].attn.qk_norm = QK_NORM_HEAD;
-    COE_TRY(config_typed_window(s, config, "sliding_attention", where));
+    COE_TRY(window(s, config, where));
     return config_attention_bias(s, config, true, where);
 }
 

@@ -12,9 +12,11 @@ static coe_status translate(struct spec *s, struct arena *a, const json_t *confi
     COE_TRY(config_deepseek_experts(&m, config, where));
     COE_TRY(json_get_i32(config, "first_k_dense_replace", 0, INT32_MAX, &first, where));
     COE_TRY(json_get_bool(config, "use_qk_norm", &qk_norm, where));
+    m.router.renormalize = true;
     COE_TRY(config_sigmoid_routing(&m, config, where));
     config_moe_from(s, &m, first);
     for (int32_t l = 0; l < s->n_layers; l++) s->layer[l].attn.qk_norm = qk_norm ? QK_NORM_HEAD : QK_NORM_NONE;
+    config_rotated_part(s, config, 0.5);
     return config_attention_bias(s, config, false, where);
 }
 

@@ -28,6 +28,7 @@ static coe_status routed(struct spec *s, const json_t *config, const char *where
 {
     struct moe_spec m = s->layer[0].moe;
     int32_t first = 2;
+    m.router.renormalize = true;
     COE_TRY(config_sigmoid_routing(&m, config, where));
     m.router.renorm_eps = 1e-6f;
     m.router.top_k = 4;

@@ -74,6 +74,8 @@ coe_status config_attention_bias(struct spec *s, const json_t *config, bool outp
 /* Latent attention: q_lora_rank, kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim, v_head_dim and YaRN's factor of the
  * scores. */
 coe_status config_latent(struct spec *s, struct arena *a, const json_t *config, const char *where);
+/* The part of a head that turns, where the config does not say it. */
+void config_rotated_part(struct spec *s, const json_t *config, double part);
 /* layer_types[l], NULL when the config has no such list */
 const char *config_layer_type(const json_t *config, int32_t l);
 /* Layers of type `type` slide (window sliding_window); without a layer_types list nothing changes. */

@@ -2,6 +2,20 @@
  * routing.md F3. */
 #include "model/families/names.h"
 
+/* With use_sliding_window, every second of the first max_window_layers layers, from layer 0 on. */
+static coe_status window(struct spec *s, const json_t *config, const char *where)
+{
+    bool use = false;
+    int64_t size = 0;
+    int32_t end = 28;
+    COE_TRY(json_get_bool(config, "use_sliding_window", &use, where));
+    COE_TRY(config_window(&size, config, where));
+    COE_TRY(json_get_i32(config, "max_window_layers", 0, INT32_MAX, &end, where));
+    if (!use) return COE_OK;
+    for (int32_t l = 0; l < COE_MIN(end, s->n_layers); l += 2) s->layer[l].attn.window = size;
+    return config_typed_window(s, config, "sliding_attention", where);
+}
+
 static coe_status translate(struct spec *s, struct arena *a, const json_t *config, const char *where)
 {
     COE_TRY(config_common(s, a, config, where));
@@ -18,7 +32,7 @@ static coe_status translate(struct spec *s, struct arena *a, const json_t *confi
     COE_TRY(config_hf_loss(&m, config, where));
     for (int32_t l = 0; l < s->n_layers; l++) s->layer[l].attn.qkv_bias = bias;
     COE_TRY(config_qwen_moe(s, &m, config, where));
-    return config_qwen_window(s, config, where);
+    return window(s, config, where);
 }
 
 static const struct name_row names[] = {

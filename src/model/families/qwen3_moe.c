@@ -6,6 +6,8 @@ static coe_status translate(struct spec *s, struct arena *a, const json_t *confi
 {
     COE_TRY(config_common(s, a, config, where));
     struct moe_spec m = s->layer[0].moe;
+    bool windowed = false;
+    int64_t window = 0;
     m.router.top_k = 8;
     COE_TRY(json_need_i32(config, "num_experts", 1, 65536, &m.n_experts, where));
     COE_TRY(json_get_i32(config, "num_experts_per_tok", 1, 1024, &m.router.top_k, where));
@@ -15,7 +17,10 @@ static coe_status translate(struct spec *s, struct arena *a, const json_t *confi
     for (int32_t l = 0; l < s->n_layers; l++) s->layer[l].attn.qk_norm = QK_NORM_HEAD;
     COE_TRY(config_attention_bias(s, config, true, where));
     COE_TRY(config_qwen_moe(s, &m, config, where));
-    return config_qwen_window(s, config, where);
+    COE_TRY(json_get_bool(config, "use_sliding_window", &windowed, where));
+    COE_TRY(config_window(&window, config, where));
+    for (int32_t l = 0; windowed && l < s->n_layers; l++) s->layer[l].attn.window = window;
+    return COE_OK;
 }
 
 static const struct name_row names[] = { NAMES_MODEL,

@@ -46,6 +46,7 @@ static coe_status translate(struct spec *s, struct arena *a, const json_t *confi
 {
     COE_TRY(config_common(s, a, config, where));
     s->norm_add = 1;
+    config_rotated_part(s, config, 0.25);
     COE_TRY(config_attention_bias(s, config, true, where));
     COE_TRY(mixers(s, config, where));
     return routed(s, config, where);

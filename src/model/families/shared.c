@@ -7,7 +7,6 @@ coe_status config_sigmoid_routing(struct moe_spec *m, const json_t *config, cons
     r->score = SCORE_SIGMOID;
     r->selection_bias = true;
     r->group_score = GROUP_SUM2;
-    r->renormalize = true;
     r->renorm_eps = 1e-20f;
     COE_TRY(json_get_i32(config, "n_group", 1, 1024, &r->n_group, where));
     COE_TRY(json_get_i32(config, "topk_group", 1, 1024, &r->topk_group, where));
@@ -60,6 +59,16 @@ coe_status config_qwen_moe(struct spec *s, const struct moe_spec *m, const json_
         if (l >= 0 && l < s->n_layers) s->layer[l].is_moe = false;
     }
     return COE_OK;
+}
+
+void config_rotated_part(struct spec *s, const json_t *config, double part)
+{
+    static const char *const keys[] = { "rope_parameters", "rope_scaling" };
+    bool given = json_object_get(config, "partial_rotary_factor") != NULL;
+    for (size_t i = 0; i < COE_COUNT(keys); i++)
+        given = given || json_object_get(json_object_get(config, keys[i]), "partial_rotary_factor");
+    for (int32_t l = 0; !given && l < s->n_layers; l++)
+        s->layer[l].attn.rope.n_rot = (int32_t)(s->layer[l].attn.head_dim * part);
 }
 
 const char *config_layer_type(const json_t *config, int32_t l)
@@ -123,6 +132,7 @@ coe_status config_latent(struct spec *s, struct arena *a, const json_t *config, 
     COE_TRY(config_rope(&at.rope, a, config, rope, NULL, where));
     at.rope.n_rot = rope; /* partial_rotary_factor is already in the width */
     at.rope.interleaved = true;
+    COE_TRY(json_get_bool(config, "rope_interleave", &at.rope.interleaved, where));
     at.scale = (float)(1 / sqrt((double)at.head_dim));
     if (at.rope.kind != ROPE_PLAIN && at.rope.mscale_all_dim > 0) {
         const double f = yarn_mscale(at.rope.factor, at.rope.mscale_all_dim);
