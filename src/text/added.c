@@ -159,6 +159,7 @@ coe_status added_split(struct encoder *e, const struct added_set *set, const cha
         if (a->single_word && word_touches(text, n, lo, hi)) continue;
         if (a->lstrip) lo = COE_MAX(spaces_before(text, lo), done);
         if (a->rstrip) hi = spaces_behind(text, n, hi);
+        if (lo >= hi) continue; /* swallowed whole by the token before */
         if (lo > done) COE_TRY(stretch(e, text + done, lo - done, first && !done));
         COE_TRY(emit_id(e, a->id));
         done = hi;

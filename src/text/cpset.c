@@ -214,8 +214,11 @@ static coe_status add_script(struct cpset *s, const char *name, size_t n)
     int error;
     PCRE2_SIZE where;
     /* a run must not cross the gaps of all_characters: single characters join again in cpset_add */
-    snprintf(pattern, sizeof pattern, "\\p{sc:%.*s}", (int)n, name);
-    pcre2_code *code = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF, &error, &where, NULL);
+    pcre2_code *code = NULL;
+    for (int binary = 0; binary < 2 && !code; binary++) { /* a script, or a property such as Alphabetic */
+        snprintf(pattern, sizeof pattern, binary ? "\\p{%.*s}" : "\\p{sc:%.*s}", (int)n, name);
+        code = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF, &error, &where, NULL);
+    }
     if (!code) return coe_fail(COE_E_INPUT, "\\p{%.*s}: no such category or script", (int)n, name);
     pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);
     coe_status st = add_matches(s, code);
@@ -258,9 +261,22 @@ coe_status cpset_space(struct cpset *s)
 #define MARKS (BIT(MN) | BIT(MC) | BIT(ME))
 #define NUMBERS (BIT(ND) | BIT(NL) | BIT(NO))
 #define PUNCTUATION (BIT(PC) | BIT(PD) | BIT(PS) | BIT(PE) | BIT(PI) | BIT(PF) | BIT(PO))
-#define WORD (LETTERS | MARKS | BIT(ND) | BIT(NL) | BIT(PC))
 
-coe_status cpset_word(struct cpset *s) { return add_categories(s, WORD); }
+#define WORD (LETTERS | MARKS | BIT(ND) | BIT(NL) | BIT(PC))
+/* Letters in circles and squares, which are symbols by category. */
+static const struct cp_range circled[] = {
+    { 0x24B6, 0x24E9 }, { 0x1F130, 0x1F149 }, { 0x1F150, 0x1F169 }, { 0x1F170, 0x1F189 }
+};
+
+coe_status cpset_word(struct cpset *s, bool in_class)
+{
+    static const struct cp_range latin1[] = { { 0xB2, 0xB3 }, { 0xB9, 0xB9 }, { 0xBC, 0xBE } };
+    COE_TRY(add_categories(s, WORD));
+    for (size_t i = 0; i < COE_COUNT(latin1) && !in_class; i++) COE_TRY(cpset_add(s, latin1[i].lo, latin1[i].hi));
+    for (size_t i = 0; i < COE_COUNT(circled); i++) COE_TRY(cpset_add(s, circled[i].lo, circled[i].hi));
+    cpset_tidy(s);
+    return COE_OK;
+}
 
 static bool in_categories(uint32_t cp, uint32_t mask) { return mask >> utf8proc_category((utf8proc_int32_t)cp) & 1; }
 
@@ -272,7 +288,14 @@ bool cp_is_space(uint32_t cp)
     return false;
 }
 
-bool cp_is_word(uint32_t cp) { return in_categories(cp, WORD); }
+bool cp_is_word(uint32_t cp)
+{
+    if (cp == 0x200C || cp == 0x200D) return true; /* joiners */
+    for (size_t i = 0; i < COE_COUNT(circled); i++)
+        if (cp >= circled[i].lo && cp <= circled[i].hi) return true;
+    return in_categories(cp, WORD);
+}
+
 bool cp_is_numeric(uint32_t cp) { return in_categories(cp, NUMBERS); }
 bool cp_is_punctuation(uint32_t cp)
 {

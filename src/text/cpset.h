@@ -33,12 +33,13 @@ void cpset_free(struct cpset *s);
 coe_status cpset_property(struct cpset *s, const char *name, size_t n);
 /* White_Space: what Rust, Oniguruma and the tokenizer libraries mean by \s. */
 coe_status cpset_space(struct cpset *s);
-/* \w of Oniguruma: letters, marks, decimal digits, letter numbers, connectors. */
-coe_status cpset_word(struct cpset *s);
+/* \w of Oniguruma: letters, marks, decimal digits, letter numbers, connectors, circled letters. Outside a class, where
+ * the library asks its Latin-1 table, the superscripts and fractions below U+0100 as well. */
+coe_status cpset_word(struct cpset *s, bool in_class);
 
 /* The same questions for one code point. */
 bool cp_is_space(uint32_t cp);
-bool cp_is_word(uint32_t cp);
+bool cp_is_word(uint32_t cp);        /* \w of Rust: that of Oniguruma and the joiners */
 bool cp_is_numeric(uint32_t cp);     /* N* */
 bool cp_is_punctuation(uint32_t cp); /* P* or one of ASCII's !"#$%&'()*+,-./:;<=>?@[\]^_`{|}~ */
 

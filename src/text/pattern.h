@@ -72,7 +72,7 @@ coe_status pattern_parse_fast(struct pattern *p, const char *regex, size_t n, bo
 /* A class from just behind its '[' up to and with its ']', or an escape from just behind its '\'; *at moves behind it.
  */
 coe_status pattern_parse_class(struct cpset *out, const char **at, const char *end, const char *where);
-coe_status pattern_parse_escape(struct cpset *out, const char **at, const char *end, const char *where);
+coe_status pattern_parse_escape(struct cpset *out, const char **at, const char *end, bool in_class, const char *where);
 coe_status pattern_build_table(struct pattern *p, struct cpset *classes, size_t n);
 coe_status pattern_translate(struct str *out, const char *regex, size_t n, const char *where);
 coe_status pattern_pcre_compile(struct pattern *p, const char *regex, size_t n, const char *where);

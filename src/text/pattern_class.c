@@ -56,14 +56,14 @@ static coe_status read_property(struct cpset *out, const char **at, const char *
     return s || !negated ? s : cpset_invert(out);
 }
 
-static coe_status named_escape(struct cpset *out, char letter, bool *known)
+static coe_status named_escape(struct cpset *out, char letter, bool in_class, bool *known)
 {
     *known = true;
     coe_status s = COE_OK;
     switch (letter | 32) {
     case 's': s = cpset_space(out); break;
     case 'd': s = cpset_property(out, "Nd", 2); break;
-    case 'w': s = cpset_word(out); break;
+    case 'w': s = cpset_word(out, in_class); break;
     case 'h':
         s = cpset_add(out, '0', '9');
         if (!s) s = cpset_add(out, 'A', 'F');
@@ -74,13 +74,13 @@ static coe_status named_escape(struct cpset *out, char letter, bool *known)
     return s || (letter & 32) ? s : cpset_invert(out);
 }
 
-coe_status pattern_parse_escape(struct cpset *out, const char **at, const char *end, const char *where)
+coe_status pattern_parse_escape(struct cpset *out, const char **at, const char *end, bool in_class, const char *where)
 {
     if (*at == end) return bad(where, "ends with a backslash");
     char c = *(*at)++;
     if (c == 'p' || c == 'P') return read_property(out, at, end, c == 'P', where);
     bool known;
-    COE_TRY(named_escape(out, c, &known));
+    COE_TRY(named_escape(out, c, in_class, &known));
     if (known) return COE_OK;
     static const char from[] = "rntfvae", to[] = "\r\n\t\f\v\a\033";
     const char *simple = memchr(from, c, sizeof from - 1);
@@ -104,9 +104,10 @@ static coe_status posix_class(struct cpset *out, const char **at, const char *en
 {
     static const struct {
         const char *name;
-        const char *categories; /* of one or two letters each, separated by spaces */
-    } names[] = { { "alpha", "L M Nl" }, { "digit", "Nd" },  { "alnum", "L M N" },       { "upper", "Lu" },
-                  { "lower", "Ll" },     { "punct", "P S" }, { "word", "L M Nd Nl Pc" }, { "cntrl", "Cc" } };
+        const char *categories; /* separated by spaces */
+    } names[] = { { "alpha", "Alphabetic" }, { "digit", "Nd" },        { "alnum", "Alphabetic Nd" },
+                  { "upper", "Uppercase" },  { "lower", "Lowercase" }, { "punct", "P S" },
+                  { "cntrl", "Cc" } };
     *is_posix = false;
     if (end - *at < 2 || (*at)[0] != '[' || (*at)[1] != ':') return COE_OK;
     const char *name = *at + 2, *close = name;
@@ -118,6 +119,7 @@ static coe_status posix_class(struct cpset *out, const char **at, const char *en
     size_t n = (size_t)(close - name);
     coe_status s = COE_E_INPUT;
     if (n == 5 && !memcmp(name, "space", 5)) s = cpset_space(out);
+    if (n == 4 && !memcmp(name, "word", 4)) s = cpset_word(out, true);
     for (size_t i = 0; i < COE_COUNT(names) && s; i++) {
         if (strlen(names[i].name) != n || memcmp(names[i].name, name, n)) continue;
         s = COE_OK;
@@ -149,7 +151,7 @@ static coe_status class_member(struct cpset *out, uint32_t *single, const char *
     }
     if (**at == '\\') {
         ++*at;
-        COE_TRY(pattern_parse_escape(out, at, end, where));
+        COE_TRY(pattern_parse_escape(out, at, end, true, where));
     } else {
         uint32_t cp;
         int len = utf8_decode(*at, (size_t)(end - *at), &cp);

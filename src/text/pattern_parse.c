@@ -54,7 +54,7 @@ static coe_status parse_atom(struct parser *ps, uint32_t *bit, bool *is_atom)
     } else if (c == '\\') {
         if (ps->end - ps->at > 1 && strchr("bBAzZGRXKQEkg", ps->at[1])) ps->understood = false;
         ps->at++;
-        if (ps->understood) s = pattern_parse_escape(&set, &ps->at, ps->end, ps->where);
+        if (ps->understood) s = pattern_parse_escape(&set, &ps->at, ps->end, false, ps->where);
     } else if (c == '.') {
         ps->at++;
         s = cpset_add(&set, '\n', '\n');

@@ -28,6 +28,21 @@ static void write_set(struct str *out, const struct cpset *set)
     str_addc(out, ']');
 }
 
+/* \b and \B in terms of our \w: PCRE2's has no marks. */
+static coe_status write_boundary(struct str *out, bool inside)
+{
+    struct cpset word = { 0 };
+    struct str w = { 0 };
+    coe_status s = cpset_word(&word, false);
+    write_set(&w, &word);
+    if (!s) s = str_check(&w);
+    if (!s && inside) str_addf(out, "(?:(?<=%s)(?=%s)|(?<!%s)(?!%s))", w.at, w.at, w.at, w.at);
+    else if (!s) str_addf(out, "(?:(?<=%s)(?!%s)|(?<!%s)(?=%s))", w.at, w.at, w.at, w.at);
+    cpset_free(&word);
+    str_free(&w);
+    return s;
+}
+
 coe_status pattern_translate(struct str *out, const char *regex, size_t n, const char *where)
 {
     const char *at = regex, *end = regex + n;
@@ -40,8 +55,11 @@ coe_status pattern_translate(struct str *out, const char *regex, size_t n, const
             write_set(out, &set);
         } else if (*at == '\\' && end - at > 1 && strchr("sSdDwWhHpP", at[1])) {
             at++;
-            s = pattern_parse_escape(&set, &at, end, where);
+            s = pattern_parse_escape(&set, &at, end, false, where);
             write_set(out, &set);
+        } else if (*at == '\\' && end - at > 1 && (at[1] | 32) == 'b') {
+            s = write_boundary(out, at[1] == 'B');
+            at += 2;
         } else if (*at == '\\' && end - at > 1) {
             str_add(out, at, 2);
             at += 2;

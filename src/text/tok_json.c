@@ -212,6 +212,10 @@ coe_status tok_read_json(struct tok_def *d, const char *bytes, size_t n, const c
     struct reader r = { .def = d, .where = where };
     yajl_handle y = yajl_alloc(&calls, NULL, &r);
     if (!y) return coe_fail(COE_E_NOMEM, "%s: no memory", where);
+    if (n >= 3 && !memcmp(bytes, "\xEF\xBB\xBF", 3)) { /* a byte order mark */
+        bytes += 3;
+        n -= 3;
+    }
     yajl_status ys = yajl_parse(y, (const unsigned char *)bytes, n);
     if (ys == yajl_status_ok) ys = yajl_complete_parse(y);
     coe_status s = r.status;

@@ -10,7 +10,8 @@
 #define MAX_NESTING 8
 /* ByteLevel's own pattern (GPT-2) and the one of Whitespace */
 #define GPT2_PATTERN "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
-#define WORDS_PATTERN "\\w+|[^\\w\\s]+"
+#define RUST_WORD "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{200C}\\x{200D}\\x{24B6}-\\x{24E9}\\x{1F130}-\\x{1F149}"
+#define WORDS_PATTERN "[" RUST_WORD "]+|[^" RUST_WORD "\\s]+"
 
 static coe_status step_type(const struct tokenizer *t, const json_t *step, int depth, const char *what,
                             const char **type)

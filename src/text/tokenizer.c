@@ -99,11 +99,18 @@ static coe_status configure(struct tokenizer *t, const json_t *config)
     return COE_OK;
 }
 
+/* JSON begins with a brace, perhaps behind a byte order mark and white space. */
+static bool looks_like_json(const char *bytes, size_t n)
+{
+    size_t i = n > 3 && !memcmp(bytes, "\xEF\xBB\xBF", 3) ? 3 : 0;
+    while (i < n && (bytes[i] == ' ' || bytes[i] == '\t' || bytes[i] == '\r' || bytes[i] == '\n')) i++;
+    return i < n && bytes[i] == '{';
+}
+
 static coe_status read_definition(struct tok_def *def, const char *bytes, size_t n, const char *where)
 {
-    size_t space = strspn(n ? bytes : "", " \t\r\n\xEF\xBB\xBF");
     if (n > 4 && !memcmp(bytes, "GGUF", 4)) return tok_read_gguf(def, bytes, n, where);
-    if (space < n && bytes[space] == '{') return tok_read_json(def, bytes, n, where);
+    if (looks_like_json(bytes, n)) return tok_read_json(def, bytes, n, where);
     return tok_read_spm(def, bytes, n, where);
 }
 
