@@ -39,7 +39,7 @@ MAKEFLAGS += -j$(shell nproc)
 endif
 
 all: coe $(BUILD)/libcoe.a
-.PHONY: all tests test golden gradient check asan fuzz bench claims tidy clean install help
+.PHONY: all tests test golden gradient check asan fuzz bench claims tidy clean install help docs
 .SECONDARY:
 
 coe: $(OBJ)
@@ -92,6 +92,9 @@ asan: ## the tests under AddressSanitizer and UBSan, in build-asan
 
 tidy: ## style rules (scripts/style) and clang-tidy
 	@scripts/style && if command -v clang-tidy >/dev/null; then clang-tidy --quiet $(filter-out src/tensor/cpu/%,$(SRC)) -- $(STD:-fopenmp=) -I/usr/lib/gcc/$(ARCH)-linux-gnu/12/include $(INCLUDES); else echo "clang-tidy is not installed: only scripts/style ran"; fi
+
+docs: coe ## docs/methods.md, the table of methods, from the registry
+	@./coe methods --markdown > docs/methods.md.part && mv docs/methods.md.part docs/methods.md
 
 install: all ## coe, libcoe.a and coe.h under PREFIX
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include
