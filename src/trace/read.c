@@ -14,6 +14,7 @@
 #define MAX_LAYERS 4096
 #define MAX_EXPERTS 65536
 #define MAX_DOMAINS 4096
+#define MAX_TOKENS ((int64_t)1 << 48) /* of a file; sums of such numbers stay exact */
 
 static uint64_t load64(const unsigned char *p)
 {
@@ -82,8 +83,8 @@ static coe_status read_file_source(struct trace *t, struct trace_domain *d, cons
     struct trace_file_source f = { 0 };
     COE_TRY(json_only_keys(o, keys, where));
     COE_TRY(json_need_str(o, "file", &path, where));
-    COE_TRY(json_get_int(o, "documents", 0, INT64_MAX, &f.documents, where));
-    COE_TRY(json_get_int(o, "tokens", 0, INT64_MAX, &f.tokens, where));
+    COE_TRY(json_get_int(o, "documents", 0, MAX_TOKENS, &f.documents, where));
+    COE_TRY(json_get_int(o, "tokens", 0, MAX_TOKENS, &f.tokens, where));
     f.path = arena_strdup(&t->arena, path);
     return f.path && VEC_PUSH(&d->files, f) ? COE_OK : COE_E_NOMEM;
 }
@@ -96,7 +97,7 @@ static coe_status read_domain(struct trace *t, const json_t *o, const char *wher
     struct trace_domain domain = { 0 };
     COE_TRY(json_only_keys(o, keys, where));
     COE_TRY(json_need_str(o, "label", &label, where));
-    COE_TRY(json_get_int(o, "tokens", 0, INT64_MAX, &domain.tokens, where));
+    COE_TRY(json_get_int(o, "tokens", 0, MAX_TOKENS, &domain.tokens, where));
     for (size_t d = 0; d < t->domains.n; d++)
         if (!strcmp(t->domains.at[d].label, label))
             return coe_fail(COE_E_INPUT, "%s: label '%s' is there twice", where, label);
@@ -274,7 +275,7 @@ static coe_status check_values(const struct reader *r)
 {
     const int64_t *token = r->t->column[TRACE_MAX_TOKEN];
     for (size_t i = 0; i < r->t->domains.n * r->t->stride[PER_EXPERT]; i++)
-        if (token[i] < -1)
+        if (token[i] < -1 || token[i] > MAX_TOKENS)
             return coe_fail(COE_E_INPUT, "%s: column max_token: %lld at value %zu", r->where, (long long)token[i], i);
     return COE_OK;
 }

@@ -227,13 +227,17 @@ void report_free(struct report *r)
 
 /* ---- JSON ---- */
 
+/* JSON has no NaN and no infinity: a model that computed them shows null. */
+static json_t *number(double x) { return isfinite(x) ? json_real(x) : json_null(); }
+
 static json_t *row_json(const struct report_row *x)
 {
     json_t *share = json_array();
-    for (int32_t e = 0; e < x->n_experts; e++) json_array_append_new(share, json_real(x->share[e]));
-    return json_pack("{s:i, s:i, s:I, s:o, s:f, s:f, s:i, s:f, s:f}", "layer", x->layer, "iteration", x->iteration,
-                     "tokens", (json_int_t)x->tokens, "share", share, "cv", x->load.cv, "max_vio", x->load.max_vio,
-                     "dead", x->load.dead, "effective_experts", x->effective, "balance", x->balance);
+    for (int32_t e = 0; e < x->n_experts; e++) json_array_append_new(share, number(x->share[e]));
+    return json_pack("{s:i, s:i, s:I, s:o, s:o, s:o, s:i, s:o, s:o}", "layer", x->layer, "iteration", x->iteration,
+                     "tokens", (json_int_t)x->tokens, "share", share, "cv", number(x->load.cv), "max_vio",
+                     number(x->load.max_vio), "dead", x->load.dead, "effective_experts", number(x->effective),
+                     "balance", number(x->balance));
 }
 
 json_t *report_json(const struct report *r, const struct trace *t)
@@ -242,22 +246,22 @@ json_t *report_json(const struct report *r, const struct trace *t)
     for (int32_t i = 0; i < r->n_rows; i++) json_array_append_new(rows, row_json(&r->row[i]));
     for (int32_t i = 0; i < r->n_top; i++) {
         const struct report_expert *x = &r->top[i];
-        json_array_append_new(top, json_pack("{s:i, s:i, s:I, s:f, s:f, s:f}", "layer", x->layer, "expert", x->expert,
-                                             "count", (json_int_t)x->count, "output_share", x->output_share,
-                                             "mean_norm", x->mean_norm, "max_abs", (double)x->max_abs));
+        json_array_append_new(top, json_pack("{s:i, s:i, s:I, s:o, s:o, s:o}", "layer", x->layer, "expert", x->expert,
+                                             "count", (json_int_t)x->count, "output_share", number(x->output_share),
+                                             "mean_norm", number(x->mean_norm), "max_abs", number((double)x->max_abs)));
     }
     for (int32_t i = 0; i < r->n_special; i++) {
         const struct report_special *x = &r->special[i];
-        json_array_append_new(special,
-                              json_pack("{s:s, s:i, s:i, s:f, s:f}", "domain", t->domains.at[x->domain].label, "layer",
-                                        x->layer, "expert", x->expert, "lift", x->lift, "share", x->share));
+        json_array_append_new(special, json_pack("{s:s, s:i, s:i, s:o, s:o}", "domain", t->domains.at[x->domain].label,
+                                                 "layer", x->layer, "expert", x->expert, "lift", number(x->lift),
+                                                 "share", number(x->share)));
     }
     for (int32_t i = 0; i < r->n_pair; i++) {
         const struct report_pair *x = &r->pair[i];
         json_array_append_new(pairs,
-                              json_pack("{s:s, s:i, s:i, s:i, s:i, s:I, s:f}", "kind", x->chain ? "chain" : "coselect",
+                              json_pack("{s:s, s:i, s:i, s:i, s:i, s:I, s:o}", "kind", x->chain ? "chain" : "coselect",
                                         "layer", x->layer, "iteration", x->iteration, "a", x->a, "b", x->b, "count",
-                                        (json_int_t)x->count, "lift", x->lift));
+                                        (json_int_t)x->count, "lift", number(x->lift)));
     }
     return json_pack("{s:o, s:o, s:o, s:o, s:o}", "trace", trace_header_json(t), "layers", rows, "top", top, "domains",
                      special, "pairs", pairs);
