@@ -25,12 +25,6 @@ static coe_status count_place(void *user, struct place p, int64_t rows, int64_t 
 
 static size_t index_of(const struct ckpt *c, const struct tensor *t) { return (size_t)(t - ckpt_at(c, 0)); }
 
-static int64_t stored_experts(const struct spec *s, struct place p)
-{
-    const struct layer_spec *l = &s->layer[p.layer];
-    return slot_info[p.slot].scope == SCOPE_ATTN_EXPERT ? l->attn.moe.n_experts : l->moe.n_experts - l->moe.n_identity;
-}
-
 /* Fused experts: [E,2F,d], gate rows before up rows, and [E,d,F]; false when this place has no such form. */
 static bool fused_name(const struct coe_model *m, struct place p, char *name, size_t cap, struct cut *cut)
 {
@@ -97,7 +91,7 @@ static coe_status bind_place(void *user, struct place p, int64_t rows, int64_t c
                                    .scale = find_scale(m, t, cut),
                                    .block = { b->block[0], b->block[1] },
                                    .cut = cut,
-                                   .n_experts = stored_experts(&m->spec, p),
+                                   .n_experts = spec_experts(&m->spec, p),
                                    .expert = p.expert,
                                    .rows = rows,
                                    .cols = cols,

@@ -6,8 +6,12 @@
  *     new place                          source
  *     router of iteration t              router of iteration t, or the only one
  *     coe_weight                         zero
- *     experts of a layer, fused          one tensor made of the pieces gate 0, up 0, gate 1, up 1, … and down 0, down
- * 1, … anything else                      itself */
+ *     experts of a layer, fused          one tensor made of the pieces gate 0, up 0, gate 1, up 1, … and
+ *                                        down 0, down 1, …
+ *     a part of a tensor (cut.h)         the tensor is put together again from all its parts
+ *     anything else                      itself
+ *
+ * A model in training is written the same way (model_write). */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,8 +20,10 @@
 #include "base/log.h"
 #include "model/bind.h"
 #include "model/convert.h"
+#include "model/cut.h"
 
-/* A tensor to be written is one piece after the other, each of piece_count elements. */
+/* A tensor to be written is one piece after the other, each of piece_count elements; or, with a cut, made of the pieces
+ * [expert][part], each [rows, cols]. */
 struct piece {
     const void *data;
     enum dtype type;
@@ -26,6 +32,8 @@ struct source {
     struct conversion *of;
     struct piece *piece;
     int64_t n_pieces, piece_count;
+    struct cut cut;
+    int64_t rows, cols; /* of a piece; a vector's elements are its rows */
 };
 
 struct conversion {
@@ -37,7 +45,7 @@ struct conversion {
     const struct param **sorted;
     struct ckpt_item *item;
     size_t n;
-    bool fused;
+    bool fused, same_layout;
     struct convert_report report;
     struct progress progress;
     uint64_t written;
@@ -81,10 +89,20 @@ static const struct param *source_of(const struct conversion *c, struct place p)
     return find_param(c, p);
 }
 
+static bool is_part(struct cut cut) { return cut.how || cut.parts > 1; }
+
+/* The tensor that is this parameter and nothing else; NULL for a part of one, or a model without files. */
+static const struct tensor *stored_alone(const struct conversion *c, const struct param *p)
+{
+    if (!c->m->ckpt || is_part(p->cut)) return NULL;
+    const struct tensor *t = ckpt_find(c->m->ckpt, p->w.name);
+    return t && tensor_count(t) == weight_count(&p->w) ? t : NULL;
+}
+
 /* The tensor as the file has it: opening widened the vectors. */
 static struct piece piece_of(const struct conversion *c, const struct param *p)
 {
-    const struct tensor *t = slot_info[p->at.slot].is_vector && c->m->ckpt ? ckpt_find(c->m->ckpt, p->w.name) : NULL;
+    const struct tensor *t = slot_info[p->at.slot].is_vector && !p->w.master ? stored_alone(c, p) : NULL;
     return t ? (struct piece){ t->data, t->type } : (struct piece){ p->w.data, p->w.type };
 }
 
@@ -116,11 +134,47 @@ static void convert_stretch(struct conversion *c, const struct piece *p, int64_t
     }
 }
 
+/* Where element i of a tensor made of parts comes from */
+static const char *part_element(const struct source *s, int64_t i, enum dtype *type)
+{
+    const int64_t parts = s->cut.parts > 1 ? s->cut.parts : 1, all = s->rows * parts, whole = all * s->cols;
+    const int64_t expert = i / whole, within = i % whole;
+    const bool turned = s->cut.how & CUT_IN_OUT;
+    const int64_t row = turned ? within % all : within / s->cols, col = turned ? within / all : within % s->cols;
+    const int64_t part = s->cut.how & CUT_ALTERNATE ? row % parts : row / s->rows;
+    const int64_t own = s->cut.how & CUT_ALTERNATE ? row / parts : row % s->rows;
+    const struct piece *p = &s->piece[expert * parts + part];
+    *type = p->type;
+    return (const char *)p->data + (own * s->cols + col) * dtype_info[p->type].bytes;
+}
+
+static void fill_parts(struct source *s, int64_t first, int64_t count, enum dtype type, char *out)
+{
+    float wide[2048];
+    const struct dtype_info *to = &dtype_info[type];
+    for (int64_t i = 0; i < count; i += (int64_t)COE_COUNT(wide)) {
+        const int64_t n = COE_MIN((int64_t)COE_COUNT(wide), count - i);
+        for (int64_t j = 0; j < n; j++) {
+            enum dtype from;
+            const char *at = part_element(s, first + i + j, &from);
+            widen(&wide[j], at, from, 1);
+        }
+        narrow(out + i * to->bytes, type, wide, n);
+        if (type == DT_F16)
+            s->of->report.overflowed += count_overflow(wide, (const uint16_t *)(const void *)(out + i * to->bytes), n);
+    }
+}
+
 static coe_status fill(void *user, const struct tensor *t, int64_t first, int64_t count, void *out)
 {
     struct source *s = user;
     const struct dtype_info *to = &dtype_info[t->type];
     char *at = out;
+    if (is_part(s->cut)) {
+        fill_parts(s, first, count, t->type, at);
+        at += count * to->bytes;
+        count = 0;
+    }
     for (int64_t end = first + count; first < end;) {
         const int64_t i = first / s->piece_count, within = first % s->piece_count;
         const int64_t n = COE_MIN(s->piece_count - within, end - first);
@@ -151,7 +205,8 @@ static struct source *add_item(struct conversion *c, const char *name, int64_t n
     struct source *s = arena_push(&c->arena, sizeof *s);
     char *kept = arena_strdup(&c->arena, name);
     if (!s || !kept) return NULL;
-    *s = (struct source){ c, arena_push(&c->arena, (size_t)n_pieces * sizeof(struct piece)), n_pieces, piece_count };
+    *s = (struct source){ .of = c, .piece = arena_push(&c->arena, (size_t)n_pieces * sizeof(struct piece)),
+                          .n_pieces = n_pieces, .piece_count = piece_count };
     if (!s->piece) return NULL;
     c->item[c->n++] = (struct ckpt_item){ .t = { .name = kept }, .fill = fill, .user = s };
     return s;
@@ -167,9 +222,23 @@ static void close_item(struct conversion *c, const struct source *s, enum slot s
     c->report.n_tensors++;
 }
 
-/* Of a family's spellings the one that lives beside its fused experts, when these are written. */
-static bool name_of(const struct conversion *c, struct place p, char *out, size_t cap)
+/* Which of a family's spellings the old model's tensor has; 0 when it has none of them or is packed, and when experts
+ * come apart or together. */
+static int spelling_of(const struct conversion *c, const struct param *from)
 {
+    char name[256];
+    struct cut cut;
+    for (int i = 0; from && c->same_layout; i++) {
+        if (!family_name_cut(c->m->family, &c->m->spec, from->at, i, name, sizeof name, &cut)) return 0;
+        if (!strcmp(name, from->w.name)) return cut.how & (CUT_MXFP4 | CUT_HEAD_PAIR) ? 0 : i;
+    }
+    return 0;
+}
+
+/* Of a family's spellings the one that lives beside its fused experts, when these are written. */
+static bool name_of(const struct conversion *c, struct place p, char *out, size_t cap, struct cut *cut)
+{
+    *cut = (struct cut){ 0 };
     const char *fused = c->fused ? c->m->family->fused_gate_up : NULL;
     const char *experts = fused ? strstr(fused, "experts.") : NULL;
     char folder[256];
@@ -178,7 +247,7 @@ static bool name_of(const struct conversion *c, struct place p, char *out, size_
         snprintf(pattern, sizeof pattern, "%.*s", (int)(experts - fused), fused);
         if (expand_name(pattern, p, folder, sizeof folder) && !strncmp(out, folder, strlen(folder))) return true;
     }
-    return family_name(c->m->family, &c->spec, p, 0, out, cap);
+    return family_name_cut(c->m->family, &c->spec, p, spelling_of(c, source_of(c, p)), out, cap, cut);
 }
 
 static coe_status add_fused(struct conversion *c, struct place p, int64_t rows, int64_t cols)
@@ -202,14 +271,66 @@ static coe_status add_fused(struct conversion *c, struct place p, int64_t rows, 
     return COE_OK;
 }
 
+/* The slot that is part `part` of the same tensor */
+static enum slot slot_of_part(const struct conversion *c, struct place p, const char *name, int part)
+{
+    const struct name_row *r = c->m->family->names;
+    char other[256];
+    struct cut cut;
+    for (; r->pattern; r++) {
+        p.slot = r->slot;
+        for (int i = 0; r->cut.part == part && family_name_cut(c->m->family, &c->spec, p, i, other, sizeof other, &cut);
+             i++)
+            if (cut.part == part && !strcmp(other, name)) return r->slot;
+    }
+    return SLOT_COUNT;
+}
+
+/* A tensor of several places, opened by the first of them. */
+static coe_status add_parts(struct conversion *c, struct place p, const char *name, struct cut cut, int64_t rows,
+                            int64_t cols)
+{
+    const bool vector = slot_info[p.slot].is_vector, many = cut.how & CUT_EXPERT;
+    const int64_t parts = cut.parts > 1 ? cut.parts : 1, experts = many ? spec_experts(&c->spec, p) : 1;
+    if (p.expert || cut.part) return COE_OK;
+    struct source *s = add_item(c, name, experts * parts, rows * cols);
+    if (!s) return COE_E_NOMEM;
+    s->cut = cut;
+    s->rows = vector ? cols : rows, s->cols = vector ? 1 : cols;
+    for (int64_t i = 0; i < s->n_pieces; i++) {
+        const struct place at = { slot_of_part(c, p, name, (int)(i % parts)), p.layer, (int32_t)(i / parts), 0 };
+        const struct param *from = at.slot < SLOT_COUNT ? find_param(c, at) : NULL;
+        if (!from) return coe_fail(COE_E_FAILED, "%s: nothing to write into part of %s", c->m->path, name);
+        s->piece[i] = piece_of(c, from);
+    }
+    const struct cut_request shape = { .cut = cut, .n_experts = experts, .rows = rows, .cols = cols, .vector = vector };
+    struct tensor *t = &c->item[c->n - 1].t;
+    t->n_dims = cut_shape(&shape, t->dim);
+    close_item(c, s, p.slot);
+    const struct tensor *old = c->m->ckpt ? ckpt_find(c->m->ckpt, name) : NULL;
+    if (c->o->type == DT_COUNT && vector && old) t->type = old->type; /* opening widened it */
+    return COE_OK;
+}
+
+static void set_shape(struct tensor *t, const struct tensor *old, bool vector, int64_t rows, int64_t cols)
+{
+    t->n_dims = vector ? 1 : 2, t->dim[0] = vector ? cols : rows, t->dim[1] = vector ? 0 : cols;
+    if (!old || tensor_count(old) != rows * cols) return; /* else as it was: [C, 1, K] of a filter, [1, E] of a bias */
+    t->n_dims = old->n_dims;
+    memcpy(t->dim, old->dim, sizeof t->dim);
+}
+
 static coe_status add_place(void *user, struct place p, int64_t rows, int64_t cols)
 {
     struct conversion *c = user;
     char name[256];
-    if (c->fused && slot_info[p.slot].scope == SCOPE_EXPERT) return add_fused(c, p, rows, cols);
-    if (!name_of(c, p, name, sizeof name))
+    struct cut cut;
+    const bool fusable = p.slot == SLOT_EXPERT_GATE || p.slot == SLOT_EXPERT_UP || p.slot == SLOT_EXPERT_DOWN;
+    if (c->fused && fusable) return add_fused(c, p, rows, cols);
+    if (!name_of(c, p, name, sizeof name, &cut))
         return coe_fail(COE_E_USAGE, "%s: family %s has no tensor name for %s", c->m->path, c->m->family_part->name,
                         slot_info[p.slot].name);
+    if (is_part(cut)) return add_parts(c, p, name, cut, rows, cols);
     const struct param *from = source_of(c, p);
     struct source *s = add_item(c, name, 1, rows * cols);
     if (!s) return COE_E_NOMEM;
@@ -217,9 +338,7 @@ static coe_status add_place(void *user, struct place p, int64_t rows, int64_t co
     if (!from && p.slot != SLOT_COE_WEIGHT)
         return coe_fail(COE_E_FAILED, "%s: nothing to write into %s (layer %d)", c->m->path, slot_info[p.slot].name,
                         p.layer);
-    struct tensor *t = &c->item[c->n - 1].t;
-    const bool vector = slot_info[p.slot].is_vector;
-    t->n_dims = vector ? 1 : 2, t->dim[0] = vector ? cols : rows, t->dim[1] = vector ? 0 : cols;
+    set_shape(&c->item[c->n - 1].t, from ? stored_alone(c, from) : NULL, slot_info[p.slot].is_vector, rows, cols);
     close_item(c, s, p.slot);
     return COE_OK;
 }
@@ -279,6 +398,24 @@ static bool source_is_fused(const struct coe_model *m)
     return false;
 }
 
+/* Packed weights are written unpacked. */
+static void drop_quantization(struct conversion *c)
+{
+    for (size_t i = 0; i < c->m->n_params; i++)
+        if (c->m->params[i].scale) json_object_del(c->config, "quantization_config");
+}
+
+/* The list of tensors, from c->config. */
+static coe_status list(struct conversion *c)
+{
+    COE_TRY(spec_read(&c->spec, &c->arena, c->config, c->m->path));
+    COE_TRY(sort_params(c));
+    /* a chain adds at most a router, its two biases and the weight for each layer and iteration */
+    const size_t most = c->m->n_params + (size_t)c->spec.n_layers * (3 * (size_t)COE_MAX(c->o->chain, 0) + 1);
+    if (!(c->item = arena_push(&c->arena, most * sizeof *c->item))) return COE_E_NOMEM;
+    return spec_each_place(&c->spec, add_place, c);
+}
+
 static coe_status prepare(struct conversion *c)
 {
     const struct convert_opts *o = c->o;
@@ -290,12 +427,24 @@ static coe_status prepare(struct conversion *c)
     c->fused = o->layout == LAYOUT_FUSED || (o->layout == LAYOUT_AS_IS && source_is_fused(c->m));
     if (o->chain) COE_TRY(set_chain(c));
     if (o->type != DT_COUNT) set_type(c->config, o->type);
-    COE_TRY(spec_read(&c->spec, &c->arena, c->config, c->m->path));
-    COE_TRY(sort_params(c));
-    /* a chain adds at most a router, its two biases and the weight for each layer and iteration */
-    const size_t most = c->m->n_params + (size_t)c->spec.n_layers * (3 * (size_t)COE_MAX(o->chain, 0) + 1);
-    if (!(c->item = arena_push(&c->arena, most * sizeof *c->item))) return COE_E_NOMEM;
-    return spec_each_place(&c->spec, add_place, c);
+    c->same_layout = c->fused == source_is_fused(c->m);
+    drop_quantization(c);
+    return list(c);
+}
+
+coe_status model_write(const struct coe_model *m, const char *dir, const json_t *config, enum dtype type,
+                       const char *from_dir)
+{
+    const struct convert_opts o = { .type = type };
+    struct conversion c = { .m = m, .o = &o, .fused = source_is_fused(m), .same_layout = true };
+    coe_status s = COE_OK;
+    if (!(c.config = json_deep_copy(config))) s = coe_fail(COE_E_NOMEM, "%s: no memory for the config", m->path);
+    if (!s) drop_quantization(&c);
+    if (!s) s = list(&c);
+    if (!s) s = ckpt_write_dir(dir, c.config, c.item, c.n, 0, from_dir);
+    json_decref(c.config);
+    arena_free(&c.arena);
+    return s;
 }
 
 coe_status model_convert(const struct coe_model *m, const char *dir, const struct convert_opts *o,

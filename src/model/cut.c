@@ -7,8 +7,7 @@
 
 static int64_t parts_of(const struct cut_request *r) { return r->cut.parts ? r->cut.parts : 1; }
 
-/* Shape the tensor must have; returns its number of dimensions. */
-static int32_t expected(const struct cut_request *r, int64_t dim[MAX_DIMS])
+int32_t cut_shape(const struct cut_request *r, int64_t dim[MAX_DIMS])
 {
     int32_t n = 0;
     const int64_t rows = r->rows * parts_of(r);
@@ -42,7 +41,7 @@ static coe_status check_shape(const struct cut_request *r)
 {
     struct tensor want = { 0 };
     char got[96], asked[96];
-    want.n_dims = expected(r, want.dim);
+    want.n_dims = cut_shape(r, want.dim);
     if ((r->cut.how & CUT_MXFP4) && r->cols % 32)
         return coe_fail(COE_E_INPUT, "%s: tensor %s: rows of %lld values are not whole MXFP4 groups", r->path,
                         r->t->name, (long long)r->cols);

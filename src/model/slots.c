@@ -222,10 +222,17 @@ bool slot_shape(const struct spec *s, enum slot slot, int32_t layer, int64_t *ro
     return slot < SLOT_FFN_NORM ? attn_slot_shape(s, l, slot, rows, cols) : ffn_slot_shape(s, l, slot, rows, cols);
 }
 
-static int32_t repeats(const struct layer_spec *l, enum slot slot)
+int32_t spec_experts(const struct spec *s, struct place p)
 {
-    if (slot_info[slot].scope == SCOPE_EXPERT) return l->moe.n_experts - l->moe.n_identity;
-    if (slot_info[slot].scope == SCOPE_ATTN_EXPERT) return l->attn.moe.n_experts;
+    const struct layer_spec *l = &s->layer[p.layer];
+    return slot_info[p.slot].scope == SCOPE_ATTN_EXPERT ? l->attn.moe.n_experts : l->moe.n_experts - l->moe.n_identity;
+}
+
+static int32_t repeats(const struct spec *s, int32_t layer, enum slot slot)
+{
+    const struct layer_spec *l = &s->layer[layer];
+    if (slot_info[slot].scope == SCOPE_EXPERT || slot_info[slot].scope == SCOPE_ATTN_EXPERT)
+        return spec_experts(s, (struct place){ slot, layer, 0, 0 });
     if (slot_info[slot].scope == SCOPE_ITERATION) return l->moe.chain.shared_gate ? 1 : l->moe.chain.n_iterations;
     return 1;
 }
@@ -237,7 +244,7 @@ static coe_status each_of_experts(const struct spec *s, int32_t layer, int first
 {
     int64_t rows, cols;
     if (slot_info[first].scope == SCOPE_EXPERT && !s->layer[layer].is_moe) return COE_OK;
-    for (int32_t e = 0; e < repeats(&s->layer[layer], (enum slot)first); e++)
+    for (int32_t e = 0; e < repeats(s, layer, (enum slot)first); e++)
         for (int slot = first; slot <= last; slot++)
             if (slot_shape(s, (enum slot)slot, layer, &rows, &cols))
                 COE_TRY(fn(user, (struct place){ (enum slot)slot, layer, e, 0 }, rows, cols));
@@ -250,7 +257,7 @@ static coe_status each_in_layer(const struct spec *s, int32_t layer, each_fn *fn
     for (int slot = SLOT_ATTN_NORM; slot < SLOT_COUNT; slot++) {
         if (!slot_shape(s, (enum slot)slot, layer, &rows, &cols)) continue;
         if (slot_info[slot].scope == SCOPE_EXPERT || slot_info[slot].scope == SCOPE_ATTN_EXPERT) continue;
-        for (int32_t i = 0; i < repeats(&s->layer[layer], (enum slot)slot); i++)
+        for (int32_t i = 0; i < repeats(s, layer, (enum slot)slot); i++)
             COE_TRY(fn(user, (struct place){ (enum slot)slot, layer, 0, i }, rows, cols));
     }
     COE_TRY(each_of_experts(s, layer, SLOT_ATTN_EXPERT_IN, SLOT_ATTN_EXPERT_OUT, fn, user));

@@ -140,6 +140,8 @@ struct place {
 };
 /* Shape of a place; false when this network has no such place. A vector has rows 1. */
 bool slot_shape(const struct spec *s, enum slot slot, int32_t layer, int64_t *rows, int64_t *cols);
+/* Experts with weights of the layer and kind that a place belongs to. */
+int32_t spec_experts(const struct spec *s, struct place p);
 /* Calls fn for every place of the network in canonical order (the order of execution); stops at the first failure. */
 coe_status spec_each_place(const struct spec *s,
                            coe_status (*fn)(void *user, struct place p, int64_t rows, int64_t cols), void *user);
