@@ -199,7 +199,7 @@ static coe_status f_indent(struct jstate *s, struct jvalue v, const struct jargs
     struct jvalue width = jv_int(4);
     bool first = false, blank = false;
     struct str pad = { 0 }, text = { 0 };
-    COE_TRY(as_text(s, &v));
+    if (v.kind != J_STRING) return jinja_error(s, "indent: expected a str, not %s", jv_type(v));
     COE_TRY(jinja_arg(s, a, 0, "width", &width));
     COE_TRY(jinja_arg_bool(s, a, 1, "first", &first));
     COE_TRY(jinja_arg_bool(s, a, 2, "blank", &blank));

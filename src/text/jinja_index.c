@@ -55,10 +55,8 @@ coe_status jv_slice(struct jstate *s, struct jvalue v, const struct jvalue part[
 {
     int64_t from = 0, count = 0, step = 1, n;
     if (v.kind == J_UNDEFINED) return jinja_error(s, "'%.*s' is undefined", (int)v.n, v.s ? v.s : "");
-    if (v.kind != J_STRING && v.kind != J_LIST && v.kind != J_TUPLE) {
-        *out = jv_undefined("slice", 5); /* as Jinja's getitem does for what cannot be sliced */
-        return COE_OK;
-    }
+    if (v.kind != J_STRING && v.kind != J_LIST && v.kind != J_TUPLE)
+        return jinja_error(s, "'%s' object cannot be sliced", jv_type(v));
     COE_TRY(jv_length(s, v, &n));
     COE_TRY(slice_range(s, part, n, &from, &count, &step));
     if (v.kind != J_STRING) {

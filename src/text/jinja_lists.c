@@ -33,34 +33,49 @@ static coe_status sort_key(struct jstate *s, struct jvalue v, bool case_sensitiv
 }
 
 /* Merges the sorted halves of at[lo..hi) and their keys. */
-static coe_status merge(struct jstate *s, struct jvalue *at, struct jvalue *key, struct jvalue *spare, size_t lo,
-                        size_t mid, size_t hi, bool reverse)
+struct sorting {
+    struct jvalue *at, *key, *spare;
+    bool reverse, by_attribute;
+};
+
+/* Keys that are attributes are compared as lists of one, in which equals need no order of their own. */
+static coe_status compare_keys(struct jstate *s, const struct sorting *o, struct jvalue a, struct jvalue b, int *c)
 {
-    struct jvalue *spare_key = spare + (hi - lo);
+    *c = 0;
+    if (o->by_attribute && jv_equal(a, b, 0)) return COE_OK;
+    COE_TRY(jv_compare(s, a, b, c));
+    if (o->reverse) *c = -*c; /* equals keep their order both ways */
+    return COE_OK;
+}
+
+/* Merges the sorted halves of at[lo..hi) and their keys. */
+static coe_status merge(struct jstate *s, const struct sorting *o, size_t lo, size_t mid, size_t hi)
+{
+    struct jvalue *spare_key = o->spare + (hi - lo);
     size_t i = lo, j = mid, n = 0;
     while (i < mid || j < hi) {
         int c = -1;
-        if (i < mid && j < hi) COE_TRY(jv_compare(s, key[i], key[j], &c));
-        if (i < mid && j < hi && reverse) c = -c; /* equals keep their order both ways */
+        if (i < mid && j < hi) COE_TRY(compare_keys(s, o, o->key[i], o->key[j], &c));
         bool left = j == hi || (i < mid && c <= 0);
-        spare[n] = at[left ? i : j];
-        spare_key[n++] = key[left ? i : j];
+        o->spare[n] = o->at[left ? i : j];
+        spare_key[n++] = o->key[left ? i : j];
         left ? i++ : j++;
     }
-    memcpy(at + lo, spare, n * sizeof *at);
-    memcpy(key + lo, spare_key, n * sizeof *key);
+    memcpy(o->at + lo, o->spare, n * sizeof *o->at);
+    memcpy(o->key + lo, spare_key, n * sizeof *o->key);
     return COE_OK;
 }
 
 coe_status jinja_sort(struct jstate *s, struct jlist *l, bool reverse, bool case_sensitive, struct jvalue attribute)
 {
-    struct jvalue *key = jinja_alloc(s, (l->n + 1) * sizeof *key),
-                  *spare = key ? jinja_alloc(s, (2 * l->n + 1) * sizeof *spare) : NULL;
-    if (!spare) return jinja_failed();
-    for (size_t i = 0; i < l->n; i++) COE_TRY(sort_key(s, l->at[i], case_sensitive, attribute, &key[i]));
+    struct sorting o = { .at = l->at, .reverse = reverse, .by_attribute = attribute.kind != J_NONE };
+    o.key = jinja_alloc(s, (l->n + 1) * sizeof *o.key);
+    o.spare = o.key ? jinja_alloc(s, (2 * l->n + 1) * sizeof *o.spare) : NULL;
+    if (!o.spare) return jinja_failed();
+    for (size_t i = 0; i < l->n; i++) COE_TRY(sort_key(s, l->at[i], case_sensitive, attribute, &o.key[i]));
     for (size_t width = 1; width < l->n; width *= 2)
         for (size_t lo = 0; lo + width < l->n; lo += 2 * width)
-            COE_TRY(merge(s, l->at, key, spare, lo, lo + width, COE_MIN(lo + 2 * width, l->n), reverse));
+            COE_TRY(merge(s, &o, lo, lo + width, COE_MIN(lo + 2 * width, l->n)));
     return COE_OK;
 }
 
@@ -228,8 +243,9 @@ static coe_status f_map(struct jstate *s, struct jvalue v, const struct jargs *a
         rest.n--;
         memmove(rest.at, a->at + 1, (size_t)(rest.n + rest.n_keys) * sizeof rest.at[0]);
     }
-    COE_TRY(jv_items(s, v, &l));
     COE_TRY(jv_new_list(s, J_GENERATOR, out));
+    if (!jv_true(v)) return COE_OK; /* as in Jinja, even for what cannot be walked */
+    COE_TRY(jv_items(s, v, &l));
     for (size_t i = 0; i < l->n; i++) {
         struct jvalue item;
         if (attribute.kind == J_NONE) COE_TRY(jinja_filter(s, a->at[0], l->at[i], &rest, &item));
@@ -249,8 +265,9 @@ static coe_status choose(struct jstate *s, struct jvalue v, const struct jargs *
     const int skip = attr + (a->n > attr);
     if (attr && !a->n) return jinja_error(s, "missing the attribute to select by");
     for (int i = skip; i < a->n; i++) rest.at[rest.n++] = a->at[i];
-    COE_TRY(jv_items(s, v, &l));
     COE_TRY(jv_new_list(s, J_GENERATOR, out));
+    if (!jv_true(v)) return COE_OK;
+    COE_TRY(jv_items(s, v, &l));
     for (size_t i = 0; i < l->n; i++) {
         struct jvalue item = l->at[i];
         bool yes;
