@@ -16,3 +16,8 @@ const struct part *part_at(const char *kind, size_t n)
         if (!strcmp(coe_parts[i]->kind, kind) && !n--) return coe_parts[i];
     return NULL;
 }
+
+void part_defaults(const struct part *p, double *value)
+{
+    for (size_t i = 0; p->params && p->params[i].name; i++) value[i] = p->params[i].choices ? 0 : p->params[i].otherwise;
+}

@@ -8,7 +8,18 @@
 #ifndef COE_PART_H
 #define COE_PART_H
 
+#include <stdbool.h>
 #include <stddef.h>
+
+/* A setting of a part, given in a spec as {"kind": NAME, "p": 0.4}: one of several words (its value is the word's index),
+ * or a number in [lo, hi] when `choices` is NULL. */
+struct part_param {
+    const char *name, *help;
+    const char *const *choices; /* NULL-terminated, the default first */
+    double lo, hi, otherwise;
+    bool whole;                 /* no fractions */
+};
+#define PART_PARAMS 6 /* at most, for one part */
 
 struct part {
     const char *kind, *name;
@@ -18,6 +29,7 @@ struct part {
     const char *unit;    /* what the method couples: token, segment, block, sequence; NULL: token */
     const char *file;    /* filled in by COE_PART */
     const void *impl;
+    const struct part_param *params; /* ends with a NULL name; or NULL */
 };
 
 #define COE_PART(kind_, name_, ...)                                                                                    \
@@ -32,5 +44,7 @@ extern const size_t coe_n_parts;
 const struct part *part_find(const char *kind, const char *name);
 /* i-th part of a kind, NULL behind the last. */
 const struct part *part_at(const char *kind, size_t i);
+/* value [PART_PARAMS] in the order of the table: the defaults. */
+void part_defaults(const struct part *p, double *value);
 
 #endif

@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 enum rng_use { RNG_INIT = 1, RNG_DATA = 2, RNG_DROPOUT = 3, RNG_SAMPLE = 4, RNG_TEST = 5, RNG_PLAN = 6,
-               RNG_JITTER = 7 };
+               RNG_JITTER = 7, RNG_ROUTE = 8 };
 
 static inline uint64_t rng_mix(uint64_t x)
 {

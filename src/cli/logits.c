@@ -89,7 +89,7 @@ static coe_status make_collect(struct collect *c, bool hidden, bool routes)
         }
         if (!s->layer[l].is_moe) continue;
         c->max_experts = COE_MAX(c->max_experts, m->n_experts);
-        c->max_k = COE_MAX(c->max_k, m->router.top_k);
+        c->max_k = COE_MAX(c->max_k, moe_max_choices(m));
     }
     const size_t records = (size_t)model_n_records(c->m) * (size_t)c->n;
     if (hidden && !(c->hidden = mem_zalloc("hidden states", (size_t)(s->n_layers / s->layers_per_block + 1) *

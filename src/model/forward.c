@@ -180,7 +180,7 @@ struct val *model_forward(const struct coe_model *m, struct nn *c, const int32_t
                       .f = f,
                       .position = positions(c, f->batch),
                       .moe = { c, f->executor ? f->executor : &executor_local, f->observer, f->records, 0,
-                               f->max_records } };
+                               f->max_records, f->batch } };
     if (!p.position || check_input(m, ids, n, p.position)) return NULL;
     struct val *h = embed(&p, ids, n);
     struct val *stream = c->tape ? NULL : nn_val(c, n, s->d_model);

@@ -189,6 +189,8 @@ bool family_name_cut(const struct family *f, const struct spec *s, struct place 
 coe_status spec_read(struct spec *s, struct arena *a, const json_t *config, const char *where);
 /* The "coe" object: MoE settings that override or extend what the family says. Unknown keys are errors. */
 coe_status spec_overlay(struct spec *s, const json_t *coe, const char *where);
+/* Every layer's moe_spec_check, with the layer in the message. */
+coe_status spec_check(const struct spec *s, const char *where);
 /* Reads the keys shared by almost all families: sizes, heads, norm eps, rope, tied embeddings, end tokens. */
 coe_status config_common(struct spec *s, struct arena *a, const json_t *config, const char *where);
 /* rope_theta, rope_scaling or rope_parameters, partial_rotary_factor. rope_parameters may hold an object for each type

@@ -1,13 +1,16 @@
 /* spec_json.c — config → spec: finds the family, then lays the "coe" object over it.
  *
  *   "coe": { "n_experts": 16, "expert_ffn": 256, "top_k": 2, "score": "softmax", "renormalize": false, "scale": 1.0,
- *            "router": "linear", "router_bias": false, "selection": "top_k", "selection_bias": false, "bias_update":
+ *            "router": "linear", "router_bias": false, "selection": "top_k" or { "kind": "top_p", "p": 0.4 },
+ *            "capacity": { "factor": 1.25, "tokens": 64, "order": "position", "weigh_first": false, "always": false },
+ *            "selection_bias": false, "bias_update":
  *            0.001,
  *            "groups": 1, "groups_kept": 1, "group_score": "max", "shared_ffn": 0, "shared_gate": false,
  *            "chain": { "iterations": 2, "gate": "independent", "residual": "prenorm", "weight": "learned" },
  *            "losses": [ { "kind": "sequence", "coef": 0.001 } ],
  *            "dense_layers": [ 0 ], "experts_per_layer": [ 16, 12, … ], "top_k_per_layer": [ 2, 2, … ], "qk_norm":
  *            "head" } */
+#include <math.h>
 #include <string.h>
 
 #include "model/bind.h"
@@ -94,6 +97,65 @@ static coe_status read_losses(struct moe_spec *m, const json_t *list, const char
     return COE_OK;
 }
 
+static coe_status read_param(const struct part *part, size_t i, const json_t *o, double *value, const char *where)
+{
+    const struct part_param *p = &part->params[i];
+    int n = 0, word = (int)value[i];
+    while (p->choices && p->choices[n]) n++;
+    if (p->choices) {
+        COE_TRY(choice(o, p->name, p->choices, n, &word, where));
+        value[i] = word;
+        return COE_OK;
+    }
+    COE_TRY(json_get_num(o, p->name, &value[i], where));
+    if (!(value[i] >= p->lo && value[i] <= p->hi) || (p->whole && value[i] != rint(value[i])))
+        return coe_fail(COE_E_INPUT, "%s: %s of %s is %g, expected a %snumber in %g … %g", where, p->name, part->name,
+                        value[i], p->whole ? "whole " : "", p->lo, p->hi);
+    return COE_OK;
+}
+
+/* A part by its name, or an object of its kind and settings; settings left out have their defaults. */
+static coe_status read_part(const char *kind, const json_t *v, const struct part **out, double *value,
+                            const char *where)
+{
+    const char *name = json_string_value(v);
+    const char *keys[PART_PARAMS + 2] = { "kind" };
+    if (json_is_object(v)) COE_TRY(json_need_str(v, "kind", &name, where));
+    if (!name) return coe_fail(COE_E_INPUT, "%s: a %s is %s, expected a name or an object", where, kind, json_kind(v));
+    const struct part *p = *out = part_find(kind, name);
+    if (!p) return coe_fail(COE_E_INPUT, "%s: there is no %s '%s'", where, kind, name);
+    part_defaults(p, value);
+    for (size_t i = 0; p->params && p->params[i].name; i++) keys[i + 1] = p->params[i].name;
+    if (!json_is_object(v)) return COE_OK;
+    COE_TRY(json_only_keys(v, keys, where));
+    for (size_t i = 0; p->params && p->params[i].name; i++) COE_TRY(read_param(p, i, v, value, where));
+    return COE_OK;
+}
+
+static coe_status read_selection(struct router_spec *r, const json_t *o, const char *where)
+{
+    const struct part *p;
+    const json_t *v = json_object_get(o, "selection");
+    if (!v) return COE_OK;
+    COE_TRY(read_part("selection", v, &p, r->param, where));
+    r->selection = p->name;
+    return COE_OK;
+}
+
+static coe_status read_capacity(struct capacity_spec *c, const json_t *o, const char *where)
+{
+    static const char *const keys[] = { "factor", "tokens", "order", "weigh_first", "always", NULL };
+    int order = c->order;
+    if (!o) return COE_OK;
+    COE_TRY(json_only_keys(o, keys, where));
+    COE_TRY(json_get_num(o, "factor", &c->factor, where));
+    COE_TRY(json_get_i32(o, "tokens", 0, 1 << 30, &c->tokens, where));
+    COE_TRY(choice(o, "order", capacity_order_name, COE_COUNT(capacity_order_name), &order, where));
+    COE_TRY(json_get_bool(o, "weigh_first", &c->weigh_first, where));
+    c->order = (enum capacity_order)order;
+    return json_get_bool(o, "always", &c->always, where);
+}
+
 static coe_status read_moe(struct moe_spec *m, const json_t *o, const char *where)
 {
     struct router_spec *r = &m->router;
@@ -111,7 +173,8 @@ static coe_status read_moe(struct moe_spec *m, const json_t *o, const char *wher
     COE_TRY(json_get_bool(o, "selection_bias", &r->selection_bias, where));
     COE_TRY(json_get_num(o, "bias_update", &m->bias_update, where));
     COE_TRY(part_name("router", o, "router", &r->kind, where));
-    COE_TRY(part_name("selection", o, "selection", &r->selection, where));
+    COE_TRY(read_selection(r, o, where));
+    COE_TRY(read_capacity(&r->capacity, json_object_get(o, "capacity"), where));
     COE_TRY(json_get_i32(o, "shared_ffn", 0, 1 << 24, &m->shared_ffn, where));
     COE_TRY(json_get_bool(o, "shared_gate", &m->shared_gate, where));
     r->score = (enum score_kind)score;
@@ -158,7 +221,7 @@ coe_status spec_overlay(struct spec *s, const json_t *o, const char *where)
         "n_experts",    "expert_ffn",        "top_k",           "score",          "renormalize", "scale",
         "router",       "router_bias",       "selection",       "selection_bias", "bias_update", "groups",
         "groups_kept",  "group_score",       "shared_ffn",      "shared_gate",    "chain",       "losses",
-        "dense_layers", "experts_per_layer", "top_k_per_layer", "qk_norm",        NULL
+        "dense_layers", "experts_per_layer", "top_k_per_layer", "qk_norm",        "capacity",    NULL
     };
     static const char *const qk[] = { "none", "head", "full" };
     COE_TRY(json_only_keys(o, keys, where));
@@ -174,7 +237,7 @@ coe_status spec_overlay(struct spec *s, const json_t *o, const char *where)
     return per_layer(s, o, "top_k_per_layer", true, where);
 }
 
-static coe_status check(const struct spec *s, const char *where)
+coe_status spec_check(const struct spec *s, const char *where)
 {
     for (int32_t l = 0; l < s->n_layers; l++) {
         char place[600];
@@ -198,7 +261,7 @@ coe_status spec_read(struct spec *s, struct arena *a, const json_t *config, cons
     s->family = part->name;
     const json_t *coe = json_object_get(config, "coe");
     if (coe) COE_TRY(spec_overlay(s, coe, where));
-    return check(s, where);
+    return spec_check(s, where);
 }
 
 /* {l}, {e}, {t}, {b}, {s} → numbers; the only blocks of several layers are pairs */

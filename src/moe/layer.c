@@ -23,6 +23,50 @@ struct moe_spec moe_spec_default(void)
     };
 }
 
+bool moe_select(struct router_spec *r, const char *selection)
+{
+    const struct part *p = part_find("selection", selection);
+    if (!p) return false;
+    r->selection = p->name;
+    part_defaults(p, r->param);
+    return true;
+}
+
+int32_t moe_max_choices(const struct moe_spec *m)
+{
+    const struct selection_part *s = part_find("selection", m->router.selection)->impl;
+    return (int32_t)COE_MIN(s->max_slots(&m->router, 1, m->n_experts), (int64_t)m->n_experts);
+}
+
+const char *moe_needs_whole_sequence(const struct moe_spec *m)
+{
+    const struct capacity_spec *c = &m->router.capacity;
+    const struct selection_part *s = part_find("selection", m->router.selection)->impl;
+    if (c->always && (c->factor > 0 || c->tokens > 0)) return "a capacity";
+    return s->whole_sequence ? m->router.selection : NULL;
+}
+
+static coe_status check_selection(const struct moe_spec *m, const char *where)
+{
+    const struct router_spec *r = &m->router;
+    const struct capacity_spec *c = &r->capacity;
+    const struct part *p = part_find("selection", r->selection);
+    if (!p) return coe_fail(COE_E_INPUT, "%s: there is no selection '%s'", where, r->selection);
+    for (size_t i = 0; p->params && p->params[i].name; i++) {
+        const struct part_param *o = &p->params[i];
+        if (!o->choices && !(r->param[i] >= o->lo && r->param[i] <= o->hi))
+            return coe_fail(COE_E_INPUT, "%s: %s of %s is %g, expected %g … %g", where, o->name, p->name, r->param[i],
+                            o->lo, o->hi);
+    }
+    if (!(c->factor >= 0 && c->factor <= 65536) || c->tokens < 0)
+        return coe_fail(COE_E_INPUT, "%s: a capacity of factor %g, %d tokens", where, c->factor, c->tokens);
+    if (c->weigh_first && !r->renormalize)
+        return coe_fail(COE_E_INPUT, "%s: weights before drops differ from those after only when they are renormalised",
+                        where);
+    const struct selection_part *s = p->impl;
+    return s->check ? s->check(m, where) : COE_OK;
+}
+
 coe_status moe_spec_check(const struct moe_spec *m, const char *where)
 {
     const struct router_spec *r = &m->router;
@@ -32,8 +76,6 @@ coe_status moe_spec_check(const struct moe_spec *m, const char *where)
         return coe_fail(COE_E_INPUT, "%s: top_k %d of %d experts", where, r->top_k, m->n_experts);
     if (m->n_identity < 0 || m->n_identity >= m->n_experts)
         return coe_fail(COE_E_INPUT, "%s: %d identity experts among %d", where, m->n_identity, m->n_experts);
-    if (!strcmp(r->selection, "grouped") && (r->top_k % r->n_group || r->topk_group != r->n_group))
-        return coe_fail(COE_E_INPUT, "%s: top_k %d cannot be shared equally by %d groups", where, r->top_k, r->n_group);
     if (r->n_group < 1 || r->n_group > 1024 || m->n_experts % r->n_group || r->topk_group < 1 ||
         r->topk_group > r->n_group)
         return coe_fail(COE_E_INPUT, "%s: %d experts in %d groups, %d of them kept", where, m->n_experts, r->n_group,
@@ -48,8 +90,7 @@ coe_status moe_spec_check(const struct moe_spec *m, const char *where)
         return coe_fail(COE_E_INPUT, "%s: a chain weight needs the prenorm residual, not %s", where,
                         residual_name[m->chain.residual]);
     if (!part_find("router", r->kind)) return coe_fail(COE_E_INPUT, "%s: there is no router '%s'", where, r->kind);
-    if (!part_find("selection", r->selection))
-        return coe_fail(COE_E_INPUT, "%s: there is no selection '%s'", where, r->selection);
+    COE_TRY(check_selection(m, where));
     for (int32_t i = 0; i < m->n_losses; i++)
         if (!part_find("loss", m->loss[i].kind))
             return coe_fail(COE_E_INPUT, "%s: there is no loss '%s'", where, m->loss[i].kind);
@@ -72,6 +113,7 @@ static struct val *pass_once(struct moe_pass *p, const struct moe_spec *spec, co
     if (!rec) return NULL;
     rec->layer = layer;
     rec->iteration = iteration;
+    rec->batch = p->batch;
     const struct router_part *router = part_find("router", spec->router.kind)->impl;
     struct val *z = router->logits(c, spec, w, iteration, x);
     rec->expert_scale = w->expert_scale;

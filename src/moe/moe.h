@@ -24,12 +24,25 @@ enum group_score { GROUP_MAX, GROUP_SUM2 }; /* of a group of experts: its best s
 enum residual_mode { RESIDUAL_PRENORM, RESIDUAL_INNER, RESIDUAL_OUTER, RESIDUAL_BOTH, RESIDUAL_NEITHER };
 extern const char *const score_name[2], *const group_score_name[2], *const residual_name[5];
 
+/* Experts take so many tokens and no more (capacity.c); what does not fit visits one expert less. */
+enum capacity_order { CAPACITY_POSITION, CAPACITY_BEST, CAPACITY_SCORE };
+extern const char *const capacity_order_name[3];
+struct capacity_spec {
+    double factor;         /* ceil(factor * T * top_k / E) tokens; 0: no such limit */
+    int32_t tokens;        /* that many tokens; 0: no such limit. Both 0: no capacity */
+    enum capacity_order order;
+    bool weigh_first;      /* weights are renormalised over the choice before drops, else over what is left */
+    bool always;           /* else only in training */
+};
+
 struct router_spec {
     const char *kind;      /* part "router": "linear" */
     enum score_kind score;
     bool bias;             /* the router's own bias, added to z */
     bool selection_bias;   /* added to the score for choosing only, never to the weight */
-    const char *selection; /* part "selection": "top_k" */
+    const char *selection; /* part "selection": "top_k"; set it with moe_select */
+    double param[PART_PARAMS]; /* settings of the selection, in the order of its table */
+    struct capacity_spec capacity;
     int32_t top_k;
     int32_t n_group, topk_group; /* 1, 1: no group constraint */
     enum group_score group_score;
@@ -72,6 +85,12 @@ struct moe_spec {
 };
 /* Softmax, top-2, no renormalisation, scale 1, one pass, prenorm residual, SiLU. */
 struct moe_spec moe_spec_default(void);
+/* Chooses a selection by name and gives it its default settings; false when there is none of that name. */
+bool moe_select(struct router_spec *r, const char *selection);
+/* Slots that one token can have at most. */
+int32_t moe_max_choices(const struct moe_spec *m);
+/* Why tokens of a sequence cannot be routed before those behind them are known; NULL when they can. */
+const char *moe_needs_whole_sequence(const struct moe_spec *m);
 /* COE_E_INPUT naming what cannot work (k > experts, groups that do not divide, unknown part names). */
 coe_status moe_spec_check(const struct moe_spec *m, const char *where);
 
@@ -104,6 +123,8 @@ struct route_record {
     struct val *z;     /* [T, E] router logits, with the router's own bias, before any mask */
     float *p;          /* [T, E] score after activation (masked experts: 0) */
     struct route route;
+    struct route wanted; /* with a capacity: the choice before drops; else empty (tok_off NULL) */
+    const struct attn_batch *batch; /* rows of sequences; NULL: all rows are one sequence from position 0 */
     float *dz;         /* [T, E] gradient contributed by losses, already scaled; NULL until a loss adds one */
     const struct weight *selection_bias, *expert_scale;
     bool of_attention; /* experts are projections of an attention layer */
@@ -143,6 +164,7 @@ struct moe_pass {
     const struct moe_observer *observer; /* NULL: none */
     struct route_record **records;       /* [max_records] filled in order, or NULL */
     int32_t n_records, max_records;
+    const struct attn_batch *batch;      /* what route_record.batch will say */
 };
 
 /* One MoE layer including its residual: h [T,d] the stream before it, x0 = norm(h). Returns the stream after it.
@@ -152,7 +174,7 @@ struct val *moe_layer(struct moe_pass *pass, const struct moe_spec *spec, const 
                       const struct route_hook *hook, int32_t layer, struct val *h, struct val *x0,
                       struct val *(*post)(struct nn *, void *, struct val *), void *post_user);
 
-/* The routing step alone: fills *rec from z (recorded on the tape: gradients of route.weight and rec->dz flow into
+/* The routing step alone: fills *rec, whose layer, iteration and batch are set, from z (recorded on the tape: gradients of route.weight and rec->dz flow into
  * z). */
 coe_status moe_route(struct nn *c, struct route_record *rec, const struct moe_spec *spec, struct val *z,
                      const struct weight *selection_bias, const struct route_hook *hook);
@@ -170,14 +192,21 @@ struct router_part {
                           struct val *x);
 };
 
-/* kind "selection": chooses experts for every token from scores s [T, E] (-inf: not allowed), calling route_choose in
- * token order. k is already reduced to the experts that are allowed. */
+/* kind "selection": chooses experts for every token, calling route_choose in token order, best expert first. */
+struct selection_call {
+    struct nn *c;           /* arena for scratch, rewound by the caller; seed and step of training */
+    const struct moe_spec *spec;
+    int32_t k;              /* top_k, reduced to the experts that are allowed */
+    const float *s;         /* [T, E] score plus selection bias; -inf: not allowed */
+    const float *p, *z;     /* [T, E] score, router logit */
+    const struct route_record *rec;
+    struct route *out;
+};
 struct selection_part {
     int64_t (*max_slots)(const struct router_spec *r, int32_t n_tokens, int32_t n_experts);
-    void (*choose)(const struct router_spec *r, int32_t k, const float *s, struct route *out);
-    /* NULL: weights by renormalize and scale. Otherwise fills out->weight itself, from the router logits z [T, E] and
-     * the scores p [T, E] (0: masked), which out->score holds already; such a rule has no backward pass. */
-    void (*weigh)(const struct router_spec *r, const float *z, const float *p, struct route *out);
+    coe_status (*choose)(const struct selection_call *call);
+    coe_status (*check)(const struct moe_spec *m, const char *where); /* NULL: nothing to refuse */
+    bool whole_sequence;    /* a token's experts depend on tokens behind it */
 };
 
 /* kind "loss": sees all records of one forward pass (and, for the global batch, the counts of the step so far). Adds

@@ -28,6 +28,7 @@ struct route {
     int32_t *tok_off, *expert;
     float *weight, *score;
     int32_t *off, *row_token, *row_slot, *slot_row;
+    bool weighed;       /* the selection wrote the weights: constants under differentiation */
     float *weight_grad; /* [n_slots], written by the executor's backward pass; NULL in inference */
 };
 

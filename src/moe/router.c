@@ -9,10 +9,11 @@
 #include <math.h>
 #include <string.h>
 
-#include "moe/moe.h"
+#include "moe/capacity.h"
 
 const char *const score_name[2] = { "softmax", "sigmoid" };
 const char *const group_score_name[2] = { "max", "sum2" };
+const char *const capacity_order_name[3] = { "position", "best", "score" };
 const char *const residual_name[5] = { "prenorm", "inner", "outer", "both", "neither" };
 
 static void activate(const struct moe_spec *spec, const struct route_hook *hook, const float *z, float *p, int32_t n)
@@ -118,12 +119,19 @@ static void weights_back(const struct router_spec *r, const struct route *rt, in
     for (int32_t i = from; i < from + n; i++) dp[rt->expert[i]] += (r->scale * rt->weight_grad[i] - mean) / sum;
 }
 
+/* The route whose weights were made from the scores: with weigh_first the choice before drops. */
+static struct route *weighed_route(struct route_record *rec)
+{
+    return rec->wanted.tok_off && rec->spec->router.capacity.weigh_first ? &rec->wanted : &rec->route;
+}
+
 static void route_back(struct nn *c, void *saved)
 {
     struct route_record *rec = saved;
     const int32_t n = rec->route.n_experts;
     float *dz = nn_grad(c, rec->z);
     if (!dz) return;
+    if (weighed_route(rec) == &rec->wanted) capacity_back(rec);
     struct arena_mark mark = arena_save(c->arena);
     float *scratch = arena_push(c->arena, (size_t)coe_threads() * (size_t)n * sizeof(float));
     if (!scratch) return;
@@ -132,7 +140,7 @@ static void route_back(struct nn *c, void *saved)
         float *dp = scratch + (int64_t)thread_index() * n, *out = dz + (int64_t)t * n;
         const float *p = rec->p + (int64_t)t * n;
         memset(dp, 0, (size_t)n * sizeof(float));
-        weights_back(&rec->spec->router, &rec->route, t, dp);
+        if (!rec->route.weighed) weights_back(&rec->spec->router, weighed_route(rec), t, dp);
         if (rec->spec->router.score == SCORE_SIGMOID) {
             for (int32_t e = 0; e < n; e++) out[e] += dp[e] * p[e] * (1.0f - p[e]);
         } else {
@@ -149,11 +157,9 @@ coe_status moe_route(struct nn *c, struct route_record *rec, const struct moe_sp
                      const struct weight *selection_bias, const struct route_hook *hook)
 {
     if (!z) return coe_last_status();
-    const struct part *part = part_find("selection", spec->router.selection);
-    const struct selection_part *selection = part->impl;
+    const struct selection_part *selection = part_find("selection", spec->router.selection)->impl;
     const int32_t n = (int32_t)z->cols, tokens = (int32_t)z->rows;
     int32_t k = spec->router.top_k;
-    if (selection->weigh && nn_forward_only(c, part->name)) return COE_E_USAGE;
     if (rec->expert_scale && nn_forward_only(c, "a router with factors of its experts")) return COE_E_USAGE;
     if (hook && hook->keep) k = COE_MIN(k, COE_MAX(1, spec->router.topk_group * (hook->n_kept / spec->router.n_group)));
     rec->spec = spec;
@@ -173,10 +179,16 @@ coe_status moe_route(struct nn *c, struct route_record *rec, const struct moe_sp
         activate(spec, hook, z->data + (int64_t)t * n, rec->p + (int64_t)t * n, n);
         if (!plain) selection_scores(spec, hook, bias, rec->p + (int64_t)t * n, s + (int64_t)t * n, n);
     }
-    selection->choose(&spec->router, k, s, &rec->route);
+    COE_TRY(selection->choose(&(struct selection_call){ c, spec, k, s, rec->p, z->data, rec, &rec->route }));
     arena_rewind(c->arena, mark);
-    fill_weights(&spec->router, rec->p, rec->expert_scale ? rec->expert_scale->data : NULL, &rec->route);
-    if (selection->weigh) selection->weigh(&spec->router, z->data, rec->p, &rec->route);
+    const float *scale = rec->expert_scale ? rec->expert_scale->data : NULL;
+    const struct capacity_spec *cap = &spec->router.capacity;
+    const bool limited = (cap->factor > 0 || cap->tokens > 0) && (cap->always || c->tape);
+    if (!rec->route.weighed && (!limited || cap->weigh_first)) fill_weights(&spec->router, rec->p, scale, &rec->route);
+    if (limited) {
+        COE_TRY(capacity_drop(c, rec));
+        if (!rec->route.weighed && !cap->weigh_first) fill_weights(&spec->router, rec->p, scale, &rec->route);
+    }
     route_index(&rec->route);
     return nn_record(c, route_back, rec) ? COE_OK : COE_E_NOMEM;
 }

@@ -7,7 +7,7 @@
 
 int64_t balance_counts(const struct loss_call *c, const struct token_range *t, double *counts)
 {
-    const struct route *r = &t->r->route;
+    const struct route *r = t->r->wanted.tok_off ? &t->r->wanted : &t->r->route; /* a capacity hides no imbalance */
     int64_t tokens = 0;
     for (int64_t i = t->first; i < t->end; i++) {
         if (!token_counts(c, i)) continue;

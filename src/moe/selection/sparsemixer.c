@@ -2,37 +2,10 @@
  *
  * Paper: GRIN: GRadient-INformed MoE, 2024 (card: routing.md F6). With z the router logits and m their maximum, at
  * expert 1: w1 = 1 / Σ exp(z_i - m)   over the i with (m - z_i) / max(|z_i|, m) <= 2 jitter Then the same for expert 2
- * among the others. The weights do not sum to one; each is often exactly one. */
+ * among the others. The weights do not sum to one; each is often exactly one. No backward pass. */
 #include <math.h>
 
-#include "moe/moe.h"
-
-static int64_t max_slots(const struct router_spec *r, int32_t n_tokens, int32_t n_experts)
-{
-    return (int64_t)n_tokens * COE_MIN(r->top_k, n_experts);
-}
-
-/* The best expert that is not among chosen[0..n) */
-static int32_t best(const float *z, int32_t n_experts, const int32_t *chosen, int32_t n)
-{
-    int32_t at = -1;
-    for (int32_t e = 0; e < n_experts; e++) {
-        bool taken = false;
-        for (int32_t i = 0; i < n; i++) taken = taken || chosen[i] == e;
-        if (!taken && (at < 0 || z[e] > z[at])) at = e;
-    }
-    return at;
-}
-
-static void choose(const struct router_spec *r, int32_t k, const float *s, struct route *out)
-{
-    (void)r;
-    for (int32_t t = 0; t < out->n_tokens; t++) {
-        int32_t chosen[1024], n = 0;
-        for (; n < k; n++) chosen[n] = best(s + (int64_t)t * out->n_experts, out->n_experts, chosen, n);
-        route_choose(out, t, chosen, n);
-    }
-}
+#include "moe/selection/pick.h"
 
 /* Weight of chosen[n] when chosen[0..n) are out of the race; p 0: masked */
 static float weight(const struct router_spec *r, const float *z, const float *p, int32_t n_experts,
@@ -48,16 +21,25 @@ static float weight(const struct router_spec *r, const float *z, const float *p,
     return 1 / sum;
 }
 
-static void weigh(const struct router_spec *r, const float *z, const float *p, struct route *out)
+static coe_status choose(const struct selection_call *c)
 {
+    const struct router_spec *r = &c->spec->router;
+    struct route *out = c->out;
+    int32_t best[MAX_TOP_K];
+    if (nn_forward_only(c->c, "sparsemixer")) return COE_E_USAGE;
     for (int32_t t = 0; t < out->n_tokens; t++) {
-        const int32_t from = out->tok_off[t];
         const int64_t row = (int64_t)t * out->n_experts;
-        for (int32_t i = from; i < out->tok_off[t + 1]; i++)
-            out->weight[i] = weight(r, z + row, p + row, out->n_experts, out->expert + from, i - from) * r->scale;
+        const int32_t from = out->n_slots, n = pick_best(c->s + row, out->n_experts, c->k, best);
+        route_choose(out, t, best, n);
+        for (int32_t i = 0; i < n; i++) {
+            out->score[from + i] = c->p[row + best[i]];
+            out->weight[from + i] = weight(r, c->z + row, c->p + row, out->n_experts, best, i) * r->scale;
+        }
     }
+    out->weighed = true;
+    return COE_OK;
 }
 
-static const struct selection_part sparsemixer = { .max_slots = max_slots, .choose = choose, .weigh = weigh };
+static const struct selection_part sparsemixer = { .max_slots = pick_top_k_slots, .choose = choose };
 COE_PART(selection, sparsemixer, .summary = "top experts, each weighted by a softmax over its near rivals",
          .paper = "GRIN: GRadient-INformed MoE, 2024", .card = "routing.md F6", .unit = "token", .impl = &sparsemixer)
