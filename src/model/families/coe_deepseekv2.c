@@ -68,6 +68,7 @@ static const struct name_row names[] = {
     NAMES_PRE_NORMS,
     NAMES_LATENT(LAYER "self_attn."),
     NAMES_GATE(LAYER "mlp."),
+    NAME(SLOT_ROUTER, LAYER "mlp.gate.{t}.weight"), /* a list of gates even where there is one iteration */
     NAMES_EXPERTS(LAYER "mlp."),
     NAMES_SHARED(LAYER "mlp.shared_experts."),
     NAMES_END,
