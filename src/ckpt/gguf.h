@@ -58,5 +58,8 @@ void gguf_out_free(struct gguf_out *o);
  * the target and renamed. Shapes are row-major as everywhere (reversed in the file). COE_E_USAGE for a type GGUF does
  * not have or a row that is not whole blocks. */
 coe_status gguf_write(const char *path, const struct gguf_out *metadata, const struct ckpt_item *items, size_t n);
+/* How many bytes gguf_write would write; the same errors. `path` is for messages. */
+coe_status gguf_size(uint64_t *bytes, const char *path, const struct gguf_out *metadata, const struct ckpt_item *items,
+                     size_t n);
 
 #endif

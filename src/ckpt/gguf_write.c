@@ -148,6 +148,20 @@ static coe_status header_text(struct str *s, const struct gguf_out *metadata, co
     return str_check(s);
 }
 
+coe_status gguf_size(uint64_t *bytes, const char *path, const struct gguf_out *metadata, const struct ckpt_item *items,
+                     size_t n)
+{
+    struct str header = { 0 };
+    coe_status s = header_text(&header, metadata, items, n, path);
+    *bytes = header.n;
+    for (size_t i = 0; i < n && !s; i++) {
+        *bytes += tensor_bytes(&items[i].t);
+        *bytes += padding(*bytes);
+    }
+    str_free(&header);
+    return s;
+}
+
 coe_status gguf_write(const char *path, const struct gguf_out *metadata, const struct ckpt_item *items, size_t n)
 {
     static const char zeros[ALIGNMENT] = { 0 };

@@ -5,7 +5,7 @@
  * spellings: a family reads its own. */
 #include <string.h>
 
-#include "model/gguf.h"
+#include "model/gguf_form.h"
 
 enum {
     NORM_ROPE = 1,      /* rotates neighbours: its converter permuted q and k, or its family does so anyway */
@@ -283,8 +283,21 @@ static coe_status read_all(struct reading *r)
     return tokens(r);
 }
 
+static coe_status own_config(json_t **out, const struct gguf *g)
+{
+    struct gguf_text text = { NULL, 0 };
+    char where[600];
+    COE_TRY(gguf_str(g, GGUF_KEY_CONFIG, &text));
+    if (!text.at) return COE_OK;
+    snprintf(where, sizeof where, "%.560s: " GGUF_KEY_CONFIG, g->where);
+    return json_read_text(out, text.at, text.n, where);
+}
+
 coe_status gguf_config(json_t **out, const struct ckpt *c)
 {
+    *out = NULL;
+    COE_TRY(own_config(out, ckpt_gguf(c)));
+    if (*out) return COE_OK;
     struct reading r = { .c = c, .g = ckpt_gguf(c), .config = json_object() };
     coe_status s = r.config ? find_arch(&r.arch, r.g) : COE_E_NOMEM;
     if (!s) s = read_all(&r);
@@ -321,6 +334,9 @@ static coe_status frequency_factors(struct spec *s, struct arena *a, const struc
 coe_status gguf_adjust(struct spec *s, struct arena *a, const struct ckpt *c)
 {
     const struct arch *arch = NULL;
+    struct gguf_text name = { NULL, 0 };
+    COE_TRY(gguf_str(ckpt_gguf(c), "general.architecture", &name));
+    if (name.n == strlen(GGUF_ARCH_COE) && !memcmp(name.at, GGUF_ARCH_COE, name.n)) return COE_OK;
     COE_TRY(find_arch(&arch, ckpt_gguf(c)));
     for (int32_t l = 0; l < s->n_layers; l++) s->layer[l].attn.rope.interleaved = arch->how & NORM_ROPE;
     if (arch->how & WHOLE_NORMS) s->norm_add = 0;

@@ -49,6 +49,22 @@ static const struct name_row names[] = {
     NAME(SLOT_CONV_IN, BLK "shortconv.in_proj.weight"),
     NAME(SLOT_CONV, BLK "shortconv.conv.weight"),
     NAME(SLOT_O, BLK "shortconv.out_proj.weight"),
+    NAME(SLOT_CONV_IN_BIAS, BLK "shortconv.in_proj.bias"),
+    NAME(SLOT_CONV_BIAS, BLK "shortconv.conv.bias"),
+
+    /* names of our own, in files of architecture coe */
+    NAME(SLOT_DELTA_QKVZ, BLK "delta_qkvz.weight"),
+    NAME(SLOT_DELTA_BA, BLK "delta_ba.weight"),
+    NAME(SLOT_DELTA_A, BLK "delta_a.bias"),
+    NAME(SLOT_DELTA_DT, BLK "delta_dt.bias"),
+    NAME(SLOT_DELTA_NORM, BLK "delta_norm.weight"),
+    NAME(SLOT_ATTN_ROUTER, BLK "attn_gate_inp.weight"),
+    CUT(SLOT_ATTN_EXPERT_IN, BLK "attn_in_exps.weight", CUT_EXPERT, 0, 1),
+    CUT(SLOT_ATTN_EXPERT_OUT, BLK "attn_out_exps.weight", CUT_EXPERT, 0, 1),
+    NAME(SLOT_ATTN_EXPERT_BIAS, BLK "attn_exps.bias"),
+    NAME(SLOT_EXPERT_SCALE, BLK "ffn_exp_scale.weight"),
+    NAME(SLOT_MOE_BIAS, BLK "ffn_exps.bias"),
+    NAME(SLOT_COE_WEIGHT, BLK "coe_weight.weight"),
 
     NAME(SLOT_FFN_NORM, BLK "ffn_norm.weight"),
     NAME(SLOT_FFN_NORM, BLK "post_attention_norm.weight"), /* gpt-oss, GLM: it is the norm before the experts */
@@ -92,4 +108,25 @@ const struct family *gguf_family(struct arena *a, const struct family *f)
                              .ignore = ignore,
                              .extra_layers = f->extra_layers };
     return copy;
+}
+
+static const struct family of_files = { .names = names, .ignore = ignore };
+
+/* The part of a name that tells it from the others of its slot; NULL: the first counts. */
+static const char *wanted(const char *arch, const struct spec *s, struct place p, bool separate)
+{
+    const struct attn_spec *a = &s->layer[p.layer].attn;
+    if (p.slot == SLOT_Q && a->kind == MIX_LATENT && a->latent.q_rank) return "attn_q_b";
+    if (p.slot == SLOT_FFN_NORM && arch && !strcmp(arch, "gpt-oss")) return "post_attention_norm";
+    if (separate && slot_info[p.slot].scope == SCOPE_EXPERT && !slot_info[p.slot].is_vector)
+        return p.slot == SLOT_EXPERT_GATE ? "ffn_gate." : p.slot == SLOT_EXPERT_UP ? "ffn_up." : "ffn_down.";
+    return NULL;
+}
+
+bool gguf_name(const char *arch, const struct spec *s, struct place p, bool separate, char *out, size_t cap)
+{
+    const char *part = wanted(arch, s, p, separate);
+    for (int i = 0; family_name(&of_files, s, p, i, out, cap); i++)
+        if (!part || strstr(out, part)) return true;
+    return false;
 }

@@ -31,6 +31,7 @@ struct coe_model {
     const struct family *family;
     const struct part *family_part;
     struct ckpt *ckpt;            /* NULL for a fresh model */
+    json_t *gguf_config;          /* config of a GGUF file, owned; NULL for a directory */
     struct tokenizer *tokenizer;  /* NULL when the directory has none */
     struct param *params;
     size_t n_params;
@@ -44,6 +45,8 @@ struct coe_model {
 
 /* Opens a directory for inference: weights stay mapped, vectors are widened. The tokenizer is optional here. */
 coe_status model_open(struct coe_model **out, const char *path);
+/* The config it was opened with, borrowed; NULL for a fresh model. */
+const json_t *model_config(const struct coe_model *m);
 /* A fresh model from a config (F32 masters, gradients zero): weights ~ N(0, std), norms 1 (or what w_add asks), biases
  * 0, coe_weight 0. Every value is a function of (seed, parameter, element). */
 coe_status model_new(struct coe_model **out, const json_t *config, const char *where, uint64_t seed, double std);

@@ -52,14 +52,17 @@ static coe_status read_directory(struct coe_model *m)
 
 static coe_status read_gguf(struct coe_model *m)
 {
-    json_t *config = NULL;
-    COE_TRY(gguf_config(&config, m->ckpt));
-    coe_status s = read_spec(m, config, m->path);
-    json_decref(config);
+    COE_TRY(gguf_config(&m->gguf_config, m->ckpt));
+    coe_status s = read_spec(m, m->gguf_config, m->path);
     if (!s) s = gguf_adjust(&m->spec, &m->arena, m->ckpt);
     if (s) return s;
     m->family = gguf_family(&m->arena, m->family);
     return m->family ? COE_OK : COE_E_NOMEM;
+}
+
+const json_t *model_config(const struct coe_model *m)
+{
+    return m->gguf_config ? m->gguf_config : m->ckpt ? ckpt_config(m->ckpt) : NULL;
 }
 
 coe_status model_open(struct coe_model **out, const char *path)
@@ -82,6 +85,7 @@ void model_close(struct coe_model *m)
     if (!m) return;
     if (m->tokenizer) tokenizer_close(m->tokenizer);
     if (m->ckpt) ckpt_close(m->ckpt);
+    json_decref(m->gguf_config);
     mem_free(m->masters);
     arena_free(&m->arena);
     mem_free(m);

@@ -140,3 +140,13 @@ bool gguf_pre_find(struct gguf_pre *out, const char *name, size_t n)
         }
     return false;
 }
+
+bool gguf_pre_at(struct gguf_pre *out, char name[32], size_t i)
+{
+    if (i >= COE_COUNT(table)) return false;
+    const size_t n = COE_MIN(strcspn(table[i].names, " "), (size_t)31);
+    memcpy(name, table[i].names, n);
+    name[n] = 0;
+    *out = (struct gguf_pre){ table[i].pre_tokenizer, table[i].ignore_merges, table[i].bos };
+    return true;
+}

@@ -12,5 +12,7 @@ struct gguf_pre {
 
 /* False for a name nobody uses. */
 bool gguf_pre_find(struct gguf_pre *out, const char *name, size_t n);
+/* Kind number i and its most usual name [32]; false behind the last. */
+bool gguf_pre_at(struct gguf_pre *out, char name[32], size_t i);
 
 #endif

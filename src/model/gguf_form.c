@@ -1,0 +1,139 @@
+/* gguf_form.c — which architecture of llama.cpp computes what a network computes; see gguf_form.h. */
+#include "model/gguf_form.h"
+
+#include <string.h>
+
+static const struct gguf_arch archs[] = {
+    { "llama", "llama", true, false, -1 },
+    { "mistral", "llama", true, false, -1 },
+    { "mixtral", "llama", true, false, 1 },
+    { "olmoe", "olmoe", false, false, 0 },
+    { "olmo2", "olmo2", false, false, -1 },
+    { "qwen2", "qwen2", false, false, -1 },
+    { "qwen3", "qwen3", false, false, -1 },
+    { "qwen2_moe", "qwen2moe", false, false, 0 },
+    { "qwen3_moe", "qwen3moe", false, false, 1 },
+    { "deepseek", "deepseek", true, false, 0 },
+    { "deepseek_v2", "deepseek2", false, false, -1 },
+    { "deepseek_v3", "deepseek2", false, false, -1 },
+    { "dots1", "dots1", false, false, -1 },
+    { "gpt_oss", "gpt-oss", false, false, 1 },
+    { "gemma2", "gemma2", false, true, -1 },
+    { "gemma3", "gemma3", false, true, -1 },
+    { "smollm3", "smollm3", true, false, -1 },
+};
+
+const struct gguf_arch *gguf_arch_of_family(const char *family)
+{
+    for (size_t i = 0; i < COE_COUNT(archs); i++)
+        if (!strcmp(archs[i].family, family)) return &archs[i];
+    return NULL;
+}
+
+/* ---- does llama.cpp compute the same? ---- */
+
+static bool attention_fits(const struct attn_spec *a, const struct gguf_arch *arch, const char **why)
+{
+    const struct {
+        bool wrong;
+        const char *text;
+    } checks[] = {
+        { a->kind != MIX_ATTENTION && a->kind != MIX_LATENT, "layers that are no attention" },
+        { a->gate != ATTN_GATE_NONE, "gated attention" },
+        { a->clip > 0, "clamped queries, keys and values" },
+        { a->temper > 0, "tempered queries" },
+        { a->chunk > 0, "attention in chunks" },
+        { a->rope.kind == ROPE_LONG, "LongRoPE" },
+        { a->rope.kind == ROPE_LLAMA3 && strcmp(arch->name, "llama"), "Llama 3's rope" },
+        { a->rope.kind == ROPE_YARN && a->rope.attention_factor > 0, "YaRN with a factor of its own" },
+        { a->rope.kind == ROPE_YARN && !a->rope.truncate, "YaRN without rounding" },
+        { arch->pairs && a->rope.kind != ROPE_NONE && a->rope.n_rot != a->head_dim, "rope on a part of the head" },
+        { arch->pairs && (a->rope.interleaved || a->qk_norm == QK_NORM_HEAD), "another order inside the heads" },
+        { a->qkv_bias && (!strcmp(arch->name, "olmoe") || !strcmp(arch->name, "qwen3moe") ||
+                          !strcmp(arch->name, "qwen3") || !strcmp(arch->name, "olmo2")), "biases of attention" },
+    };
+    for (size_t i = 0; i < COE_COUNT(checks); i++)
+        if (checks[i].wrong) *why = checks[i].text;
+    return !*why;
+}
+
+static bool routing_fits(const struct moe_spec *m, const struct gguf_arch *arch, const char **why)
+{
+    const struct router_spec *r = &m->router;
+    const bool deepseek = !strcmp(arch->name, "deepseek2"), sigmoid = deepseek || !strcmp(arch->name, "dots1");
+    const struct {
+        bool wrong;
+        const char *text;
+    } checks[] = {
+        { m->chain.n_iterations > 1, "a chain of experts" },
+        { m->chain.residual != RESIDUAL_PRENORM, "another residual of the experts" },
+        { m->n_identity > 0, "identity experts" },
+        { m->weigh_input || m->out_bias || r->expert_scale, "experts with extra factors" },
+        { strcmp(r->kind, "linear") || strcmp(r->selection, "top_k"), "another router" },
+        { r->score != SCORE_SOFTMAX && !(sigmoid && r->score == SCORE_SIGMOID), "another score" },
+        { r->selection_bias && !sigmoid, "a selection bias" },
+        { r->n_group > 1 && (!deepseek || r->group_score != GROUP_SUM2), "groups of experts" },
+        { arch->renormalize >= 0 && r->renormalize != (arch->renormalize == 1), "another rule for the weights" },
+        { r->scale != 1 && !sigmoid && strcmp(arch->name, "deepseek"), "scaled weights" },
+        { m->shared_ffn > 0 && !m->shared_gate && !sigmoid && strcmp(arch->name, "deepseek"), "shared experts" },
+    };
+    for (size_t i = 0; i < COE_COUNT(checks); i++)
+        if (checks[i].wrong) *why = checks[i].text;
+    return !*why;
+}
+
+/* Experts in every layer, or behind some dense ones where a key says so; all layers alike. */
+static bool layers_fit(const struct spec *s, const struct gguf_arch *arch, const char **why)
+{
+    const bool lead = !strncmp(arch->name, "deepseek", 8) || !strcmp(arch->name, "dots1");
+    int32_t first = 0;
+    while (first < s->n_layers && !s->layer[first].is_moe) first++;
+    if (first == s->n_layers) return true;
+    if (first && !lead) *why = "dense layers among the others";
+    for (int32_t l = first; l < s->n_layers; l++) {
+        const struct moe_spec *m = &s->layer[l].moe, *one = &s->layer[first].moe;
+        if (!s->layer[l].is_moe) *why = "dense layers among the others";
+        else if (m->n_experts != one->n_experts || m->router.top_k != one->router.top_k ||
+                 m->expert_ffn != one->expert_ffn)
+            *why = "layers with different experts";
+    }
+    return !*why;
+}
+
+const struct gguf_arch *gguf_arch_of(const struct spec *s, char why[160])
+{
+    const struct gguf_arch *a = gguf_arch_of_family(s->family);
+    const char *reason = NULL;
+    if (!a) reason = "this family";
+    if (a && (s->learned_positions || s->residual_scale != 1 || s->logit_scale != 1))
+        reason = "factors or positions of its own";
+    if (a && s->norm != NORM_RMS) reason = "layer norms";
+    for (int32_t l = 0; a && l < s->n_layers && !reason; l++) {
+        (void)attention_fits(&s->layer[l].attn, a, &reason);
+        if (s->layer[l].is_moe && !reason) (void)routing_fits(&s->layer[l].moe, a, &reason);
+    }
+    if (a && !reason) (void)layers_fit(s, a, &reason);
+    if (reason) snprintf(why, 160, "llama.cpp has no architecture for %s", reason);
+    return reason ? NULL : a;
+}
+
+/* ---- what changes on the way ---- */
+
+int64_t gguf_half_row(int64_t row, int64_t head_dim)
+{
+    const int64_t in = row % head_dim;
+    return row - in + in % 2 * (head_dim / 2) + in / 2;
+}
+
+int64_t gguf_pair_row(int64_t row, int64_t head_dim)
+{
+    const int64_t in = row % head_dim, half = head_dim / 2;
+    return row - in + in % half * 2 + in / half;
+}
+
+void gguf_adapt_spec(struct spec *s, const struct gguf_arch *arch)
+{
+    if (!arch) return;
+    for (int32_t l = 0; l < s->n_layers && arch->pairs; l++) s->layer[l].attn.rope.interleaved = true;
+    if (arch->whole_norms) s->norm_add = 0;
+}

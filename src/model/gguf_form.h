@@ -1,0 +1,47 @@
+/* gguf_form.h — how a model is written into a GGUF file: its architecture there and the metadata (reading: gguf.h).
+ *
+ * Two forms are written. Architectures that llama.cpp knows and computes alike take its names and keys. Everything else
+ * (chains, families without a counterpart, experts of one layer in several types) has the architecture "coe": the same
+ * names as far as they go. Both carry the config.json as one string under "coe.config", so that a file turns back into
+ * the directory it came from.
+ *
+ * Experts of a layer are one tensor [E, rows, cols], or, in form coe only, E tensors "blk.0.ffn_up.3.weight". */
+#ifndef COE_MODEL_GGUF_FORM_H
+#define COE_MODEL_GGUF_FORM_H
+
+#include "model/gguf.h"
+
+#define GGUF_KEY_CONFIG "coe.config"
+#define GGUF_ARCH_COE "coe"
+
+struct gguf_arch {
+    const char *family; /* name of the family part */
+    const char *name;   /* general.architecture */
+    bool pairs;         /* rope turns neighbours (2j, 2j + 1) where the family turns halves: rows of q and k move */
+    bool whole_norms;   /* norm weights are stored with norm_add added */
+    int8_t renormalize; /* of chosen weights: 1 always, 0 never, -1 as a key says */
+};
+
+/* The row for a family; NULL when llama.cpp has no such architecture. */
+const struct gguf_arch *gguf_arch_of_family(const char *family);
+/* The same, and this very network computes alike there; otherwise NULL and a reason in why [160]. */
+const struct gguf_arch *gguf_arch_of(const struct spec *s, char why[160]);
+
+/* Row of a head in the order of halves (j, j + n/2) that lies at `row` when heads hold neighbours (2j, 2j + 1). */
+int64_t gguf_half_row(int64_t row, int64_t head_dim);
+/* The opposite. */
+int64_t gguf_pair_row(int64_t row, int64_t head_dim);
+
+/* Sizes, rope, routing and the rest under ARCH.*, and general.architecture, .type, .name, .quantization_version. */
+coe_status gguf_add_spec(struct gguf_out *o, const struct spec *s, const struct gguf_arch *arch, const char *name);
+/* Vocabulary, special tokens and chat template of a model directory (or, as they are, of a GGUF file), and its small
+ * files as they are, so that they come back. A tokenizer that has no form in GGUF is left out with a note. */
+coe_status gguf_add_tokenizer(struct gguf_out *o, const struct coe_model *m);
+/* The files that gguf_add_tokenizer put away, into a directory. */
+coe_status gguf_write_companions(const struct gguf *g, const char *dir);
+
+/* Changes a spec made from the config into what a file of that architecture holds: heads of neighbours, whole norms.
+ */
+void gguf_adapt_spec(struct spec *s, const struct gguf_arch *arch);
+
+#endif

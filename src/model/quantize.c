@@ -1,0 +1,414 @@
+/* quantize.c — see quantize.h.
+ *
+ * Every tensor of the file is a list of matrices (the experts of a layer, else one) whose rows are widened, brought
+ * into the order of the file, and encoded, a buffer at a time. */
+#include "model/quantize.h"
+
+#include <math.h>
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "model/bind.h"
+#include "model/gguf_form.h"
+#include "tensor/quant/quant.h"
+
+#define ROW_BYTES_MAX ((uint64_t)1 << 20) /* the writer's buffer */
+
+struct job;
+struct matrix_source {
+    struct job *of;
+    const struct param *first; /* of expert 0; the others follow at `step` */
+    int64_t n, step, rows;
+    int64_t head_dim;          /* rows of such heads change their order: 0 none, > 0 into pairs, < 0 into halves */
+    float add;
+    const struct imatrix_entry *importance;
+    int64_t importance_at;     /* of matrix 0 */
+};
+
+struct job {
+    const struct coe_model *m;
+    const struct quantize_opts *o;
+    struct arena arena;
+    struct spec spec; /* as the file will hold it */
+    const struct gguf_arch *arch;
+    struct ckpt_item *item;
+    size_t n;
+    bool separate; /* experts apart */
+    float *rows;   /* [threads, 2, widest] */
+    int64_t widest;
+    struct quantize_report report;
+    struct progress progress;
+    uint64_t written;
+};
+
+struct quantize_opts quantize_default(void)
+{
+    struct quantize_opts o = { .type = DT_COUNT };
+    for (int c = 0; c < CLASS_COUNT; c++) o.by_class[c] = DT_COUNT;
+    return o;
+}
+
+/* ---- rows ---- */
+
+/* Where the row that belongs at `row` of the file lies in the model. */
+static int64_t source_row(const struct matrix_source *s, int64_t row)
+{
+    if (!s->head_dim) return row;
+    return s->head_dim > 0 ? gguf_half_row(row, s->head_dim) : gguf_pair_row(row, -s->head_dim);
+}
+
+static void reorder_vector(const struct matrix_source *s, float *x, const float *from, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) x[i] = from[source_row(s, i)] + s->add;
+}
+
+static uint64_t count_overflow(const float *x, const uint16_t *half, int64_t n)
+{
+    uint64_t over = 0;
+    for (int64_t i = 0; i < n; i++) over += (half[i] & 0x7FFF) == 0x7C00 && isfinite(x[i]);
+    return over;
+}
+
+/* Row `row` of the tensor, counted through all its matrices. */
+static uint64_t put_row(const struct matrix_source *s, const struct tensor *t, int64_t row, char *out)
+{
+    const struct weight *w = &s->first[row / s->rows * s->step].w;
+    const bool vector = slot_info[s->first->at.slot].is_vector;
+    const int64_t cols = w->cols, at = vector ? 0 : source_row(s, row % s->rows);
+    const struct dtype_info *in = &dtype_info[w->type];
+    const char *from = (const char *)w->data + at * (cols / in->block) * in->bytes;
+    if (w->type == t->type && s->add == 0 && !(vector && s->head_dim)) {
+        memcpy(out, from, (size_t)(cols / in->block * in->bytes));
+        return 0;
+    }
+    float *x = s->of->rows + (int64_t)omp_get_thread_num() * 2 * s->of->widest, *scratch = x + s->of->widest;
+    const float *importance = NULL;
+    if (vector) {
+        widen(scratch, from, w->type, cols);
+        reorder_vector(s, x, scratch, cols);
+    } else {
+        widen(x, from, w->type, cols);
+        if (s->importance && imatrix_weights(s->importance, s->importance_at + row / s->rows, scratch))
+            importance = scratch;
+    }
+    dtype_encode_row(out, t->type, x, cols, importance);
+    return t->type == DT_F16 ? count_overflow(x, (const uint16_t *)(const void *)out, cols) : 0;
+}
+
+static coe_status fill(void *user, const struct tensor *t, int64_t first, int64_t count, void *out)
+{
+    struct matrix_source *s = user;
+    const int64_t cols = s->first->w.cols;
+    const struct dtype_info *to = &dtype_info[t->type];
+    const size_t row_bytes = (size_t)(cols / to->block * to->bytes);
+    uint64_t over = 0;
+#pragma omp parallel for schedule(dynamic, 4) reduction(+ : over)
+    for (int64_t i = 0; i < count / cols; i++)
+        over += put_row(s, t, first / cols + i, (char *)out + (size_t)i * row_bytes);
+    struct job *j = s->of;
+    j->report.overflowed += over;
+    j->written += (uint64_t)(count / cols) * row_bytes;
+    progress_set(&j->progress, (double)j->written, "%s", t->name);
+    return COE_OK;
+}
+
+/* ---- types ---- */
+
+static bool stays_f32(const struct param *p)
+{
+    const struct slot_info *i = &slot_info[p->at.slot];
+    return i->is_vector || i->class == CLASS_ROUTER || i->class == CLASS_NORM || p->at.slot == SLOT_CONV ||
+           p->at.slot == SLOT_POSITIONS || p->at.slot == SLOT_SHARED_EXPERT_GATE;
+}
+
+static bool is_plain(enum dtype t) { return t == DT_F32 || t == DT_F16 || t == DT_BF16; }
+
+/* Bits per value, times 32 */
+static int32_t size_of(enum dtype t) { return dtype_info[t].bytes * 256 / dtype_info[t].block; }
+
+/* The next larger type with blocks of 32 */
+static enum dtype with_short_blocks(enum dtype t, int64_t cols)
+{
+    if (cols % dtype_info[t].block == 0) return t;
+    if (cols % 32) return DT_F16;
+    switch (t) {
+    case DT_Q4_K: return DT_Q5_0;
+    case DT_Q5_K: return DT_Q5_1;
+    case DT_Q6_K: return DT_Q8_0;
+    default: return DT_IQ4_NL;
+    }
+}
+
+static enum dtype expert_type_of(const struct job *j, int32_t layer, int32_t expert, enum dtype t)
+{
+    for (size_t i = 0; i < j->o->n_expert; i++) {
+        const struct expert_type *x = &j->o->expert[i];
+        if ((x->layer < 0 || x->layer == layer) && (x->expert < 0 || x->expert == expert)) t = x->type;
+    }
+    return t;
+}
+
+static enum dtype asked_type(const struct job *j, const struct matrix_source *s)
+{
+    const struct param *p = s->first;
+    const struct quantize_opts *o = j->o;
+    enum slot_class class = slot_info[p->at.slot].class;
+    if (p->at.slot == SLOT_EMBED && j->spec.tied && o->by_class[CLASS_EMBEDDING] == DT_COUNT) class = CLASS_HEAD;
+    enum dtype t = o->by_class[class];
+    if (t == DT_COUNT) {
+        t = o->type;
+        if (class == CLASS_HEAD && t != DT_COUNT && size_of(t) < size_of(DT_Q6_K)) t = DT_Q6_K;
+    }
+    if (slot_info[p->at.slot].scope == SCOPE_EXPERT) t = expert_type_of(j, p->at.layer, p->at.expert, t);
+    if (t != DT_COUNT) return t;
+    for (int64_t i = 0; i < s->n; i++)
+        if (s->first[i * s->step].w.type != p->w.type || !is_plain(p->w.type)) return DT_F32;
+    return p->w.type;
+}
+
+static enum dtype type_of(struct job *j, const struct matrix_source *s)
+{
+    if (stays_f32(s->first)) return DT_F32;
+    const enum dtype asked = asked_type(j, s), got = with_short_blocks(asked, s->first->w.cols);
+    if (got == asked) return got;
+    struct quantize_report *r = &j->report;
+    if (!r->n_fallback++)
+        r->fallback_asked = asked, r->fallback_got = got, r->fallback_cols = s->first->w.cols;
+    return got;
+}
+
+/* ---- the list of tensors ---- */
+
+static coe_status find_importance(struct job *j, struct matrix_source *s, const char *name)
+{
+    const struct slot_info *i = &slot_info[s->first->at.slot];
+    if (!j->o->imatrix) return COE_OK;
+    const struct imatrix_entry *e = imatrix_find(j->o->imatrix, name);
+    char fused[256];
+    int64_t n = s->n;
+    if (!e && s->n == 1 && i->scope == SCOPE_EXPERT &&
+        gguf_name(NULL, &j->spec, s->first->at, false, fused, sizeof fused)) {
+        e = imatrix_find(j->o->imatrix, fused);
+        n = j->spec.layer[s->first->at.layer].moe.n_experts;
+        s->importance_at = s->first->at.expert;
+    }
+    if (!e) return COE_OK;
+    if (e->cols != s->first->w.cols || e->n != n)
+        return coe_fail(COE_E_INPUT, "%s: importance is [%lld, %lld], the matrices are [%lld, %lld]: another model's",
+                        e->name, (long long)e->n, (long long)e->cols, (long long)n, (long long)s->first->w.cols);
+    s->importance = e;
+    return COE_OK;
+}
+
+static void set_shape(struct tensor *t, const struct matrix_source *s)
+{
+    const bool vector = slot_info[s->first->at.slot].is_vector || s->first->w.rows == 1;
+    t->n_dims = 0;
+    if (s->n > 1 || s->step) t->dim[t->n_dims++] = s->n;
+    if (!vector) t->dim[t->n_dims++] = s->rows;
+    t->dim[t->n_dims++] = s->first->w.cols;
+}
+
+/* What the rows of this place need on the way: another order inside the heads, a norm's missing one. */
+static void set_change(const struct job *j, struct matrix_source *s)
+{
+    const struct place p = s->first->at;
+    const struct attn_spec *now = &j->m->spec.layer[p.layer].attn, *then = &j->spec.layer[p.layer].attn;
+    const bool turned = p.slot == SLOT_Q || p.slot == SLOT_K || p.slot == SLOT_Q_BIAS || p.slot == SLOT_K_BIAS;
+    if (turned && now->rope.interleaved != then->rope.interleaved)
+        s->head_dim = then->rope.interleaved ? now->head_dim : -now->head_dim;
+    const bool bias = p.slot == SLOT_ATTN_NORM_BIAS || p.slot == SLOT_FFN_NORM_BIAS || p.slot == SLOT_FINAL_NORM_BIAS;
+    if (slot_info[p.slot].class == CLASS_NORM && !bias) s->add = j->m->spec.norm_add - j->spec.norm_add;
+}
+
+static coe_status count_bytes(struct job *j, const struct tensor *t)
+{
+    uint64_t bytes = 0;
+    if (!dtype_bytes(t->type, (uint64_t)tensor_count(t), &bytes))
+        return coe_fail(COE_E_FAILED, "%s: the size overflows", t->name);
+    j->report.bytes += bytes;
+    j->report.by_type[t->type] += bytes;
+    j->report.n_tensors++;
+    return COE_OK;
+}
+
+static coe_status add_tensor(struct job *j, struct matrix_source *s, const char *name)
+{
+    struct tensor *t = &j->item[j->n].t;
+    uint64_t bytes = 0;
+    char *kept = arena_strdup(&j->arena, name);
+    if (!kept) return COE_E_NOMEM;
+    set_change(j, s);
+    *t = (struct tensor){ .name = kept, .type = type_of(j, s) };
+    set_shape(t, s);
+    if (!dtype_can_encode(t->type))
+        return coe_fail(COE_E_USAGE, "%s: no encoder for %s", name, dtype_info[t->type].name);
+    if (!dtype_bytes(t->type, (uint64_t)s->first->w.cols, &bytes) || bytes > ROW_BYTES_MAX)
+        return coe_fail(COE_E_USAGE, "%s: rows of %lld values are too long", name, (long long)s->first->w.cols);
+    if (!stays_f32(s->first)) COE_TRY(find_importance(j, s, name));
+    j->item[j->n].fill = fill, j->item[j->n].user = s;
+    j->n++;
+    j->widest = COE_MAX(j->widest, s->first->w.cols);
+    j->report.n_weighted += s->importance && !is_plain(t->type);
+    return count_bytes(j, t);
+}
+
+/* How many parameters behind expert 0's the same one of expert 1 stands. */
+static int64_t step_between_experts(const struct job *j, const struct param *p)
+{
+    const struct param *end = j->m->params + j->m->n_params;
+    for (const struct param *q = p; q < end && q->at.layer == p->at.layer; q++)
+        if (q->at.slot == p->at.slot && q->at.expert == 1) return q - p;
+    return 1; /* the only expert: the dimension stays */
+}
+
+static int64_t count_experts(const struct job *j, const struct param *p, int64_t step)
+{
+    const struct param *end = j->m->params + j->m->n_params;
+    int64_t n = 1;
+    while (p + n * step < end && p[n * step].at.slot == p->at.slot && p[n * step].at.layer == p->at.layer) n++;
+    return n;
+}
+
+static coe_status add_param(struct job *j, const struct param *p)
+{
+    char name[256];
+    const enum slot_scope scope = slot_info[p->at.slot].scope;
+    const bool expert = scope == SCOPE_EXPERT || scope == SCOPE_ATTN_EXPERT;
+    const bool apart = j->separate && scope == SCOPE_EXPERT && !slot_info[p->at.slot].is_vector;
+    if (expert && !apart && p->at.expert) return COE_OK; /* a part of what expert 0 opened */
+    if (!gguf_name(j->arch ? j->arch->name : NULL, &j->spec, p->at, apart, name, sizeof name))
+        return coe_fail(COE_E_USAGE, "%s: GGUF has no name for %s", j->m->path, slot_info[p->at.slot].name);
+    struct matrix_source *s = arena_push_zero(&j->arena, sizeof *s);
+    if (!s) return COE_E_NOMEM;
+    *s = (struct matrix_source){ .of = j, .first = p, .n = 1, .rows = p->w.rows };
+    if (expert && !apart) s->step = step_between_experts(j, p), s->n = count_experts(j, p, s->step);
+    return add_tensor(j, s, name);
+}
+
+/* Architectures that always want a head get the embedding once more. */
+static coe_status repeat_embedding(struct job *j)
+{
+    static const char *const shared[] = { "llama", "qwen2", "qwen3", "gemma2", "gemma3", "smollm3" };
+    if (!j->spec.tied || !j->arch) return COE_OK;
+    for (size_t i = 0; i < COE_COUNT(shared); i++)
+        if (!strcmp(shared[i], j->arch->name)) return COE_OK;
+    struct matrix_source *s = arena_push_zero(&j->arena, sizeof *s);
+    if (!s) return COE_E_NOMEM;
+    *s = (struct matrix_source){ .of = j, .first = &j->m->params[0], .n = 1, .rows = j->m->params[0].w.rows };
+    return add_tensor(j, s, "output.weight");
+}
+
+/* Llama 3's rope: what plain frequencies are divided by. */
+static coe_status add_rope_factors(struct job *j)
+{
+    const struct tensor *given = ckpt_gguf(j->m->ckpt) ? ckpt_find(j->m->ckpt, "rope_freqs.weight") : NULL;
+    const struct rope_spec *r = &j->spec.layer[0].attn.rope;
+    const int32_t half = r->n_rot / 2;
+    if (given) {
+        j->item[j->n++].t = *given;
+        return count_bytes(j, given);
+    }
+    if (!j->arch || r->kind != ROPE_LLAMA3) return COE_OK;
+    float factor, *plain = arena_push(&j->arena, (size_t)half * sizeof *plain);
+    float *scaled = arena_push(&j->arena, (size_t)half * sizeof *scaled);
+    if (!plain || !scaled) return COE_E_NOMEM;
+    struct rope_spec unscaled = *r;
+    unscaled.kind = ROPE_PLAIN;
+    rope_frequencies(&unscaled, plain, &factor);
+    rope_frequencies(r, scaled, &factor);
+    for (int32_t i = 0; i < half; i++) scaled[i] = plain[i] / scaled[i];
+    struct tensor *t = &j->item[j->n++].t;
+    *t = (struct tensor){ "rope_freqs.weight", DT_F32, 1, { half }, scaled };
+    return count_bytes(j, t);
+}
+
+/* ---- the file ---- */
+
+/* llama.cpp's number for what most of a file is; it only shows it. */
+static uint32_t file_type(const struct job *j)
+{
+    static const struct { enum dtype type; uint32_t id; } ids[] = {
+        { DT_F32, 0 },    { DT_F16, 1 },    { DT_Q4_0, 2 },    { DT_Q4_1, 3 },   { DT_Q8_0, 7 },   { DT_Q5_0, 8 },
+        { DT_Q5_1, 9 },   { DT_Q2_K, 10 },  { DT_Q3_K, 11 },   { DT_Q4_K, 14 },  { DT_Q5_K, 16 },  { DT_Q6_K, 18 },
+        { DT_IQ4_NL, 25 }, { DT_IQ4_XS, 30 }, { DT_BF16, 32 }, { DT_TQ1_0, 36 }, { DT_TQ2_0, 37 }, { DT_MXFP4, 38 },
+    };
+    size_t best = 0;
+    for (size_t i = 0; i < COE_COUNT(ids); i++)
+        if (j->report.by_type[ids[i].type] > j->report.by_type[ids[best].type]) best = i;
+    return ids[best].id;
+}
+
+static bool experts_differ(const struct job *j)
+{
+    for (int32_t l = 0; l < j->spec.n_layers; l++) {
+        if (!j->spec.layer[l].is_moe) continue;
+        const enum dtype first = expert_type_of(j, l, 0, DT_COUNT);
+        for (int32_t e = 1; e < j->spec.layer[l].moe.n_experts; e++)
+            if (expert_type_of(j, l, e, DT_COUNT) != first) return true;
+    }
+    return false;
+}
+
+static coe_status prepare(struct job *j)
+{
+    const json_t *config = model_config(j->m);
+    if (!config) return coe_fail(COE_E_USAGE, "%s: has no config", j->m->path);
+    COE_TRY(spec_read(&j->spec, &j->arena, config, j->m->path));
+    j->separate = experts_differ(j);
+    j->arch = gguf_arch_of(&j->spec, j->report.why_coe);
+    if (j->arch && j->separate) {
+        j->arch = NULL;
+        snprintf(j->report.why_coe, sizeof j->report.why_coe, "llama.cpp has no experts of different types");
+    }
+    j->report.arch = j->arch ? j->arch->name : GGUF_ARCH_COE;
+    gguf_adapt_spec(&j->spec, j->arch);
+    if (!(j->item = arena_push_zero(&j->arena, (j->m->n_params + 2) * sizeof *j->item))) return COE_E_NOMEM;
+    for (size_t i = 0; i < j->m->n_params; i++) COE_TRY(add_param(j, &j->m->params[i]));
+    COE_TRY(repeat_embedding(j));
+    return add_rope_factors(j);
+}
+
+static coe_status add_metadata(struct job *j, struct gguf_out *meta)
+{
+    struct str config = { 0 };
+    coe_status s = gguf_add_spec(meta, &j->spec, j->arch, path_base(j->m->path));
+    gguf_add_u32(meta, "general.file_type", file_type(j));
+    if (!s) s = json_add_text(&config, model_config(j->m), JSON_COMPACT);
+    if (!s) gguf_add_str(meta, GGUF_KEY_CONFIG, config.at, config.n);
+    str_free(&config);
+    return s ? s : gguf_add_tokenizer(meta, j->m);
+}
+
+static coe_status write_file(struct job *j, const char *path, const struct gguf_out *meta)
+{
+    const size_t threads = (size_t)omp_get_max_threads();
+    j->rows = mem_alloc("rows to encode", threads * 2 * (size_t)j->widest * sizeof *j->rows);
+    if (!j->rows) return COE_E_NOMEM;
+    j->progress = progress_start("writing", (double)j->report.bytes);
+    const coe_status s = gguf_write(path, meta, j->item, j->n);
+    progress_end(&j->progress);
+    mem_free(j->rows);
+    return s;
+}
+
+coe_status model_quantize(const struct coe_model *m, const char *path, const struct quantize_opts *o,
+                          struct quantize_report *r)
+{
+    struct job j = { .m = m, .o = o };
+    struct gguf_out meta = { 0 };
+    coe_status s = prepare(&j);
+    j.report.bytes_before = m->ckpt ? ckpt_bytes(m->ckpt) : 0;
+    if (!s) s = add_metadata(&j, &meta);
+    if (!s) s = gguf_size(&j.report.file_bytes, path ? path : m->path, &meta, j.item, j.n);
+    if (!s && o->imatrix && !j.report.n_weighted)
+        s = coe_fail(COE_E_INPUT, "%s: the importance matrix names no matrix that is quantised here", m->path);
+    if (!s && path) s = write_file(&j, path, &meta);
+    *r = j.report;
+    gguf_out_free(&meta);
+    arena_free(&j.arena);
+    return s;
+}
