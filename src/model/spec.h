@@ -175,6 +175,7 @@ struct family {
     const char *const *ignore; /* tensor name prefixes or *suffixes that are left alone, NULL-terminated; or NULL */
     bool extra_layers;         /* files may hold layers behind the last (multi-token prediction), to be left alone */
     const char *key_n_experts, *key_top_k; /* config keys that a pruned model changes */
+    const char *key_n_identity;            /* of identity experts, which key_n_experts then leaves out */
 };
 /* The family of a config by its model_type; COE_E_INPUT when nobody knows it. */
 coe_status family_find(const struct part **out, const json_t *config, const char *where);

@@ -225,11 +225,13 @@ coe_status spec_overlay(struct spec *s, const json_t *o, const char *where)
     };
     static const char *const qk[] = { "none", "head", "full" };
     COE_TRY(json_only_keys(o, keys, where));
+    bool any = false; /* a family with MoE layers knows which they are */
+    for (int32_t l = 0; l < s->n_layers; l++) any = any || s->layer[l].is_moe;
     for (int32_t l = 0; l < s->n_layers; l++) {
         int norm = s->layer[l].attn.qk_norm;
         COE_TRY(choice(o, "qk_norm", qk, 3, &norm, where));
         s->layer[l].attn.qk_norm = (enum qk_norm)norm;
-        if (json_object_get(o, "n_experts")) s->layer[l].is_moe = true;
+        if (!any && json_object_get(o, "n_experts")) s->layer[l].is_moe = true;
         if (s->layer[l].is_moe) COE_TRY(read_moe(&s->layer[l].moe, o, where));
     }
     COE_TRY(dense_layers(s, json_object_get(o, "dense_layers"), where));

@@ -55,24 +55,36 @@ static coe_status rename_expert(struct applier *a, const struct param *q, int32_
     return coe_fail(COE_E_FAILED, "%s: tensor %s has no name for expert %d", a->m->path, q->w.name, e);
 }
 
-static bool is_fused(const struct applier *a, const struct param *q)
+/* The scales of a packed tensor follow it: slice by slice, or under its new name. */
+static coe_status change_scale(struct applier *a, const struct param *q, const struct change *of)
 {
-    const struct tensor *t = ckpt_find(a->m->ckpt, q->w.name);
-    return slot_info[q->at.slot].scope == SCOPE_EXPERT && t->n_dims == 3;
+    if (!q->scale) return COE_OK;
+    struct change *c = &a->change[tensor_index(a->m->ckpt, q->scale->name)];
+    *c = *of;
+    if (!of->name) return COE_OK;
+    const size_t n = strlen(of->name) + strlen(q->scale->name) - strlen(q->w.name) + 1;
+    char *name = arena_push(&a->arena, n);
+    if (!name) return COE_E_NOMEM;
+    snprintf(name, n, "%s%s", of->name, q->scale->name + strlen(q->w.name));
+    c->name = name;
+    return COE_OK;
 }
 
 static coe_status change_param(struct applier *a, const struct param *q, const struct plan_layer *l)
 {
     struct change *c = &a->change[tensor_index(a->m->ckpt, q->w.name)];
     const enum slot slot = q->at.slot;
-    if (slot == SLOT_ROUTER || slot == SLOT_ROUTER_BIAS || slot == SLOT_SELECTION_BIAS || is_fused(a, q)) {
+    const bool of_expert = slot_info[slot].scope == SCOPE_EXPERT, fused = of_expert && (q->cut.how & CUT_EXPERT);
+    if (slot == SLOT_ROUTER || slot == SLOT_ROUTER_BIAS || slot == SLOT_SELECTION_BIAS || slot == SLOT_EXPERT_SCALE ||
+        fused) {
         c->keep = l;
-        return COE_OK;
+        return change_scale(a, q, c);
     }
-    if (slot_info[slot].scope != SCOPE_EXPERT) return COE_OK;
+    if (!of_expert) return COE_OK;
     const int32_t e = new_id(l, q->at.expert);
     c->drop = e < 0;
-    return e < 0 ? COE_OK : rename_expert(a, q, e, &c->name);
+    if (e >= 0) COE_TRY(rename_expert(a, q, e, &c->name));
+    return change_scale(a, q, c);
 }
 
 static coe_status find_changes(struct applier *a)

@@ -46,6 +46,40 @@ static int32_t common(const struct spec *s, const int32_t *value)
     return found;
 }
 
+/* Experts that return their input, kept by all layers alike. */
+static coe_status kept_identity(int32_t *out, const struct plan *p, const struct coe_model *m)
+{
+    *out = -1;
+    for (int32_t i = 0; i < p->n_layers; i++) {
+        const struct plan_layer *l = &p->layer[i];
+        const struct moe_spec *s = &m->spec.layer[l->layer].moe;
+        int32_t n = 0;
+        for (int32_t j = 0; j < l->n_keep; j++) n += l->keep[j] >= s->n_experts - s->n_identity;
+        if (*out >= 0 && n != *out)
+            return coe_fail(COE_E_USAGE,
+                            "%s: the plan keeps %d identity experts in one layer and %d in another; its config has "
+                            "one number for all",
+                            m->path, *out, n);
+        *out = n;
+    }
+    return COE_OK;
+}
+
+/* Identity experts have a key of their own beside the others'. */
+static coe_status set_identity(json_t *config, const struct plan *p, const struct coe_model *m, int32_t *n_experts)
+{
+    int32_t n;
+    if (!m->family->key_n_identity) return COE_OK;
+    COE_TRY(kept_identity(&n, p, m));
+    for (int32_t l = 0; l < m->spec.n_layers; l++)
+        if (n >= 0 && n_experts[l]) n_experts[l] -= n;
+    if (n >= 0) json_object_set_new(config, m->family->key_n_identity, json_integer(n));
+    if (common(&m->spec, n_experts)) return COE_OK;
+    return coe_fail(COE_E_USAGE,
+                    "%s: the plan keeps different numbers of experts in its layers; the config has one for all",
+                    m->path);
+}
+
 static json_t *overlay(json_t *config)
 {
     json_t *coe = json_object_get(config, "coe");
@@ -62,7 +96,8 @@ static void set_number(json_t *config, const struct spec *s, const int32_t *valu
     json_t *coe = json_object_get(config, "coe");
     if (coe) json_object_del(coe, list);
     if (all && family && !(coe && json_object_get(coe, plain))) {
-        json_object_set_new(config, family, json_integer(all));
+        json_t *text = json_object_get(config, "text_config"); /* where a model of several kinds of input nests it */
+        json_object_set_new(json_is_object(text) ? text : config, family, json_integer(all));
         return;
     }
     coe = overlay(config);
@@ -96,12 +131,20 @@ coe_status plan_config(json_t **out, const struct plan *p, const struct coe_mode
 {
     struct arena arena = { 0 };
     struct after a;
-    json_t *config = json_deep_copy(ckpt_config(m->ckpt));
     *out = NULL;
+    if (!ckpt_config(m->ckpt)) return coe_fail(COE_E_USAGE, "%s: is not a directory with config.json", m->path);
+    json_t *config = json_deep_copy(ckpt_config(m->ckpt));
+    int32_t *stored = NULL;
     coe_status s =
         config ? numbers_after(&a, &arena, p, m) : coe_fail(COE_E_NOMEM, "%s: no memory for the config", m->path);
     if (s) goto out;
-    set_number(config, &m->spec, a.n_experts, m->family->key_n_experts, "n_experts", "experts_per_layer");
+    if (!(stored = arena_push(&arena, (size_t)m->spec.n_layers * sizeof *stored))) {
+        s = COE_E_NOMEM;
+        goto out;
+    }
+    memcpy(stored, a.n_experts, (size_t)m->spec.n_layers * sizeof *stored);
+    if ((s = set_identity(config, p, m, stored))) goto out;
+    set_number(config, &m->spec, stored, m->family->key_n_experts, "n_experts", "experts_per_layer");
     set_number(config, &m->spec, a.top_k, m->family->key_top_k, "top_k", "top_k_per_layer");
     s = check_config(config, &a, m);
 out:

@@ -84,6 +84,8 @@ static const struct family family = { .model_types = types,
                                       .names = names,
                                       .ignore = ignore,
                                       FUSED_IN(BLOCK "mlp."),
+                                      .key_n_experts = "n_routed_experts",
+                                      .key_n_identity = "zero_expert_num",
                                       .key_top_k = "moe_topk" };
 COE_PART(family, longcat_flash, .summary = "LongCat-Flash: shortcut MoE with identity experts, latent attention",
          .impl = &family)
