@@ -15,8 +15,11 @@ FUZZ_ALL   := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 $(FUZZ)/%.o: %.c
 	@mkdir -p $(@D); $(FUZZ_CC) $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link,address,undefined -MMD -MP -c -o $@ $<
 
-$(FUZZ)/parts.o: $(BUILD)/parts.c
-	@mkdir -p $(@D); $(FUZZ_CC) $(FUZZ_FLAGS) -c -o $@ $<
+# the registry without the verbs, which are not linked here
+$(FUZZ)/parts.c: $(BUILD)/parts.c
+	@mkdir -p $(@D); sed '/coe_part_verb_/d' $< > $@
+$(FUZZ)/parts.o: $(FUZZ)/parts.c
+	@$(FUZZ_CC) $(FUZZ_FLAGS) -Isrc -c -o $@ $<
 
 $(FUZZ)/libcoe.a: $(FUZZ_OBJ)
 	@rm -f $@; ar rcs $@ $(FUZZ_OBJ)
