@@ -176,6 +176,7 @@ static coe_status one_prompt(struct cli *c, struct talk *t, const struct str *pr
     COE_TRY(talk_answer(t, text, prompt->n));
     if (t->quiet) COE_TRY(print_json(t, text, prompt->n));
     else COE_TRY(talk_show(t));
+    fflush(stdout); /* the note comes behind the text */
     log_note("%zu prompt tokens at %.1f tokens/s, %d new ones at %.1f tokens/s (%s)", t->n_prompt,
              (double)t->n_prompt / COE_MAX(t->prompt_seconds, 1e-9), t->n_new, t->n_new / COE_MAX(t->seconds, 1e-9),
              stop_name[t->stop]);
