@@ -1,4 +1,5 @@
-/* convert.c — `coe convert IN OUT`: storage types, expert layout, a chain around the layers. */
+/* convert.c — `coe convert IN OUT`: storage types, expert layout, directory or GGUF file, a chain around the
+ * layers. */
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,6 +8,7 @@
 #include "base/file.h"
 #include "cli/model_args.h"
 #include "model/convert.h"
+#include "model/quantize.h"
 
 static coe_status read_type(const struct cli *c, enum dtype *out)
 {
@@ -57,6 +59,28 @@ static void print_report(const struct convert_report *r, const char *out, bool d
            cli_bytes(r->bytes, after), cli_bytes(r->bytes_before, before));
 }
 
+static bool is_gguf(const char *out)
+{
+    const size_t n = strlen(out);
+    return n > 5 && !strcmp(out + n - 5, ".gguf");
+}
+
+/* Into one file: quantize does it, with plain types. */
+static coe_status to_gguf(const struct coe_model *m, const char *out, bool dry, const struct convert_opts *o,
+                          struct convert_report *r)
+{
+    struct quantize_opts q = quantize_default();
+    struct quantize_report report;
+    q.type = o->type;
+    for (int i = 0; i < CLASS_COUNT; i++) q.by_class[i] = o->type;
+    if (o->chain || o->layout != LAYOUT_AS_IS || o->shard_bytes)
+        return coe_fail(COE_E_USAGE, "%s: --chain, --fuse, --unfuse and --shard-size are for directories", out);
+    COE_TRY(model_quantize(m, dry ? NULL : out, &q, &report));
+    *r = (struct convert_report){ report.n_tensors, report.bytes_before, report.file_bytes, report.overflowed };
+    if (*report.why_coe) log_note("%s: architecture coe, for coe alone: %s", out, report.why_coe);
+    return COE_OK;
+}
+
 static coe_status run(struct cli *c)
 {
     struct convert_opts o = { 0 };
@@ -66,10 +90,11 @@ static coe_status run(struct cli *c)
     const bool dry = cli_flag(c, "dry-run");
     COE_TRY(read_opts(c, &o));
     COE_TRY(same_place(in, out));
-    COE_TRY(cli_check_out_dir(out));
+    if (is_gguf(out) && dir_exists(out)) return coe_fail(COE_E_USAGE, "%s: is a directory", out);
+    if (!is_gguf(out)) COE_TRY(cli_check_out_dir(out));
     coe_interrupt_install();
     coe_status s = model_open(&m, in);
-    if (!s) s = model_convert(m, dry ? NULL : out, &o, &r);
+    if (!s) s = is_gguf(out) ? to_gguf(m, out, dry, &o, &r) : model_convert(m, dry ? NULL : out, &o, &r);
     if (!s && r.overflowed)
         log_warn("%s: %llu values are beyond the range of F16 and became infinite; bf16 would hold them", out,
                  (unsigned long long)r.overflowed);
@@ -94,9 +119,10 @@ static const struct cli_opt opts[] = {
 };
 static const struct verb verb = {
     .usage = "IN OUT",
-    .details = "Writes the model IN as the directory OUT, tensor by tensor, never holding more than one in memory. OUT "
-               "appears as\n"
-               "a whole when all is written. --chain turns the MoE layers of any model into chains: the experts are "
+    .details = "Writes the model IN (a directory or a GGUF file) as the directory OUT or as the file OUT.gguf, tensor by\n"
+               "tensor, never holding more than one in memory. OUT appears as a whole when all is written. A file "
+               "written here\n"
+               "turns back into the directory it came from. --chain turns the MoE layers of any model into chains: the experts are "
                "kept, each\n"
                "pass gets a copy of the router, and the result computes the same bits until it is trained further.",
     .example = "  coe convert models/tales tales-f32 --dtype f32\n"

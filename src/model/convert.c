@@ -21,12 +21,14 @@
 #include "model/bind.h"
 #include "model/convert.h"
 #include "model/cut.h"
+#include "model/gguf_form.h"
 
 /* A tensor to be written is one piece after the other, each of piece_count elements; or, with a cut, made of the pieces
  * [expert][part], each [rows, cols]. */
 struct piece {
     const void *data;
     enum dtype type;
+    struct row_change change; /* out of a GGUF file */
 };
 struct source {
     struct conversion *of;
@@ -46,6 +48,8 @@ struct conversion {
     struct ckpt_item *item;
     size_t n;
     bool fused, same_layout;
+    const struct family *family; /* of a directory */
+    enum dtype vectors;          /* out of a GGUF file: of vectors and packed matrices when types stay as they are */
     struct convert_report report;
     struct progress progress;
     uint64_t written;
@@ -103,7 +107,9 @@ static const struct tensor *stored_alone(const struct conversion *c, const struc
 static struct piece piece_of(const struct conversion *c, const struct param *p)
 {
     const struct tensor *t = slot_info[p->at.slot].is_vector && !p->w.master ? stored_alone(c, p) : NULL;
-    return t ? (struct piece){ t->data, t->type } : (struct piece){ p->w.data, p->w.type };
+    struct piece piece = { p->w.data, p->w.type, row_change_between(&c->m->spec, &c->spec, p) };
+    if (t) piece.data = t->data, piece.type = t->type;
+    return piece;
 }
 
 /* ---- writing ---- */
@@ -115,9 +121,30 @@ static uint64_t count_overflow(const float *x, const uint16_t *half, int64_t n)
     return over;
 }
 
+/* Where rows change places or values move: row by row. */
+static void convert_changed(struct conversion *c, const struct piece *p, int64_t first, int64_t count, enum dtype type,
+                            char *out)
+{
+    float wide[2048];
+    const int64_t cols = p->change.cols;
+    while (count > 0) {
+        const int64_t within = first % cols, from = row_change_source(&p->change, first / cols) * cols + within;
+        const int64_t n = COE_MIN(COE_MIN((int64_t)COE_COUNT(wide), cols - within), count);
+        widen(wide, (const char *)p->data + from * dtype_info[p->type].bytes, p->type, n);
+        for (int64_t i = 0; i < n; i++) wide[i] += p->change.add;
+        narrow(out, type, wide, n);
+        if (type == DT_F16) c->report.overflowed += count_overflow(wide, (const uint16_t *)(const void *)out, n);
+        first += n, count -= n, out += n * dtype_info[type].bytes;
+    }
+}
+
 static void convert_stretch(struct conversion *c, const struct piece *p, int64_t first, int64_t count, enum dtype type,
                             char *out)
 {
+    if (row_change_any(&p->change)) {
+        convert_changed(c, p, first, count, type, out);
+        return;
+    }
     float wide[2048];
     const struct dtype_info *in = &dtype_info[p->type], *to = &dtype_info[type];
     const char *from = (const char *)p->data + first / in->block * in->bytes;
@@ -190,10 +217,39 @@ static coe_status fill(void *user, const struct tensor *t, int64_t first, int64_
 
 /* ---- the list of tensors ---- */
 
-static enum dtype stored_type(const struct conversion *c, enum slot slot, const struct piece *piece, int64_t n)
+/* Whether every value is one of that type. */
+static bool fits(const struct piece *p, int64_t n, enum dtype type)
 {
-    if (slot == SLOT_SELECTION_BIAS || slot == SLOT_COE_WEIGHT) return DT_F32; /* a controller's state, not weights */
+    float wide[1024], again[1024];
+    char narrowed[sizeof wide];
+    for (int64_t i = 0; i < n; i += (int64_t)COE_COUNT(wide)) {
+        const int64_t m = COE_MIN((int64_t)COE_COUNT(wide), n - i);
+        widen(wide, (const char *)p->data + i * dtype_info[p->type].bytes, p->type, m);
+        for (int64_t j = 0; j < m; j++) wide[j] += p->change.add;
+        narrow(narrowed, type, wide, m);
+        widen(again, narrowed, type, m);
+        if (memcmp(wide, again, (size_t)m * sizeof *wide)) return false;
+    }
+    return true;
+}
+
+/* Out of a GGUF file: matrices keep a plain type; what such files hold as F32 always becomes the config's type where
+ * that loses nothing; packed weights become it in any case. */
+static enum dtype unpacked_type(const struct conversion *c, struct place p, const struct piece *piece)
+{
+    const struct param *from = source_of(c, p);
+    const struct tensor *t = from ? ckpt_find(c->m->ckpt, from->w.name) : NULL;
+    const bool plain = t && (t->type == DT_F32 || t->type == DT_F16 || t->type == DT_BF16);
+    if (!plain) return c->vectors;
+    if (!gguf_stays_f32(p.slot)) return t->type;
+    return fits(piece, weight_count(&from->w), c->vectors) ? c->vectors : DT_F32;
+}
+
+static enum dtype stored_type(const struct conversion *c, struct place p, const struct piece *piece, int64_t n)
+{
+    if (p.slot == SLOT_SELECTION_BIAS || p.slot == SLOT_COE_WEIGHT) return DT_F32; /* a controller's state, no weights */
     if (c->o->type != DT_COUNT) return c->o->type;
+    if (c->m->ckpt && ckpt_gguf(c->m->ckpt)) return unpacked_type(c, p, piece);
     for (int64_t i = 1; i < n; i++)
         if (piece[i].type != piece[0].type)
             return DT_F32; /* experts stored in several types fit one tensor only widened */
@@ -212,11 +268,11 @@ static struct source *add_item(struct conversion *c, const char *name, int64_t n
     return s;
 }
 
-static void close_item(struct conversion *c, const struct source *s, enum slot slot)
+static void close_item(struct conversion *c, const struct source *s, struct place p)
 {
     struct tensor *t = &c->item[c->n - 1].t;
     uint64_t bytes = 0;
-    t->type = stored_type(c, slot, s->piece, s->n_pieces);
+    t->type = stored_type(c, p, s->piece, s->n_pieces);
     (void)dtype_bytes(t->type, (uint64_t)tensor_count(t), &bytes); /* no larger than what was mapped, four times over */
     c->report.bytes += bytes;
     c->report.n_tensors++;
@@ -229,7 +285,7 @@ static int spelling_of(const struct conversion *c, const struct param *from)
     char name[256];
     struct cut cut;
     for (int i = 0; from && c->same_layout; i++) {
-        if (!family_name_cut(c->m->family, &c->m->spec, from->at, i, name, sizeof name, &cut)) return 0;
+        if (!family_name_cut(c->family, &c->m->spec, from->at, i, name, sizeof name, &cut)) return 0;
         if (!strcmp(name, from->w.name)) return cut.how & (CUT_MXFP4 | CUT_HEAD_PAIR) ? 0 : i;
     }
     return 0;
@@ -239,15 +295,15 @@ static int spelling_of(const struct conversion *c, const struct param *from)
 static bool name_of(const struct conversion *c, struct place p, char *out, size_t cap, struct cut *cut)
 {
     *cut = (struct cut){ 0 };
-    const char *fused = c->fused ? c->m->family->fused_gate_up : NULL;
+    const char *fused = c->fused ? c->family->fused_gate_up : NULL;
     const char *experts = fused ? strstr(fused, "experts.") : NULL;
     char folder[256];
-    for (int i = 0; experts && family_name(c->m->family, &c->spec, p, i, out, cap); i++) {
+    for (int i = 0; experts && family_name(c->family, &c->spec, p, i, out, cap); i++) {
         char pattern[256];
         snprintf(pattern, sizeof pattern, "%.*s", (int)(experts - fused), fused);
         if (expand_name(pattern, p, folder, sizeof folder) && !strncmp(out, folder, strlen(folder))) return true;
     }
-    return family_name_cut(c->m->family, &c->spec, p, spelling_of(c, source_of(c, p)), out, cap, cut);
+    return family_name_cut(c->family, &c->spec, p, spelling_of(c, source_of(c, p)), out, cap, cut);
 }
 
 static coe_status add_fused(struct conversion *c, struct place p, int64_t rows, int64_t cols)
@@ -257,7 +313,7 @@ static coe_status add_fused(struct conversion *c, struct place p, int64_t rows, 
     char name[256];
     if (p.expert || p.slot == SLOT_EXPERT_UP)
         return COE_OK; /* part of the tensor that expert 0's gate or down opened */
-    if (!expand_name(down ? c->m->family->fused_down : c->m->family->fused_gate_up, p, name, sizeof name))
+    if (!expand_name(down ? c->family->fused_down : c->family->fused_gate_up, p, name, sizeof name))
         return coe_fail(COE_E_FAILED, "%s: a tensor name is too long", c->m->path);
     struct source *s = add_item(c, name, experts * per_expert, rows * cols);
     if (!s) return COE_E_NOMEM;
@@ -267,19 +323,19 @@ static coe_status add_fused(struct conversion *c, struct place p, int64_t rows, 
     }
     struct tensor *t = &c->item[c->n - 1].t;
     t->n_dims = 3, t->dim[0] = experts, t->dim[1] = per_expert * rows, t->dim[2] = cols;
-    close_item(c, s, p.slot);
+    close_item(c, s, p);
     return COE_OK;
 }
 
 /* The slot that is part `part` of the same tensor */
 static enum slot slot_of_part(const struct conversion *c, struct place p, const char *name, int part)
 {
-    const struct name_row *r = c->m->family->names;
+    const struct name_row *r = c->family->names;
     char other[256];
     struct cut cut;
     for (; r->pattern; r++) {
         p.slot = r->slot;
-        for (int i = 0; r->cut.part == part && family_name_cut(c->m->family, &c->spec, p, i, other, sizeof other, &cut);
+        for (int i = 0; r->cut.part == part && family_name_cut(c->family, &c->spec, p, i, other, sizeof other, &cut);
              i++)
             if (cut.part == part && !strcmp(other, name)) return r->slot;
     }
@@ -306,9 +362,9 @@ static coe_status add_parts(struct conversion *c, struct place p, const char *na
     const struct cut_request shape = { .cut = cut, .n_experts = experts, .rows = rows, .cols = cols, .vector = vector };
     struct tensor *t = &c->item[c->n - 1].t;
     t->n_dims = cut_shape(&shape, t->dim);
-    close_item(c, s, p.slot);
+    close_item(c, s, p);
     const struct tensor *old = c->m->ckpt ? ckpt_find(c->m->ckpt, name) : NULL;
-    if (c->o->type == DT_COUNT && vector && old) t->type = old->type; /* opening widened it */
+    if (c->o->type == DT_COUNT && vector && old && !ckpt_gguf(c->m->ckpt)) t->type = old->type; /* it was widened */
     return COE_OK;
 }
 
@@ -334,12 +390,12 @@ static coe_status add_place(void *user, struct place p, int64_t rows, int64_t co
     const struct param *from = source_of(c, p);
     struct source *s = add_item(c, name, 1, rows * cols);
     if (!s) return COE_E_NOMEM;
-    s->piece[0] = from ? piece_of(c, from) : (struct piece){ &zero_weight, DT_F32 };
+    s->piece[0] = from ? piece_of(c, from) : (struct piece){ .data = &zero_weight, .type = DT_F32 };
     if (!from && p.slot != SLOT_COE_WEIGHT)
         return coe_fail(COE_E_FAILED, "%s: nothing to write into %s (layer %d)", c->m->path, slot_info[p.slot].name,
                         p.layer);
     set_shape(&c->item[c->n - 1].t, from ? stored_alone(c, from) : NULL, slot_info[p.slot].is_vector, rows, cols);
-    close_item(c, s, p.slot);
+    close_item(c, s, p);
     return COE_OK;
 }
 
@@ -419,15 +475,18 @@ static coe_status list(struct conversion *c)
 static coe_status prepare(struct conversion *c)
 {
     const struct convert_opts *o = c->o;
-    const json_t *config = c->m->ckpt ? ckpt_config(c->m->ckpt) : NULL;
+    const json_t *config = model_config(c->m);
+    const bool gguf = c->m->ckpt && ckpt_gguf(c->m->ckpt);
+    c->family = c->m->family_part->impl;
     if (!config) return coe_fail(COE_E_USAGE, "%s: has no config.json", c->m->path);
     if (!(c->config = json_deep_copy(config))) return coe_fail(COE_E_NOMEM, "%s: no memory for the config", c->m->path);
-    if (o->layout == LAYOUT_FUSED && !c->m->family->fused_gate_up)
+    if (o->layout == LAYOUT_FUSED && !c->family->fused_gate_up)
         return coe_fail(COE_E_USAGE, "%s: models of family %s have no fused form", c->m->path, c->m->family_part->name);
     c->fused = o->layout == LAYOUT_FUSED || (o->layout == LAYOUT_AS_IS && source_is_fused(c->m));
     if (o->chain) COE_TRY(set_chain(c));
     if (o->type != DT_COUNT) set_type(c->config, o->type);
-    c->same_layout = c->fused == source_is_fused(c->m);
+    else if (gguf) COE_TRY(gguf_plain_type(c->m, &c->vectors));
+    c->same_layout = !gguf && c->fused == source_is_fused(c->m);
     drop_quantization(c);
     return list(c);
 }
@@ -436,7 +495,9 @@ coe_status model_write(const struct coe_model *m, const char *dir, const json_t 
                        const char *from_dir)
 {
     const struct convert_opts o = { .type = type };
-    struct conversion c = { .m = m, .o = &o, .fused = source_is_fused(m), .same_layout = true };
+    struct conversion c = {
+        .m = m, .o = &o, .family = m->family_part->impl, .fused = source_is_fused(m), .same_layout = true
+    };
     coe_status s = COE_OK;
     if (!(c.config = json_deep_copy(config))) s = coe_fail(COE_E_NOMEM, "%s: no memory for the config", m->path);
     if (!s) drop_quantization(&c);
@@ -444,6 +505,22 @@ coe_status model_write(const struct coe_model *m, const char *dir, const json_t 
     if (!s) s = ckpt_write_dir(dir, c.config, c.item, c.n, 0, from_dir);
     json_decref(c.config);
     arena_free(&c.arena);
+    return s;
+}
+
+/* Beside the target for a moment: the tokenizer and the small files of a GGUF file. */
+static coe_status write_from_gguf(const struct conversion *c, const char *dir)
+{
+    struct str beside = { 0 };
+    struct dir_out files = { 0 };
+    str_addf(&beside, "%s.tokenizer", dir);
+    coe_status s = str_check(&beside);
+    if (!s) s = dir_begin(&files, beside.at);
+    str_free(&beside);
+    if (s) return s;
+    s = gguf_write_companions(ckpt_gguf(c->m->ckpt), files.temp);
+    if (!s) s = ckpt_write_dir(dir, c->config, c->item, c->n, c->o->shard_bytes, files.temp);
+    dir_abort(&files);
     return s;
 }
 
@@ -455,7 +532,8 @@ coe_status model_convert(const struct coe_model *m, const char *dir, const struc
     c.report.bytes_before = m->ckpt ? ckpt_bytes(m->ckpt) : 0;
     if (!s && dir) {
         c.progress = progress_start("converting", (double)c.report.bytes);
-        s = ckpt_write_dir(dir, c.config, c.item, c.n, o->shard_bytes, dir_exists(m->path) ? m->path : NULL);
+        if (m->ckpt && ckpt_gguf(m->ckpt)) s = write_from_gguf(&c, dir);
+        else s = ckpt_write_dir(dir, c.config, c.item, c.n, o->shard_bytes, dir_exists(m->path) ? m->path : NULL);
         progress_end(&c.progress);
     }
     *r = c.report;

@@ -119,16 +119,36 @@ const struct gguf_arch *gguf_arch_of(const struct spec *s, char why[160])
 
 /* ---- what changes on the way ---- */
 
-int64_t gguf_half_row(int64_t row, int64_t head_dim)
+bool gguf_stays_f32(enum slot slot)
 {
-    const int64_t in = row % head_dim;
-    return row - in + in % 2 * (head_dim / 2) + in / 2;
+    const struct slot_info *i = &slot_info[slot];
+    return i->is_vector || i->class == CLASS_ROUTER || slot == SLOT_CONV || slot == SLOT_POSITIONS ||
+           slot == SLOT_SHARED_EXPERT_GATE;
 }
 
-int64_t gguf_pair_row(int64_t row, int64_t head_dim)
+bool gguf_is_norm_weight(enum slot slot)
 {
-    const int64_t in = row % head_dim, half = head_dim / 2;
-    return row - in + in % half * 2 + in / half;
+    return slot_info[slot].class == CLASS_NORM && slot != SLOT_ATTN_NORM_BIAS && slot != SLOT_FFN_NORM_BIAS &&
+           slot != SLOT_FINAL_NORM_BIAS;
+}
+
+struct row_change row_change_between(const struct spec *from, const struct spec *to, const struct param *p)
+{
+    const enum slot slot = p->at.slot;
+    const struct attn_spec *now = &from->layer[p->at.layer].attn, *then = &to->layer[p->at.layer].attn;
+    const bool turned = slot == SLOT_Q || slot == SLOT_K || slot == SLOT_Q_BIAS || slot == SLOT_K_BIAS;
+    struct row_change c = { .cols = slot_info[slot].is_vector ? 1 : p->w.cols };
+    if (turned && now->rope.interleaved != then->rope.interleaved)
+        c.head_dim = then->rope.interleaved ? now->head_dim : -now->head_dim;
+    if (gguf_is_norm_weight(slot)) c.add = from->norm_add - to->norm_add;
+    return c;
+}
+
+int64_t row_change_source(const struct row_change *c, int64_t row)
+{
+    if (!c->head_dim) return row;
+    const int64_t head = c->head_dim > 0 ? c->head_dim : -c->head_dim, half = head / 2, in = row % head;
+    return row - in + (c->head_dim > 0 ? in % 2 * half + in / 2 : in % half * 2 + in / half);
 }
 
 void gguf_adapt_spec(struct spec *s, const struct gguf_arch *arch)
@@ -136,4 +156,21 @@ void gguf_adapt_spec(struct spec *s, const struct gguf_arch *arch)
     if (!arch) return;
     for (int32_t l = 0; l < s->n_layers && arch->pairs; l++) s->layer[l].attn.rope.interleaved = true;
     if (arch->whole_norms) s->norm_add = 0;
+}
+
+coe_status gguf_plain_type(const struct coe_model *m, enum dtype *out)
+{
+    static const struct {
+        const char *name;
+        enum dtype type;
+    } names[] = { { "bfloat16", DT_BF16 }, { "float16", DT_F16 }, { "float32", DT_F32 } };
+    const json_t *config = model_config(m), *text = json_object_get(config, "dtype");
+    const char *name = json_string_value(text ? text : json_object_get(config, "torch_dtype"));
+    *out = DT_F32;
+    for (size_t i = 0; name && i < COE_COUNT(names); i++)
+        if (!strcmp(names[i].name, name)) *out = names[i].type;
+    if (gguf_find(ckpt_gguf(m->ckpt), GGUF_KEY_CONFIG) || !ckpt_find(m->ckpt, "rope_freqs.weight")) return COE_OK;
+    return coe_fail(COE_E_USAGE,
+                    "%s: the numbers behind rope_freqs.weight are not in the file, so no config.json can say them",
+                    m->path);
 }

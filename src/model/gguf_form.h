@@ -27,16 +27,30 @@ const struct gguf_arch *gguf_arch_of_family(const char *family);
 /* The same, and this very network computes alike there; otherwise NULL and a reason in why [160]. */
 const struct gguf_arch *gguf_arch_of(const struct spec *s, char why[160]);
 
-/* Row of a head in the order of halves (j, j + n/2) that lies at `row` when heads hold neighbours (2j, 2j + 1). */
-int64_t gguf_half_row(int64_t row, int64_t head_dim);
-/* The opposite. */
-int64_t gguf_pair_row(int64_t row, int64_t head_dim);
+/* Slots that are F32 in every file: vectors, routers and what is too small to gain. */
+bool gguf_stays_f32(enum slot slot);
+/* Weights that norm_add belongs to. */
+bool gguf_is_norm_weight(enum slot slot);
+
+/* What a matrix or vector needs when a model moves between two forms of itself: rows of q and k inside heads of
+ * |head_dim| rows in another order (> 0: from halves to neighbours), a constant added (a norm's one). */
+struct row_change {
+    int64_t cols, head_dim; /* a vector's elements are rows of one value */
+    float add;
+};
+struct row_change row_change_between(const struct spec *from, const struct spec *to, const struct param *p);
+static inline bool row_change_any(const struct row_change *c) { return c->head_dim || c->add != 0; }
+/* The row in the old form that becomes `row` of the new one. */
+int64_t row_change_source(const struct row_change *c, int64_t row);
 
 /* Sizes, rope, routing and the rest under ARCH.*, and general.architecture, .type, .name, .quantization_version. */
 coe_status gguf_add_spec(struct gguf_out *o, const struct spec *s, const struct gguf_arch *arch, const char *name);
 /* Vocabulary, special tokens and chat template of a model directory (or, as they are, of a GGUF file), and its small
  * files as they are, so that they come back. A tokenizer that has no form in GGUF is left out with a note. */
 coe_status gguf_add_tokenizer(struct gguf_out *o, const struct coe_model *m);
+/* What F32 vectors and packed matrices of a file become in a directory: the type its config names, else F32.
+ * COE_E_USAGE for a file whose config cannot say everything. */
+coe_status gguf_plain_type(const struct coe_model *m, enum dtype *out);
 /* The files that gguf_add_tokenizer put away, into a directory. */
 coe_status gguf_write_companions(const struct gguf *g, const char *dir);
 

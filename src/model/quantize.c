@@ -22,8 +22,7 @@ struct matrix_source {
     struct job *of;
     const struct param *first; /* of expert 0; the others follow at `step` */
     int64_t n, step, rows;
-    int64_t head_dim;          /* rows of such heads change their order: 0 none, > 0 into pairs, < 0 into halves */
-    float add;
+    struct row_change change;
     const struct imatrix_entry *importance;
     int64_t importance_at;     /* of matrix 0 */
 };
@@ -32,6 +31,7 @@ struct job {
     const struct coe_model *m;
     const struct quantize_opts *o;
     struct arena arena;
+    json_t *config;
     struct spec spec; /* as the file will hold it */
     const struct gguf_arch *arch;
     struct ckpt_item *item;
@@ -53,18 +53,6 @@ struct quantize_opts quantize_default(void)
 
 /* ---- rows ---- */
 
-/* Where the row that belongs at `row` of the file lies in the model. */
-static int64_t source_row(const struct matrix_source *s, int64_t row)
-{
-    if (!s->head_dim) return row;
-    return s->head_dim > 0 ? gguf_half_row(row, s->head_dim) : gguf_pair_row(row, -s->head_dim);
-}
-
-static void reorder_vector(const struct matrix_source *s, float *x, const float *from, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++) x[i] = from[source_row(s, i)] + s->add;
-}
-
 static uint64_t count_overflow(const float *x, const uint16_t *half, int64_t n)
 {
     uint64_t over = 0;
@@ -77,10 +65,10 @@ static uint64_t put_row(const struct matrix_source *s, const struct tensor *t, i
 {
     const struct weight *w = &s->first[row / s->rows * s->step].w;
     const bool vector = slot_info[s->first->at.slot].is_vector;
-    const int64_t cols = w->cols, at = vector ? 0 : source_row(s, row % s->rows);
+    const int64_t cols = w->cols, at = vector ? 0 : row_change_source(&s->change, row % s->rows);
     const struct dtype_info *in = &dtype_info[w->type];
     const char *from = (const char *)w->data + at * (cols / in->block) * in->bytes;
-    if (w->type == t->type && s->add == 0 && !(vector && s->head_dim)) {
+    if (w->type == t->type && s->change.add == 0 && !(vector && s->change.head_dim)) {
         memcpy(out, from, (size_t)(cols / in->block * in->bytes));
         return 0;
     }
@@ -88,7 +76,7 @@ static uint64_t put_row(const struct matrix_source *s, const struct tensor *t, i
     const float *importance = NULL;
     if (vector) {
         widen(scratch, from, w->type, cols);
-        reorder_vector(s, x, scratch, cols);
+        for (int64_t i = 0; i < cols; i++) x[i] = scratch[row_change_source(&s->change, i)] + s->change.add;
     } else {
         widen(x, from, w->type, cols);
         if (s->importance && imatrix_weights(s->importance, s->importance_at + row / s->rows, scratch))
@@ -116,13 +104,6 @@ static coe_status fill(void *user, const struct tensor *t, int64_t first, int64_
 }
 
 /* ---- types ---- */
-
-static bool stays_f32(const struct param *p)
-{
-    const struct slot_info *i = &slot_info[p->at.slot];
-    return i->is_vector || i->class == CLASS_ROUTER || i->class == CLASS_NORM || p->at.slot == SLOT_CONV ||
-           p->at.slot == SLOT_POSITIONS || p->at.slot == SLOT_SHARED_EXPERT_GATE;
-}
 
 static bool is_plain(enum dtype t) { return t == DT_F32 || t == DT_F16 || t == DT_BF16; }
 
@@ -171,7 +152,7 @@ static enum dtype asked_type(const struct job *j, const struct matrix_source *s)
 
 static enum dtype type_of(struct job *j, const struct matrix_source *s)
 {
-    if (stays_f32(s->first)) return DT_F32;
+    if (gguf_stays_f32(s->first->at.slot)) return DT_F32;
     const enum dtype asked = asked_type(j, s), got = with_short_blocks(asked, s->first->w.cols);
     if (got == asked) return got;
     struct quantize_report *r = &j->report;
@@ -203,25 +184,26 @@ static coe_status find_importance(struct job *j, struct matrix_source *s, const 
     return COE_OK;
 }
 
+/* As the model has it where it can: filters are [C, 1, K], a gate [1, d]; llama.cpp does not see dimensions of one. */
+static bool keep_shape(struct tensor *t, const struct matrix_source *s)
+{
+    const struct param *p = s->first;
+    const struct tensor *old = s->of->m->ckpt ? ckpt_find(s->of->m->ckpt, p->w.name) : NULL;
+    if (!old || s->n > 1 || s->step || p->cut.how || p->cut.parts > 1) return false;
+    if (tensor_count(old) != weight_count(&p->w) || old->dim[old->n_dims - 1] != p->w.cols) return false;
+    t->n_dims = old->n_dims;
+    memcpy(t->dim, old->dim, sizeof t->dim);
+    return true;
+}
+
 static void set_shape(struct tensor *t, const struct matrix_source *s)
 {
+    if (keep_shape(t, s)) return;
     const bool vector = slot_info[s->first->at.slot].is_vector || s->first->w.rows == 1;
     t->n_dims = 0;
     if (s->n > 1 || s->step) t->dim[t->n_dims++] = s->n;
     if (!vector) t->dim[t->n_dims++] = s->rows;
     t->dim[t->n_dims++] = s->first->w.cols;
-}
-
-/* What the rows of this place need on the way: another order inside the heads, a norm's missing one. */
-static void set_change(const struct job *j, struct matrix_source *s)
-{
-    const struct place p = s->first->at;
-    const struct attn_spec *now = &j->m->spec.layer[p.layer].attn, *then = &j->spec.layer[p.layer].attn;
-    const bool turned = p.slot == SLOT_Q || p.slot == SLOT_K || p.slot == SLOT_Q_BIAS || p.slot == SLOT_K_BIAS;
-    if (turned && now->rope.interleaved != then->rope.interleaved)
-        s->head_dim = then->rope.interleaved ? now->head_dim : -now->head_dim;
-    const bool bias = p.slot == SLOT_ATTN_NORM_BIAS || p.slot == SLOT_FFN_NORM_BIAS || p.slot == SLOT_FINAL_NORM_BIAS;
-    if (slot_info[p.slot].class == CLASS_NORM && !bias) s->add = j->m->spec.norm_add - j->spec.norm_add;
 }
 
 static coe_status count_bytes(struct job *j, const struct tensor *t)
@@ -241,14 +223,14 @@ static coe_status add_tensor(struct job *j, struct matrix_source *s, const char 
     uint64_t bytes = 0;
     char *kept = arena_strdup(&j->arena, name);
     if (!kept) return COE_E_NOMEM;
-    set_change(j, s);
+    s->change = row_change_between(&j->m->spec, &j->spec, s->first);
     *t = (struct tensor){ .name = kept, .type = type_of(j, s) };
     set_shape(t, s);
     if (!dtype_can_encode(t->type))
         return coe_fail(COE_E_USAGE, "%s: no encoder for %s", name, dtype_info[t->type].name);
     if (!dtype_bytes(t->type, (uint64_t)s->first->w.cols, &bytes) || bytes > ROW_BYTES_MAX)
         return coe_fail(COE_E_USAGE, "%s: rows of %lld values are too long", name, (long long)s->first->w.cols);
-    if (!stays_f32(s->first)) COE_TRY(find_importance(j, s, name));
+    if (!gguf_stays_f32(s->first->at.slot)) COE_TRY(find_importance(j, s, name));
     j->item[j->n].fill = fill, j->item[j->n].user = s;
     j->n++;
     j->widest = COE_MAX(j->widest, s->first->w.cols);
@@ -355,9 +337,13 @@ static bool experts_differ(const struct job *j)
 
 static coe_status prepare(struct job *j)
 {
-    const json_t *config = model_config(j->m);
+    if (model_config(j->m) && !(j->config = json_deep_copy(model_config(j->m))))
+        return coe_fail(COE_E_NOMEM, "%s: no memory for the config", j->m->path);
+    const json_t *config = j->config;
     if (!config) return coe_fail(COE_E_USAGE, "%s: has no config", j->m->path);
     COE_TRY(spec_read(&j->spec, &j->arena, config, j->m->path));
+    for (size_t i = 0; i < j->m->n_params; i++)
+        if (j->m->params[i].scale) json_object_del(j->config, "quantization_config"); /* written unpacked */
     j->separate = experts_differ(j);
     j->arch = gguf_arch_of(&j->spec, j->report.why_coe);
     if (j->arch && j->separate) {
@@ -377,7 +363,7 @@ static coe_status add_metadata(struct job *j, struct gguf_out *meta)
     struct str config = { 0 };
     coe_status s = gguf_add_spec(meta, &j->spec, j->arch, path_base(j->m->path));
     gguf_add_u32(meta, "general.file_type", file_type(j));
-    if (!s) s = json_add_text(&config, model_config(j->m), JSON_COMPACT);
+    if (!s) s = json_add_text(&config, j->config, JSON_COMPACT);
     if (!s) gguf_add_str(meta, GGUF_KEY_CONFIG, config.at, config.n);
     str_free(&config);
     return s ? s : gguf_add_tokenizer(meta, j->m);
@@ -409,6 +395,7 @@ coe_status model_quantize(const struct coe_model *m, const char *path, const str
     if (!s && path) s = write_file(&j, path, &meta);
     *r = j.report;
     gguf_out_free(&meta);
+    json_decref(j.config);
     arena_free(&j.arena);
     return s;
 }
