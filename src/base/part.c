@@ -19,5 +19,6 @@ const struct part *part_at(const char *kind, size_t n)
 
 void part_defaults(const struct part *p, double *value)
 {
-    for (size_t i = 0; p->params && p->params[i].name; i++) value[i] = p->params[i].choices ? 0 : p->params[i].otherwise;
+    const struct part_param *o = p->params;
+    for (size_t i = 0; o && o[i].name; i++) value[i] = o[i].choices ? 0 : o[i].otherwise;
 }

@@ -11,7 +11,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* A setting of a part, given in a spec as {"kind": NAME, "p": 0.4}: one of several words (its value is the word's index),
+/* A setting of a part, given in a spec as {"kind": NAME, "p": 0.4}: one of several words,
  * or a number in [lo, hi] when `choices` is NULL. */
 struct part_param {
     const char *name, *help;

@@ -4,11 +4,21 @@
 #include "base/file.h"
 #include "plan/plan.h"
 
+static coe_status route_by(struct cli *c, struct coe_model *m)
+{
+    const char *rule = cli_str(c, "route", NULL);
+    char k[32];
+    snprintf(k, sizeof k, "top_k=%d", (int)cli_int(c, "experts-used", 0));
+    if (cli_given(c, "experts-used")) COE_TRY(spec_route(&m->spec, k));
+    return rule ? spec_route(&m->spec, rule) : COE_OK;
+}
+
 coe_status cli_open_model(struct cli *c, int i, struct coe_model **out)
 {
     const char *plan = cli_str(c, "plan", NULL);
     COE_TRY(model_open(out, cli_arg(c, i)));
-    coe_status s = plan ? plan_open_live(*out, plan) : COE_OK;
+    coe_status s = route_by(c, *out);
+    if (!s && plan) s = plan_open_live(*out, plan);
     if (!s) return COE_OK;
     model_close(*out);
     *out = NULL;

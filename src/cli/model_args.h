@@ -5,9 +5,15 @@
 #include "cli/cli.h"
 #include "model/model.h"
 
+/* How tokens are routed, changed without rewriting the model: two options of a verb's table. */
+#define CLI_ROUTE                                                                                                      \
+    { "route", 'r', OPT_STR, "RULE", "route by another rule, e.g. 'top_p=0.4' (see: coe help route)", 0, 0, false },   \
+    {                                                                                                                  \
+        "experts-used", 0, OPT_INT, "K", "experts of each token, instead of the model's own number", 1, 1024, false    \
+    }
 #define CLI_PLAN { "plan", 'p', OPT_STR, "P.json", "apply a plan live, without rewriting the model", 0, 0, false }
 
-/* Opens the model named by argument i and applies --plan if it was given. */
+/* Opens the model named by argument i and applies --route, --experts-used and --plan if they were given. */
 coe_status cli_open_model(struct cli *c, int i, struct coe_model **out);
 /* As above, and a tokenizer must be there. */
 coe_status cli_open_text_model(struct cli *c, int i, struct coe_model **out);

@@ -99,6 +99,7 @@ static const struct cli_opt opts[] = {
     { "merge", 0, OPT_STR, "T.coet", "start from this trace of the same model and add to it", 0, 0, true },
     { "output", 'o', OPT_STR, "T.coet", "the trace to write", 0, 0, false },
     CLI_PLAN,
+    CLI_ROUTE,
     CLI_THREADS,
     CLI_MEMORY,
     CLI_JSON,

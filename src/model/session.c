@@ -138,6 +138,27 @@ static void on_route(void *user, const struct route_record *r)
 
 /* Everything that can be wrong is found before the first token is fed, so a call either counts as a whole or not at
  * all. */
+/* What routes a token by tokens behind it, or NULL */
+static const char *needs_whole(const struct coe_model *m)
+{
+    const char *why = NULL;
+    for (int32_t l = 0; l < m->spec.n_layers && !why; l++)
+        if (m->spec.layer[l].is_moe) why = moe_needs_whole_sequence(&m->spec.layer[l].moe);
+    return why;
+}
+
+static coe_status check_whole(struct coe_session *const *s, int32_t n_seq)
+{
+    const char *why = needs_whole(s[0]->model);
+    for (int32_t i = 0; why && i < n_seq; i++)
+        if (s[i]->position)
+            return coe_fail(COE_E_USAGE,
+                            "%s: %s routes whole sequences: a token's experts depend on tokens behind it, so it cannot "
+                            "go on after %lld tokens; it serves training, `coe eval`, `coe logits` and `coe trace`",
+                            s[i]->model->path, why, (long long)s[i]->position);
+    return COE_OK;
+}
+
 static coe_status check_batch(struct coe_session *const *s, const int32_t *const *ids, const size_t *n, int32_t n_seq)
 {
     for (int32_t i = 0; i < n_seq; i++) {
@@ -207,9 +228,10 @@ coe_status session_eval_batch(struct coe_session *const *s, const int32_t *const
                               float *const *logits, bool last_only)
 {
     COE_TRY(check_batch(s, ids, n, n_seq));
+    COE_TRY(check_whole(s, n_seq));
     size_t longest = 0;
     for (int32_t i = 0; i < n_seq; i++) longest = COE_MAX(longest, n[i]);
-    if (n_seq == 1) { /* long prompts in pieces; the last piece gives the last row */
+    if (n_seq == 1 && !needs_whole(s[0]->model)) { /* long prompts in pieces; the last piece gives the last row */
         for (size_t done = 0; done < n[0]; done += COE_MIN((size_t)CHUNK, n[0] - done)) {
             const size_t take = COE_MIN((size_t)CHUNK, n[0] - done);
             COE_TRY(eval_pass(s, ids, &take, &done, 1, logits, last_only));

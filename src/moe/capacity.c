@@ -8,6 +8,7 @@
  *     score     at each expert the tokens of highest score, whatever choice it is of theirs (Megatron)
  * Equal scores: the earlier token, then the earlier choice. */
 #include "moe/capacity.h"
+#include "moe/selection/pick.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -87,9 +88,7 @@ coe_status capacity_drop(struct nn *c, struct route_record *rec)
     int32_t *left = arena_push(c->arena, (size_t)r->n_experts * sizeof *left);
     uint8_t *fits = arena_push(c->arena, (size_t)r->n_slots + 1);
     if (!list || !left || !fits) return COE_E_NOMEM;
-    const int32_t n_seq = rec->batch ? rec->batch->n_seq : 1;
-    for (int32_t i = 0; i < n_seq; i++)
-        admit(rec, list, left, fits, rec->batch ? rec->batch->off[i] : 0, rec->batch ? rec->batch->off[i + 1] : r->n_tokens);
+    for (int32_t i = 0, from, end; pick_sequence(rec, i, &from, &end); i++) admit(rec, list, left, fits, from, end);
     copy_fitting(&kept, r, fits);
     arena_rewind(c->arena, mark);
     rec->wanted = *r;

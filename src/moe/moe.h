@@ -174,8 +174,8 @@ struct val *moe_layer(struct moe_pass *pass, const struct moe_spec *spec, const 
                       const struct route_hook *hook, int32_t layer, struct val *h, struct val *x0,
                       struct val *(*post)(struct nn *, void *, struct val *), void *post_user);
 
-/* The routing step alone: fills *rec, whose layer, iteration and batch are set, from z (recorded on the tape: gradients of route.weight and rec->dz flow into
- * z). */
+/* The routing step alone: fills *rec, whose layer, iteration and batch are set, from z (recorded on the tape: gradients
+ * of route.weight and rec->dz flow into z). */
 coe_status moe_route(struct nn *c, struct route_record *rec, const struct moe_spec *spec, struct val *z,
                      const struct weight *selection_bias, const struct route_hook *hook);
 

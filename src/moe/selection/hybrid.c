@@ -3,8 +3,8 @@
  * Paper: DynMoLE, 2025 (card: routing.md 22). With p the probabilities of one token and S its entropy in [0, 1]
  *     tsallis  S = (1 - Σ p^q) / (1 - E^(1-q))      q = 1: Shannon / log E
  *     renyi    S = log(Σ p^q) / ((1-q) log E)
- *     S > threshold  → all experts;   else the prefix with Σ <= top_p (what crosses it stays out; `cross: include` takes
- *     it) and the first min. threshold >= 1 switches the soft branch off. Published weights are p as it is. */
+ *     S > threshold  → all experts;   else the prefix with Σ <= top_p (what crosses it stays out; `cross: include`
+ *     takes it) and the first min. threshold >= 1 switches the soft branch off. Published weights are p as it is. */
 #include "moe/selection/pick.h"
 
 #include <math.h>

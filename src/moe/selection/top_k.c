@@ -1,7 +1,7 @@
 /* top_k.c — each token takes the k experts of highest score; equal scores: the lower id.
  *
- * Paper: Outrageously Large Neural Networks, 2017 (card: routing.md, conventions). NaN never compares higher, so a token
- * whose scores are all NaN takes the first k experts. */
+ * Paper: Outrageously Large Neural Networks, 2017 (card: routing.md, conventions). NaN never compares higher, so a
+ * token whose scores are all NaN takes the first k experts. */
 #include "moe/selection/pick.h"
 
 static coe_status choose(const struct selection_call *c)
