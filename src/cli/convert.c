@@ -119,12 +119,14 @@ static const struct cli_opt opts[] = {
 };
 static const struct verb verb = {
     .usage = "IN OUT",
-    .details = "Writes the model IN (a directory or a GGUF file) as the directory OUT or as the file OUT.gguf, tensor by\n"
-               "tensor, never holding more than one in memory. OUT appears as a whole when all is written. A file "
-               "written here\n"
-               "turns back into the directory it came from. --chain turns the MoE layers of any model into chains: the experts are "
-               "kept, each\n"
-               "pass gets a copy of the router, and the result computes the same bits until it is trained further.",
+    .details =
+        "Writes the model IN (a directory or a GGUF file) as the directory OUT or as the file OUT.gguf, tensor by\n"
+        "tensor, never holding more than one in memory. OUT appears as a whole when all is written. A file "
+        "written here\n"
+        "turns back into the directory it came from. --chain turns the MoE layers of any model into chains: the "
+        "experts are "
+        "kept, each\n"
+        "pass gets a copy of the router, and the result computes the same bits until it is trained further.",
     .example = "  coe convert models/tales tales-f32 --dtype f32\n"
                "  coe convert OLMoE-1B-7B olmoe-chain --chain 2",
     .opts = opts,

@@ -41,10 +41,12 @@ static coe_status run(struct cli *c)
            coe_version());
     const struct part *p;
     for (size_t i = 0; (p = part_at("verb", i)); i++) printf("  %-10s %s\n", p->name, p->summary);
-    printf("\n`coe help VERB` explains one, `coe help route` the rules of routing. A model is a Hugging Face directory; models/tales is one that ships.\n"
+    printf("\n`coe help VERB` explains one, `coe help route` the rules of routing. A model is a Hugging Face "
+           "directory; models/tales is one that ships.\n"
            "exit status: 0 done, 1 failed, 2 wrong usage, 3 bad input file, 4 out of memory budget\n");
     return COE_OK;
 }
 
-static const struct verb verb = { .usage = "[VERB|route]", .max_args = 1, .example = "  coe help run\n  coe help route", .run = run };
+static const struct verb verb = { .usage = "[VERB|route]", .max_args = 1, .example = "  coe help run\n  coe help route",
+                                  .run = run };
 COE_PART(verb, help, .summary = "this text, or the options of one verb", .impl = &verb)

@@ -39,9 +39,10 @@ static coe_status read_classes(struct quantize_opts *o, const char *text)
                                         !memcmp(class_name[class], text, (size_t)(eq - text))))
             class++;
         if (class == CLASS_COUNT)
-            return coe_fail(COE_E_USAGE,
-                            "--class %.*s: expected CLASS=TYPE with embedding, attention, dense, expert, shared or head",
-                            (int)n, text);
+            return coe_fail(
+                COE_E_USAGE,
+                "--class %.*s: expected CLASS=TYPE with embedding, attention, dense, expert, shared or head", (int)n,
+                text);
         if (class == CLASS_ROUTER || class == CLASS_NORM)
             return coe_fail(COE_E_USAGE, "--class %.*s: routers and norms are never quantised", (int)n, text);
         COE_TRY(read_type(eq + 1, n - (size_t)(eq + 1 - text), "--class", &o->by_class[class]));

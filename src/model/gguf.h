@@ -9,7 +9,8 @@
 #include "ckpt/gguf.h"
 #include "model/model.h"
 
-/* *out: a new reference; the config.json that the file carries, where it was written here. COE_E_INPUT for an architecture nobody here knows or metadata that is missing or wrong. */
+/* *out: a new reference; the config.json that the file carries, where it was written here. COE_E_INPUT for an
+ * architecture nobody here knows or metadata that is missing or wrong. */
 coe_status gguf_config(json_t **out, const struct ckpt *c);
 /* Interleaved ropes of permuted q and k, norms stored whole, frequency factors from rope_freqs.weight. */
 coe_status gguf_adjust(struct spec *s, struct arena *a, const struct ckpt *c);

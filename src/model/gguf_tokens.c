@@ -219,7 +219,8 @@ static coe_status add_special(struct gguf_out *o, const struct coe_model *m)
     if (bos >= 0) gguf_add_u32(o, "tokenizer.ggml.bos_token_id", (uint32_t)bos);
     if (eos >= 0) gguf_add_u32(o, "tokenizer.ggml.eos_token_id", (uint32_t)eos);
     gguf_add_bool(o, "tokenizer.ggml.add_bos_token", ids.n > 0 && ids.at[0] == bos);
-    gguf_add_bool(o, "tokenizer.ggml.add_eos_token", ids.n > 0 && ids.at[ids.n - 1] == eos && (ids.n > 1 || eos != bos));
+    gguf_add_bool(o, "tokenizer.ggml.add_eos_token",
+                  ids.n > 0 && ids.at[ids.n - 1] == eos && (ids.n > 1 || eos != bos));
     VEC_FREE(&ids);
     return COE_OK;
 }

@@ -218,7 +218,8 @@ static void two_threads_share_a_large_product(void **state)
     assert_same_bits(two, one, N * R, "two threads", kern->name);
 }
 
-/* Each of the three products of a linear layer is 2 · tokens · rows · columns operations; nothing is counted when off. */
+/* Each of the three products of a linear layer is 2 · tokens · rows · columns operations; nothing is counted when
+ * off. */
 static void the_clock_counts_two_operations_for_each_multiply_add(void **state)
 {
     (void)state;

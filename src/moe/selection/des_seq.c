@@ -2,8 +2,8 @@
  *
  * Paper: Dynamic Expert Sharing, 2026, DES-Seq (card: routing.md 10). The block's experts are the union over its tokens
  * of their best `core_k` (fewer than top_k); each token takes its best top_k of the union. core_k = top_k is plain
- * top-k. A block is the tokens of a sequence that run together, cut at positions that `block` divides: token by token every
- * block is one token, which then uses core_k experts. */
+ * top-k. A block is the tokens of a sequence that run together, cut at positions that `block` divides: token by token
+ * every block is one token, which then uses core_k experts. */
 #include "moe/selection/coreset.h"
 
 enum { CORE_K, BLOCK };

@@ -1,8 +1,8 @@
 /* des_vote.c — the tokens of a block vote for the few experts that all of them share.
  *
  * Paper: Dynamic Expert Sharing, 2026, DES-Vote (card: routing.md 10). Votes of expert e: the sum of its scores over
- * the tokens that have it among their best k; the `core` experts of most votes are the block's, and each token takes its
- * best k of those. core = E is plain top-k, and so is a block of one token with core >= k.
+ * the tokens that have it among their best k; the `core` experts of most votes are the block's, and each token takes
+ * its best k of those. core = E is plain top-k, and so is a block of one token with core >= k.
  * A block is the tokens of a sequence that run together, cut at positions that `block` divides: token by token every
  * block is one token. core below k lowers k. */
 #include "moe/selection/coreset.h"

@@ -1,8 +1,8 @@
 /* grouped.c — each token takes the best k/M experts of every one of M groups, so groups (devices) share work equally.
  *
  * Paper: Pangu Pro MoE: Mixture of Grouped Experts, 2025 (card: routing.md 8). Groups are the spec's `groups`, equal
- * and contiguous; weights are the probabilities over all experts, not renormalised in the paper. One group is top-k; a k of
- * all experts is a dense mixture. A live plan that masks experts leaves each group min(k/M, its kept). */
+ * and contiguous; weights are the probabilities over all experts, not renormalised in the paper. One group is top-k; a
+ * k of all experts is a dense mixture. A live plan that masks experts leaves each group min(k/M, its kept). */
 #include "moe/selection/pick.h"
 
 static coe_status choose(const struct selection_call *c)

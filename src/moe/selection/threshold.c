@@ -64,5 +64,6 @@ static const struct part_param params[] = {
     { 0 },
 };
 static const struct selection_part threshold = { .max_slots = max_slots, .choose = choose, .check = check };
-COE_PART(selection, threshold, .summary = "every expert whose score reaches a percentile, a value or a share of the best",
+COE_PART(selection, threshold,
+         .summary = "every expert whose score reaches a percentile, a value or a share of the best",
          .paper = "DynaMoE, 2026", .card = "routing.md 16", .unit = "token", .impl = &threshold, .params = params)
