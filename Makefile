@@ -81,6 +81,9 @@ test: tests ## build and run the tests; ends with "N passed, N failed, N skipped
 golden: coe $(filter $(BUILD)/tests/golden/%,$(TESTBIN)) ## only the golden tests; COE_FIXTURES=DIR takes them from elsewhere
 	@COE=./coe scripts/run-tests $(BUILD)/tests/golden
 
+gradient: $(filter $(BUILD)/tests/gradient/%,$(TESTBIN)) ## only the gradient tests: FP64 twins against central differences
+	@scripts/run-tests $(BUILD)/tests/gradient
+
 check: test
 
 asan: ## the tests under AddressSanitizer and UBSan, in build-asan
