@@ -295,7 +295,8 @@ static golden_fn *choose(struct golden_folder *f)
 {
     const struct part *part;
     if (access(golden_path(f, "config.json"), R_OK)) return NULL;
-    return family_find(&part, golden_json(f, "config.json"), f->label) ? golden_without : family;
+    const json_t *config = golden_peek(f, "config.json");
+    return config && family_find(&part, config, f->label) ? golden_without : family;
 }
 
 int main(void)

@@ -39,7 +39,7 @@ static const struct naming *naming_of(const char *family)
 /* "… the MoE block of NAME" → NAME; a folder without that sentence is named after its family */
 static const char *family_of(const struct golden_folder *f)
 {
-    const char *method = json_string_value(json_object_get(golden_json(f, "about.json"), "method"));
+    const char *method = json_string_value(json_object_get(golden_peek(f, "about.json"), "method"));
     const char *of = method ? strstr(method, "block of ") : NULL;
     if (of) return of + strlen("block of ");
     return strncmp(f->name, "gpt_oss", 7) ? "" : "gpt_oss";

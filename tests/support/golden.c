@@ -33,11 +33,17 @@ const char *golden_path(const struct golden_folder *f, const char *format, ...)
     return out;
 }
 
+const json_t *golden_peek(const struct golden_folder *f, const char *file)
+{
+    if (n_documents == MAX_OPEN || json_read_file(&documents[n_documents], golden_path(f, "%s", file))) return NULL;
+    return documents[n_documents++];
+}
+
 const json_t *golden_json(const struct golden_folder *f, const char *file)
 {
-    assert_true(n_documents < MAX_OPEN);
-    assert_ok(json_read_file(&documents[n_documents], golden_path(f, "%s", file)));
-    return documents[n_documents++];
+    const json_t *doc = golden_peek(f, file);
+    if (!doc) fail_msg("%s", coe_error());
+    return doc;
 }
 
 struct ckpt *golden_ckpt(const struct golden_folder *f, const char *file)

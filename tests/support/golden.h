@@ -25,8 +25,10 @@ void golden_without(const struct golden_folder *f);
 /* Runs the group over COE_FIXTURES/kind; prints "kind: skipped" when there is no such folder. Returns main's status. */
 int golden_run(const char *group, const char *kind, golden_chooser *choose);
 
-/* A JSON file of the folder, freed at exit. */
+/* A JSON file of the folder, freed behind the test. */
 const json_t *golden_json(const struct golden_folder *f, const char *file);
+/* The same for choosers, where nothing may fail: NULL when it cannot be read. */
+const json_t *golden_peek(const struct golden_folder *f, const char *file);
 const char *golden_path(const struct golden_folder *f, const char *format, ...) COE_PRINTF(2, 3);
 struct ckpt *golden_ckpt(const struct golden_folder *f, const char *file);
 
