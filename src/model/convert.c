@@ -247,8 +247,8 @@ static enum dtype unpacked_type(const struct conversion *c, struct place p, cons
 
 static enum dtype stored_type(const struct conversion *c, struct place p, const struct piece *piece, int64_t n)
 {
-    /* a controller's state, no weights */
-    if (p.slot == SLOT_SELECTION_BIAS || p.slot == SLOT_COE_WEIGHT) return DT_F32;
+    if (p.slot == SLOT_SELECTION_BIAS || p.slot == SLOT_COE_WEIGHT)
+        return DT_F32; /* a controller's state, no weights */
     if (c->o->type != DT_COUNT) return c->o->type;
     if (c->m->ckpt && ckpt_gguf(c->m->ckpt)) return unpacked_type(c, p, piece);
     for (int64_t i = 1; i < n; i++)
