@@ -290,6 +290,21 @@ bool expand_name(const char *pattern, struct place p, char *out, size_t cap)
     return true;
 }
 
+/* No released family has a chain's weight; where the family's table names no place for it, it lies beside the router:
+ * "….mlp.gate.weight" gives "….mlp.coe_weight". */
+static bool weight_beside_router(const struct family *f, struct place p, char *out, size_t cap)
+{
+    const struct name_row *r = f->names;
+    while (r->pattern && r->slot != SLOT_ROUTER) r++;
+    const char *end = r->pattern ? strrchr(r->pattern, '.') : NULL;
+    while (end && end > r->pattern && *--end != '.') {} /* leaves out "gate" too */
+    char pattern[256];
+    if (!end || *end != '.') return false;
+    snprintf(pattern, sizeof pattern, "%s%.*s.coe_weight", f->prefixes ? *f->prefixes : "", (int)(end - r->pattern),
+             r->pattern);
+    return expand_name(pattern, p, out, cap);
+}
+
 bool family_name_cut(const struct family *f, const struct spec *s, struct place p, int which, char *out, size_t cap,
                      struct cut *cut)
 {
@@ -307,7 +322,8 @@ bool family_name_cut(const struct family *f, const struct spec *s, struct place 
             *cut = r->cut;
             return expand_name(pattern, p, out, cap);
         }
-    return false;
+    *cut = (struct cut){ 0 };
+    return p.slot == SLOT_COE_WEIGHT && which == 0 && weight_beside_router(f, p, out, cap);
 }
 
 bool family_name(const struct family *f, const struct spec *s, struct place p, int which, char *out, size_t cap)
