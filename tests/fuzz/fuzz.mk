@@ -7,7 +7,7 @@ RUNS       ?= 1000000
 FUZZ_SRC   ?= $(filter-out src/cli/%,$(SRC))
 # loops run on one thread, see include/omp.h; warnings are gcc's business
 FUZZ_FLAGS  = $(STD:-fopenmp=) -w $(INCLUDES) \
-	-Itests/fuzz/include -O1 -g -fno-omit-frame-pointer -fno-sanitize-recover=undefined
+	-DFUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION -Itests/fuzz/include -O1 -g -fno-omit-frame-pointer -fno-sanitize-recover=undefined
 # the vector kernels read no files: they come from the ordinary build
 FUZZ_OBJ    = $(FUZZ_SRC:%.c=$(FUZZ)/%.o) $(foreach i,$(ISAS),$(KERN:%.c=$(BUILD)/%.$(i).o)) $(FUZZ)/parts.o
 FUZZ_ALL   := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
