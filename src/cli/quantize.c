@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "cli/model_args.h"
 #include "model/quantize.h"
+#include "trace/trace.h"
 #include "tensor/quant/quant.h"
 
 #define MAX_EXPERT_TYPES 4096
@@ -82,6 +83,16 @@ static coe_status check_experts(const struct coe_model *m, const struct quantize
     return COE_OK;
 }
 
+static json_t *fallbacks_json(const struct quantize_report *r)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < r->n_fallbacks; i++)
+        json_array_append_new(list, json_pack("{s:s, s:s, s:I}", "asked", dtype_info[r->fallback[i].asked].name, "got",
+                                              dtype_info[r->fallback[i].got].name, "tensors",
+                                              (json_int_t)r->fallback[i].n));
+    return list;
+}
+
 static json_t *types_json(const struct quantize_report *r)
 {
     json_t *types = json_object();
@@ -94,11 +105,11 @@ static void print_report(const struct quantize_report *r, const char *out, bool 
 {
     char before[32], after[32], one[32];
     if (json) {
-        cli_print_json(json_pack("{s:s, s:b, s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:I, s:I}", "output", out, "dry_run",
+        cli_print_json(json_pack("{s:s, s:b, s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:I}", "output", out, "dry_run",
                                  dry, "architecture", r->arch, "tensors", (json_int_t)r->n_tensors, "bytes_before",
                                  (json_int_t)r->bytes_before, "bytes", (json_int_t)r->bytes, "file_bytes",
                                  (json_int_t)r->file_bytes, "weighted", (json_int_t)r->n_weighted, "types",
-                                 types_json(r), "fallbacks", (json_int_t)r->n_fallback, "overflowed",
+                                 types_json(r), "fallbacks", fallbacks_json(r), "overflowed",
                                  (json_int_t)r->overflowed));
         return;
     }
@@ -112,10 +123,11 @@ static void print_report(const struct quantize_report *r, const char *out, bool 
 static void print_notes(const struct quantize_report *r, const char *out)
 {
     if (*r->why_coe) log_note("%s: architecture coe, for coe alone: %s", out, r->why_coe);
-    if (r->n_fallback)
-        log_note("%s: %zu tensors have rows that are not whole blocks (%lld values): %s instead of %s", out,
-                 r->n_fallback, (long long)r->fallback_cols, dtype_info[r->fallback_got].name,
-                 dtype_info[r->fallback_asked].name);
+    for (size_t i = 0; i < r->n_fallbacks; i++) {
+        const struct fallback *f = &r->fallback[i];
+        log_note("%s: %zu tensors have rows that are not whole blocks (%lld values): %s instead of %s", out, f->n,
+                 (long long)f->cols, dtype_info[f->got].name, dtype_info[f->asked].name);
+    }
     if (r->overflowed)
         log_warn("%s: %llu values are beyond the range of F16 and became infinite; bf16 would hold them", out,
                  (unsigned long long)r->overflowed);
@@ -131,6 +143,22 @@ static coe_status check_out(const char *in, const char *out)
     if (realpath(in, a) && realpath(out, b) && !strcmp(a, b))
         return coe_fail(COE_E_USAGE, "%s is the model itself; choose another place for the result", out);
     return COE_OK;
+}
+
+/* A trace says what it is in its first bytes. */
+static coe_status read_importance(struct imatrix **out, const char *path)
+{
+    struct file_map m;
+    struct trace *t = NULL;
+    *out = NULL;
+    COE_TRY(file_map_open(&m, path));
+    const bool is_trace = m.bytes >= 8 && !memcmp(m.at, "COETRACE", 8);
+    file_map_close(&m);
+    if (!is_trace) return imatrix_read(out, path);
+    COE_TRY(trace_read(&t, path));
+    const coe_status s = trace_imatrix(out, t);
+    trace_free(t);
+    return s;
 }
 
 static coe_status run(struct cli *c)
@@ -153,7 +181,7 @@ static coe_status run(struct cli *c)
     coe_interrupt_install();
     coe_status s = model_open(&m, cli_arg(c, 1));
     if (!s) s = check_experts(m, &o);
-    if (!s && importance) s = imatrix_read(&im, importance);
+    if (!s && importance) s = read_importance(&im, importance);
     o.imatrix = im;
     if (!s) s = model_quantize(m, dry ? NULL : out, &o, &r);
     if (!s) print_notes(&r, out);
@@ -183,7 +211,7 @@ static const struct verb verb = {
         "rows that are not whole blocks take the next larger type with blocks of 32. Architectures that llama.cpp\n"
         "knows are written for it; anything else gets the architecture \"coe\". The file appears when all is written.",
     .example = "  coe quantize q4_k OLMoE-1B-7B -o olmoe-q4.gguf --class attention=q8_0\n"
-               "  coe quantize iq4_xs models/tales -o tales.gguf --imatrix tales-imatrix.gguf",
+               "  coe quantize iq4_xs models/tales -o tales.gguf --imatrix tales.coet",
     .opts = opts,
     .n_opts = COE_COUNT(opts),
     .min_args = 2,

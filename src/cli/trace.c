@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "cli/model_args.h"
+#include "model/imatrix.h"
 #include "plan/plan.h"
 
 #define WINDOW 1024
@@ -41,6 +42,16 @@ static coe_status add_to(struct trace *t, const char *path)
     return s;
 }
 
+static coe_status export_importance(const struct trace *t, const char *path)
+{
+    struct imatrix *im;
+    if (!path) return COE_OK;
+    COE_TRY(trace_imatrix(&im, t));
+    const coe_status s = imatrix_write(im, path);
+    imatrix_free(im);
+    return s;
+}
+
 static void print_result(const struct trace *t, const char *path, double seconds)
 {
     char print[17] = "";
@@ -77,11 +88,13 @@ static coe_status run(struct cli *c)
     coe_status s = cli_open_text_model(c, 0, &m);
     if (s) goto out;
     if ((s = trace_new(&t, m, cli_int(c, "window", COE_MIN(m->spec.max_positions, (int64_t)WINDOW))))) goto out;
+    if (cli_flag(c, "imatrix") || cli_given(c, "export-imatrix")) trace_want_importance(t);
     if ((s = tag_plan(t, cli_str(c, "plan", NULL)))) goto out;
     for (size_t i = 0; i < n_merge && !s; i++) s = add_to(t, merge[i]);
     for (size_t i = 0; i < n_data && !s; i++) s = trace_source(t, m, data[i], &o);
     if (!s && !trace_tokens(t)) s = coe_fail(COE_E_INPUT, "%s: the text holds no token", n_data ? data[0] : m->path);
     if (!s) s = trace_write(t, out);
+    if (!s) s = export_importance(t, cli_str(c, "export-imatrix", NULL));
     if (s) goto out;
     if (cli_flag(c, "json")) print_result(t, out, coe_now() - start);
     else log_note("wrote %s: %llu tokens in %.1f s", out, (unsigned long long)trace_tokens(t), coe_now() - start);
@@ -97,6 +110,9 @@ static const struct cli_opt opts[] = {
     { "tokens", 'n', OPT_INT, "N", "stop a label after N tokens (default: all)", 1, 9e15, false },
     { "window", 'w', OPT_INT, "N", "longest sequence (default 1024, or the model's context)", 1, 1 << 24, false },
     { "merge", 0, OPT_STR, "T.coet", "start from this trace of the same model and add to it", 0, 0, true },
+    { "imatrix", 'i', OPT_FLAG, NULL, "also sum what each column of the experts' matrices meets, for `coe quantize`", 0, 0,
+      false },
+    { "export-imatrix", 0, OPT_STR, "FILE.gguf", "write these sums as llama.cpp's importance matrix too", 0, 0, false },
     { "output", 'o', OPT_STR, "T.coet", "the trace to write", 0, 0, false },
     CLI_PLAN,
     CLI_ROUTE,

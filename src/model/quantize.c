@@ -156,8 +156,11 @@ static enum dtype type_of(struct job *j, const struct matrix_source *s)
     const enum dtype asked = asked_type(j, s), got = with_short_blocks(asked, s->first->w.cols);
     if (got == asked) return got;
     struct quantize_report *r = &j->report;
-    if (!r->n_fallback++)
-        r->fallback_asked = asked, r->fallback_got = got, r->fallback_cols = s->first->w.cols;
+    size_t i = 0;
+    while (i < r->n_fallbacks && (r->fallback[i].asked != asked || r->fallback[i].got != got)) i++;
+    if (i == COE_COUNT(r->fallback)) return got;
+    if (i == r->n_fallbacks) r->fallback[r->n_fallbacks++] = (struct fallback){ asked, got, 0, s->first->w.cols };
+    r->fallback[i].n++;
     return got;
 }
 
@@ -177,7 +180,8 @@ static coe_status find_importance(struct job *j, struct matrix_source *s, const 
         s->importance_at = s->first->at.expert;
     }
     if (!e) return COE_OK;
-    if (e->cols != s->first->w.cols || e->n != n)
+    const bool with_identity = e->n == j->spec.layer[s->first->at.layer].moe.n_experts;
+    if (e->cols != s->first->w.cols || (e->n != n && !(i->scope == SCOPE_EXPERT && with_identity)))
         return coe_fail(COE_E_INPUT, "%s: importance is [%lld, %lld], the matrices are [%lld, %lld]: another model's",
                         e->name, (long long)e->n, (long long)e->cols, (long long)n, (long long)s->first->w.cols);
     s->importance = e;

@@ -32,10 +32,13 @@ struct quantize_report {
     uint64_t file_bytes;             /* of the file, to the byte */
     uint64_t by_type[DT_COUNT];      /* tensor bytes of each type */
     uint64_t overflowed;             /* finite values that F16 cannot hold and that became infinite */
-    /* fallbacks: so many tensors whose rows are not whole blocks of what was asked */
-    size_t n_fallback;
-    enum dtype fallback_asked, fallback_got;
-    int64_t fallback_cols;           /* of the first of them */
+    /* so many tensors whose rows are not whole blocks of what was asked; `cols` of the first of them */
+    struct fallback {
+        enum dtype asked, got;
+        size_t n;
+        int64_t cols;
+    } fallback[8];
+    size_t n_fallbacks;
 };
 
 /* Writes `path` as a whole (NULL: only fills the report). Routers, norms, biases and other vectors are F32; the head

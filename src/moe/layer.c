@@ -120,13 +120,17 @@ static struct val *pass_once(struct moe_pass *p, const struct moe_spec *spec, co
     if (moe_route(c, rec, spec, z, w->selection_bias[iteration], hook)) return NULL;
     if (p->records && p->n_records < p->max_records) p->records[p->n_records++] = rec;
     if (p->observer && p->observer->route) p->observer->route(p->observer->user, rec);
-    struct expert_call call = { spec, w, x, &rec->route, nn_val(c, x->rows, x->cols), NULL, layer };
+    struct expert_call call = { spec, w, x, &rec->route, nn_val(c, x->rows, x->cols), NULL, layer, NULL };
     if (!call.y) return NULL;
     const bool wants_rows = p->observer && p->observer->outputs;
     if (wants_rows && !(call.rows = arena_push(c->arena, (size_t)rec->route.n_slots * (size_t)x->cols * sizeof(float))))
         return NULL;
+    const bool wants_hidden = wants_rows && p->observer->hidden;
+    const size_t hidden = (size_t)rec->route.n_slots * (size_t)spec->expert_ffn * sizeof(float);
+    if (wants_hidden && !(call.hidden = arena_push(c->arena, hidden))) return NULL;
     if (p->executor->run(p->executor, c, &call)) return NULL;
     if (wants_rows) p->observer->outputs(p->observer->user, rec, x, call.rows);
+    if (wants_hidden) p->observer->hidden(p->observer->user, rec, call.hidden);
     struct val *y = spec->out_bias ? nn_add_row(c, call.y, w->out_bias) : call.y;
     return spec->shared_ffn ? nn_add(c, y, shared_expert(c, spec, w, x)) : y;
 }

@@ -137,6 +137,9 @@ struct moe_observer {
     /* y [n_slots, d] expert outputs by row of the route, before weights; x [T, d] the layer's input of this
      * iteration */
     void (*outputs)(void *user, const struct route_record *r, const struct val *x, const float *y);
+    /* u [n_slots, expert_ffn] by row of the route: what the down matrices multiply. Rows of identity experts are not
+     * filled. Without `outputs` it is not called. */
+    void (*hidden)(void *user, const struct route_record *r, const float *u);
 };
 
 /* Executors run the expert step of a route: y rows of every slot. `local` has the weights in memory. */
@@ -149,6 +152,7 @@ struct expert_call {
     struct val *y;
     float *rows;             /* [n_slots, d] outputs before weights, or NULL when nobody wants them kept */
     int32_t layer;
+    float *hidden;           /* [n_slots, expert_ffn] inputs of the down matrices, likewise */
 };
 struct executor {
     const char *name;

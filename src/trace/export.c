@@ -23,7 +23,8 @@ static coe_status write_array(const struct trace *t, const char *dir, enum trace
     const struct trace_layer *layer = &t->layer[l];
     const int64_t e = layer->n_experts,
                   iterations = i->shape == PER_STEP ? layer->n_iterations - 1 : layer->n_iterations;
-    const int64_t dim[] = { (int64_t)t->domains.n, iterations, e, e };
+    const int64_t last = i->shape == PER_INPUT ? t->d_model : i->shape == PER_HIDDEN ? layer->expert_ffn : e;
+    const int64_t dim[] = { (int64_t)t->domains.n, iterations, e, last };
     const int32_t n_dims = i->shape == PER_ITERATION ? 2 : i->shape == PER_EXPERT ? 3 : 4;
     const enum dtype type = i->type == DT_U64 ? DT_I64 : i->type; /* counts stay far below 2^63 */
     const size_t bytes = trace_count(t, c, l, 0) * (size_t)iterations * (size_t)dtype_info[i->type].bytes;

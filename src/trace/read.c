@@ -1,6 +1,7 @@
 /* read.c — the trace file read back. Everything it says is checked before it is believed: shapes against caps, frames
  * against the file, unpacked sizes against shapes, contents against their xxh3. */
 #include <inttypes.h>
+#include <math.h>
 #include <string.h>
 #include <xxhash.h>
 #include <zstd.h>
@@ -13,6 +14,7 @@
 #define MAX_COLUMNS_BYTES ((uint64_t)1 << 36)
 #define MAX_LAYERS 4096
 #define MAX_EXPERTS 65536
+#define MAX_WIDTH (1 << 20)
 #define MAX_DOMAINS 4096
 #define MAX_TOKENS ((int64_t)1 << 48) /* of a file; sums of such numbers stay exact */
 
@@ -34,7 +36,7 @@ struct reader {
 static coe_status read_layer(struct trace_layer *l, const json_t *o, const char *where)
 {
     static const char *const keys[] = { "layer", "experts",     "top_k",  "iterations",  "score", "renormalize",
-                                        "scale", "shared_gate", "groups", "groups_kept", NULL };
+                                        "scale", "shared_gate", "groups", "groups_kept", "expert_ffn", NULL };
     const char *score = "softmax";
     COE_TRY(json_only_keys(o, keys, where));
     COE_TRY(json_need_i32(o, "layer", 0, MAX_LAYERS - 1, &l->layer, where));
@@ -43,6 +45,7 @@ static coe_status read_layer(struct trace_layer *l, const json_t *o, const char 
     COE_TRY(json_need_i32(o, "iterations", 1, MAX_ITERATIONS, &l->n_iterations, where));
     COE_TRY(json_need_i32(o, "groups", 1, l->n_experts, &l->n_group, where));
     COE_TRY(json_need_i32(o, "groups_kept", 1, l->n_group, &l->groups_kept, where));
+    COE_TRY(json_get_i32(o, "expert_ffn", 1, MAX_WIDTH, &l->expert_ffn, where));
     COE_TRY(json_get_bool(o, "renormalize", &l->renormalize, where));
     COE_TRY(json_get_bool(o, "shared_gate", &l->shared_gate, where));
     COE_TRY(json_get_num(o, "scale", &l->scale, where));
@@ -163,7 +166,7 @@ static coe_status expect_text(const json_t *o, const char *key, const char *expe
 static coe_status read_header(struct trace *t, const json_t *o, const char *where)
 {
     static const char *const keys[] = { "coe_trace", "level", "model",  "tokenizer", "dtype",   "mask",
-                                        "window",    "plan",  "layers", "domains",   "columns", NULL };
+                                        "window",    "plan",  "layers", "domains",   "columns", "importance", NULL };
     static const char *const types[] = { "weights", "activations", NULL };
     const char *weights = NULL;
     int32_t version = 0;
@@ -179,6 +182,9 @@ static coe_status read_header(struct trace *t, const json_t *o, const char *wher
     COE_TRY(expect_text(json_object_get(o, "dtype"), "activations", "F32", where));
     if (!(t->weights = arena_strdup(&t->arena, weights))) return COE_E_NOMEM;
     COE_TRY(read_model(t, json_object_get(o, "model"), where));
+    COE_TRY(json_get_bool(o, "importance", &t->importance, where));
+    if (t->importance && t->d_model > MAX_WIDTH)
+        return coe_fail(COE_E_INPUT, "%s: d_model is %d, expected at most %d", where, t->d_model, MAX_WIDTH);
     COE_TRY(read_layers(t, json_object_get(o, "layers"), where));
     if (t->layer[t->n_layers - 1].layer >= t->n_model_layers)
         return coe_fail(COE_E_INPUT, "%s: layer %d of a model with %d layers", where, t->layer[t->n_layers - 1].layer,
@@ -277,6 +283,13 @@ static coe_status check_values(const struct reader *r)
     for (size_t i = 0; i < r->t->domains.n * r->t->stride[PER_EXPERT]; i++)
         if (token[i] < -1 || token[i] > MAX_TOKENS)
             return coe_fail(COE_E_INPUT, "%s: column max_token: %lld at value %zu", r->where, (long long)token[i], i);
+    for (int c = TRACE_INPUT2; c <= TRACE_HIDDEN2 && r->t->importance; c++) {
+        const double *sum = r->t->column[c];
+        for (size_t i = 0; i < r->t->domains.n * r->t->stride[trace_column_info[c].shape]; i++)
+            if (!(sum[i] >= 0) || isinf(sum[i]))
+                return coe_fail(COE_E_INPUT, "%s: column %s: %g at value %zu is no sum of squares", r->where,
+                                trace_column_info[c].name, sum[i], i);
+    }
     return COE_OK;
 }
 
@@ -285,7 +298,7 @@ static coe_status read_columns(struct reader *r, const json_t *columns)
     if (!json_is_array(columns))
         return coe_fail(COE_E_INPUT, "%s: columns is %s, expected a list", r->where, json_kind(columns));
     COE_TRY(check_size(r));
-    for (int c = 0; c < TRACE_N_COLUMNS; c++) {
+    for (int c = 0; c < (r->t->importance ? TRACE_N_COLUMNS : TRACE_INPUT2); c++) {
         const json_t *o = find_column(columns, trace_column_info[c].name);
         if (!o) return coe_fail(COE_E_INPUT, "%s: column %s is missing", r->where, trace_column_info[c].name);
         COE_TRY(read_column(r, o, c));

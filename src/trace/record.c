@@ -138,10 +138,52 @@ static void on_outputs(void *user, const struct route_record *rec, const struct 
     for (int32_t e = 0; e < rec->route.n_experts; e++) add_expert(r, &c, &rec->route, e, y, x->cols);
 }
 
+/* sums[j] += (scale · x[j])² */
+static void add_squares(double *sums, const float *x, double scale, int64_t n)
+{
+    for (int64_t j = 0; j < n; j++) sums[j] += scale * (double)x[j] * (scale * (double)x[j]);
+}
+
+static void on_hidden(void *user, const struct route_record *rec, const float *u)
+{
+    const struct trace_recorder *r = user;
+    const int32_t l = layer_index(r->trace, rec->layer);
+    const int64_t f = rec->spec->expert_ffn;
+    double *sums = trace_f64(r->trace, TRACE_HIDDEN2, r->domain, l, rec->iteration);
+    const struct route *rt = &rec->route;
+#pragma omp parallel for schedule(dynamic, 1)
+    for (int32_t e = 0; e < rt->n_experts - rec->spec->n_identity; e++)
+        for (int32_t row = rt->off[e]; row < rt->off[e + 1]; row++)
+            if (counts(r, rt->row_token[row])) add_squares(sums + e * f, u + row * f, 1, f);
+}
+
+/* Some networks weigh what goes into an expert instead of what comes out. */
+static void add_inputs(const struct trace_recorder *r, const struct route_record *rec, const struct val *x)
+{
+    const int32_t l = layer_index(r->trace, rec->layer);
+    double *sums = trace_f64(r->trace, TRACE_INPUT2, r->domain, l, rec->iteration);
+    const struct route *rt = &rec->route;
+#pragma omp parallel for schedule(dynamic, 1)
+    for (int32_t e = 0; e < rt->n_experts; e++)
+        for (int32_t row = rt->off[e]; row < rt->off[e + 1]; row++) {
+            const double scale = rec->spec->weigh_input ? (double)rt->weight[rt->row_slot[row]] : 1;
+            if (counts(r, rt->row_token[row]))
+                add_squares(sums + e * x->cols, x->data + rt->row_token[row] * x->cols, scale, x->cols);
+        }
+}
+
+static void on_outputs_and_inputs(void *user, const struct route_record *rec, const struct val *x, const float *y)
+{
+    on_outputs(user, rec, x, y);
+    add_inputs(user, rec, x);
+}
+
 struct moe_observer trace_observer(struct trace_recorder *r)
 {
     r->before = NULL;
-    return (struct moe_observer){ .user = r, .route = on_route, .outputs = on_outputs };
+    struct moe_observer o = { .user = r, .route = on_route, .outputs = on_outputs };
+    if (r->trace->importance) o.outputs = on_outputs_and_inputs, o.hidden = on_hidden;
+    return o;
 }
 
 void trace_batch_done(struct trace_recorder *r, int64_t n)

@@ -23,12 +23,20 @@ const struct trace_column_info trace_column_info[TRACE_N_COLUMNS] = {
     [TRACE_MAX_POSITION] = { "max_position", DT_I64, PER_EXPERT },
     [TRACE_COSELECT] = { "coselect", DT_U64, PER_PAIR },
     [TRACE_CHAIN] = { "chain", DT_U64, PER_STEP },
+    [TRACE_INPUT2] = { "input2", DT_F64, PER_INPUT },
+    [TRACE_HIDDEN2] = { "hidden2", DT_F64, PER_HIDDEN },
 };
 
-static size_t shape_values(const struct trace_layer *l, enum trace_shape shape)
+static size_t shape_values(const struct trace *t, const struct trace_layer *l, enum trace_shape shape)
 {
     const size_t e = (size_t)l->n_experts;
-    return shape == PER_ITERATION ? 1 : shape == PER_EXPERT ? e : e * e;
+    switch (shape) {
+    case PER_ITERATION: return 1;
+    case PER_EXPERT: return e;
+    case PER_INPUT: return t->importance ? e * (size_t)t->d_model : 0;
+    case PER_HIDDEN: return t->importance ? e * (size_t)l->expert_ffn : 0;
+    default: return e * e;
+    }
 }
 
 static int32_t shape_iterations(const struct trace_layer *l, enum trace_shape shape)
@@ -44,7 +52,7 @@ static void lay_out(struct trace *t)
         size_t at = 0;
         for (int32_t l = 0; l < t->n_layers; l++) {
             t->layer[l].at[shape] = at;
-            at += shape_values(&t->layer[l], (enum trace_shape)shape) *
+            at += shape_values(t, &t->layer[l], (enum trace_shape)shape) *
                   (size_t)shape_iterations(&t->layer[l], (enum trace_shape)shape);
         }
         t->stride[shape] = at;
@@ -54,7 +62,7 @@ static void lay_out(struct trace *t)
 size_t trace_count(const struct trace *t, enum trace_column c, int32_t layer, int32_t iteration)
 {
     const enum trace_shape shape = trace_column_info[c].shape;
-    return iteration < shape_iterations(&t->layer[layer], shape) ? shape_values(&t->layer[layer], shape) : 0;
+    return iteration < shape_iterations(&t->layer[layer], shape) ? shape_values(t, &t->layer[layer], shape) : 0;
 }
 
 void *trace_at(const struct trace *t, enum trace_column c, int32_t domain, int32_t layer, int32_t iteration)
@@ -62,7 +70,7 @@ void *trace_at(const struct trace *t, enum trace_column c, int32_t domain, int32
     const struct trace_column_info *i = &trace_column_info[c];
     const struct trace_layer *l = &t->layer[layer];
     const size_t value =
-        (size_t)domain * t->stride[i->shape] + l->at[i->shape] + (size_t)iteration * shape_values(l, i->shape);
+        (size_t)domain * t->stride[i->shape] + l->at[i->shape] + (size_t)iteration * shape_values(t, l, i->shape);
     return (char *)t->column[c] + value * (size_t)dtype_info[i->type].bytes;
 }
 
@@ -98,6 +106,13 @@ coe_status trace_make_layers(struct trace *t, int32_t n)
 
 void trace_layers_done(struct trace *t) { lay_out(t); }
 
+void trace_want_importance(struct trace *t)
+{
+    assert(!t->domains.n);
+    t->importance = true;
+    lay_out(t);
+}
+
 static void describe_layer(struct trace_layer *l, const struct coe_model *m, int32_t layer)
 {
     const struct moe_spec *s = &m->spec.layer[layer].moe;
@@ -107,6 +122,7 @@ static void describe_layer(struct trace_layer *l, const struct coe_model *m, int
                                .n_iterations = s->chain.n_iterations,
                                .n_group = s->router.n_group,
                                .groups_kept = s->router.topk_group,
+                               .expert_ffn = s->expert_ffn,
                                .score = s->router.score,
                                .renormalize = s->router.renormalize,
                                .shared_gate = s->chain.shared_gate,
@@ -201,7 +217,7 @@ static bool same_layers(const struct trace *a, const struct trace *b)
     for (int32_t l = 0; l < a->n_layers; l++) {
         const struct trace_layer *x = &a->layer[l], *y = &b->layer[l];
         if (x->layer != y->layer || x->n_experts != y->n_experts || x->n_iterations != y->n_iterations ||
-            x->top_k != y->top_k)
+            x->top_k != y->top_k || (a->importance && x->expert_ffn != y->expert_ffn))
             return false;
     }
     return true;
@@ -218,6 +234,9 @@ static coe_status check_mergeable(const struct trace *t, const struct trace *fro
         if (strcmp(equal[i].a, equal[i].b))
             return coe_fail(COE_E_INPUT, "%s: %s is '%s', in %s it is '%s'; such traces do not add up", from->path,
                             equal[i].what, equal[i].b, t->path, equal[i].a);
+    if (t->importance != from->importance)
+        return coe_fail(COE_E_INPUT, "%s: one of it and %s has importance, the other not; such traces do not add up",
+                        from->path, t->path);
     if (!same_layers(t, from))
         return coe_fail(COE_E_INPUT, "%s: layers and experts differ from those of %s", from->path, t->path);
     return COE_OK;

@@ -44,9 +44,12 @@ enum trace_column {
     TRACE_MAX_POSITION, /* its position in its window */
     TRACE_COSELECT,     /* [a, b] tokens routed to both; the diagonal is the count */
     TRACE_CHAIN,        /* [a, b] tokens routed to a in this iteration and to b in the next; last iteration has none */
+    /* only with importance: what the columns of an expert's matrices met */
+    TRACE_INPUT2,       /* Σ x² of each input channel of gate and up [E, d_model] */
+    TRACE_HIDDEN2,      /* Σ u² of each input channel of down [E, expert_ffn] */
     TRACE_N_COLUMNS
 };
-enum trace_shape { PER_ITERATION, PER_EXPERT, PER_PAIR, PER_STEP, TRACE_N_SHAPES };
+enum trace_shape { PER_ITERATION, PER_EXPERT, PER_PAIR, PER_STEP, PER_INPUT, PER_HIDDEN, TRACE_N_SHAPES };
 
 struct trace_column_info {
     const char *name;
@@ -59,6 +62,7 @@ extern const struct trace_column_info trace_column_info[TRACE_N_COLUMNS];
 struct trace_layer {
     int32_t layer; /* index in the model */
     int32_t n_experts, top_k, n_iterations, n_group, groups_kept;
+    int32_t expert_ffn; /* 0: unknown, in files without importance */
     enum score_kind score;
     bool renormalize, shared_gate;
     double scale;
@@ -79,6 +83,7 @@ struct trace {
     struct arena arena; /* strings, layers */
     char *path;         /* for messages: the file it was read from, or "trace" */
     enum trace_level level;
+    bool importance; /* the columns input2 and hidden2 are there */
     char model[17], tokenizer[17]; /* fingerprints */
     char *family, *weights;        /* family of the model; storage type of its experts. Activations are F32 */
     int32_t n_model_layers, d_model, vocab;
@@ -94,6 +99,8 @@ struct trace {
 /* An empty trace for a model. COE_E_USAGE when it has no experts. */
 coe_status trace_new(struct trace **out, const struct coe_model *m, int64_t window);
 void trace_free(struct trace *t);
+/* Adds the columns of importance; before the first domain. */
+void trace_want_importance(struct trace *t);
 /* Index of the domain with this label, made with zero columns when it is new; -1 (message set) when memory is out. */
 int32_t trace_add_domain(struct trace *t, const char *label);
 
@@ -162,6 +169,13 @@ coe_status trace_fingerprint(const struct trace *t, char hex[17]);
 coe_status trace_export(const struct trace *t, const char *format, const char *dir);
 /* The JSON that heads the file, without its directory of columns; a new reference. */
 json_t *trace_header_json(const struct trace *t);
+
+/* ---- importance (importance.c) ---- */
+
+struct imatrix;
+/* Sums over domains and iterations under the names of GGUF files; free with imatrix_free. COE_E_INPUT for a trace
+ * without importance. */
+coe_status trace_imatrix(struct imatrix **out, const struct trace *t);
 
 /* ---- sums that reports and planners read (stats.c) ---- */
 

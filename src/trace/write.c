@@ -15,12 +15,14 @@
 
 #define LEVEL 6 /* of zstd: sums are nearly random, counts small after it */
 
-static json_t *layer_json(const struct trace_layer *l)
+static json_t *layer_json(const struct trace *t, const struct trace_layer *l)
 {
-    return json_pack("{s:i, s:i, s:i, s:i, s:s, s:b, s:f, s:b, s:i, s:i}", "layer", l->layer, "experts", l->n_experts,
+    json_t *o = json_pack("{s:i, s:i, s:i, s:i, s:s, s:b, s:f, s:b, s:i, s:i}", "layer", l->layer, "experts", l->n_experts,
                      "top_k", l->top_k, "iterations", l->n_iterations, "score", score_name[l->score], "renormalize",
                      l->renormalize, "scale", l->scale, "shared_gate", l->shared_gate, "groups", l->n_group,
                      "groups_kept", l->groups_kept);
+    if (t->importance) json_object_set_new(o, "expert_ffn", json_integer(l->expert_ffn));
+    return o;
 }
 
 static json_t *domain_json(const struct trace_domain *d)
@@ -36,13 +38,15 @@ static json_t *domain_json(const struct trace_domain *d)
 json_t *trace_header_json(const struct trace *t)
 {
     json_t *layers = json_array(), *domains = json_array();
-    for (int32_t l = 0; l < t->n_layers; l++) json_array_append_new(layers, layer_json(&t->layer[l]));
+    for (int32_t l = 0; l < t->n_layers; l++) json_array_append_new(layers, layer_json(t, &t->layer[l]));
     for (size_t d = 0; d < t->domains.n; d++) json_array_append_new(domains, domain_json(&t->domains.at[d]));
-    return json_pack("{s:i, s:s, s:{s:s, s:s, s:i, s:i, s:i}, s:s, s:{s:s, s:s}, s:s, s:I, s:s, s:o, s:o}", "coe_trace",
+    json_t *o = json_pack("{s:i, s:s, s:{s:s, s:s, s:i, s:i, s:i}, s:s, s:{s:s, s:s}, s:s, s:I, s:s, s:o, s:o}", "coe_trace",
                      (int)TRACE_VERSION, "level", trace_level_name[t->level], "model", "fingerprint", t->model,
                      "family", t->family, "n_layers", t->n_model_layers, "d_model", t->d_model, "vocab", t->vocab,
                      "tokenizer", t->tokenizer, "dtype", "weights", t->weights, "activations", "F32", "mask", "none",
                      "window", (json_int_t)t->window, "plan", t->plan, "layers", layers, "domains", domains);
+    if (t->importance) json_object_set_new(o, "importance", json_true());
+    return o;
 }
 
 coe_status trace_fingerprint(const struct trace *t, char hex[17])
@@ -83,7 +87,7 @@ static json_t *hex_json(uint64_t x)
 static coe_status write_column(struct file_out *f, const struct trace *t, int c, void *packed, size_t cap,
                                json_t **entry)
 {
-    static const char *const shape[] = { "iteration", "expert", "pair", "step" };
+    static const char *const shape[] = { "iteration", "expert", "pair", "step", "input", "hidden" };
     const struct trace_column_info *i = &trace_column_info[c];
     const char *from = t->column[c];
     const size_t total = trace_column_bytes(t, c);
@@ -131,7 +135,7 @@ coe_status trace_write(struct trace *t, const char *path)
                                                : coe_fail(COE_E_NOMEM, "%s: no memory to write a trace", path);
     if (s) goto out;
     s = file_put(&f, empty, sizeof empty);
-    for (int c = 0; c < TRACE_N_COLUMNS && !s; c++) {
+    for (int c = 0; c < (t->importance ? TRACE_N_COLUMNS : TRACE_INPUT2) && !s; c++) {
         json_t *entry;
         s = write_column(&f, t, c, packed, cap, &entry);
         json_array_append_new(columns, entry);

@@ -188,7 +188,7 @@ coe_status experts_ffn(struct nn *c, struct expert_call *call)
     s->h1 = arena_push(c->arena, hidden);
     if (call->w->up) s->h3 = arena_push(c->arena, hidden);
     struct arena_mark kept = arena_save(c->arena);
-    float *u = arena_push(c->arena, hidden);
+    float *u = call->hidden ? call->hidden : arena_push(c->arena, hidden);
     float *rows = call->rows ? call->rows : arena_push(c->arena, (size_t)r->n_slots * (size_t)d * sizeof(float));
     const float *x = weighed ? weighed_input(c, s) : call->x->data;
     const int32_t *token = weighed ? NULL : r->row_token;
