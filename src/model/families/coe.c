@@ -35,7 +35,6 @@ static const struct name_row names[] = {
     NAME(SLOT_ROUTER, "model.layers.{l}.mlp.gate.weight"),
     NAME(SLOT_ROUTER_BIAS, "model.layers.{l}.mlp.gate.bias"),
     NAME(SLOT_SELECTION_BIAS, "model.layers.{l}.mlp.gate.e_score_correction_bias"),
-    NAME(SLOT_COE_WEIGHT, "model.layers.{l}.mlp.coe_weight"),
     NAME(SLOT_EXPERT_GATE, "model.layers.{l}.mlp.experts.{e}.gate_proj.weight"),
     NAME(SLOT_EXPERT_UP, "model.layers.{l}.mlp.experts.{e}.up_proj.weight"),
     NAME(SLOT_EXPERT_DOWN, "model.layers.{l}.mlp.experts.{e}.down_proj.weight"),

@@ -33,7 +33,6 @@ static const struct name_row names[] = {
     NAME(SLOT_FFN_NORM, "model.layers.{l}.post_attention_layernorm.weight"),
     NAME(SLOT_ROUTER, "model.layers.{l}.block_sparse_moe.gate.weight"),
     NAME(SLOT_ROUTER, "model.layers.{l}.mlp.gate.weight"),
-    NAME(SLOT_COE_WEIGHT, "model.layers.{l}.block_sparse_moe.coe_weight"),
     NAME(SLOT_EXPERT_GATE, "model.layers.{l}.block_sparse_moe.experts.{e}.w1.weight"),
     NAME(SLOT_EXPERT_UP, "model.layers.{l}.block_sparse_moe.experts.{e}.w3.weight"),
     NAME(SLOT_EXPERT_DOWN, "model.layers.{l}.block_sparse_moe.experts.{e}.w2.weight"),

@@ -52,8 +52,7 @@
     NAME(SLOT_SHARED_GATE, shared "gate_proj.weight"), NAME(SLOT_SHARED_UP, shared "up_proj.weight"),                  \
         NAME(SLOT_SHARED_DOWN, shared "down_proj.weight")
 #define NAMES_GATE(folder)                                                                                             \
-    NAME(SLOT_ROUTER, folder "gate.weight"), NAME(SLOT_SELECTION_BIAS, folder "gate.e_score_correction_bias"),         \
-        NAME(SLOT_COE_WEIGHT, folder "coe_weight")
+    NAME(SLOT_ROUTER, folder "gate.weight"), NAME(SLOT_SELECTION_BIAS, folder "gate.e_score_correction_bias")
 #define FUSED_IN(folder) .fused_gate_up = folder "experts.gate_up_proj", .fused_down = folder "experts.down_proj"
 
 /* How DeepSeek-V3 and its followers route: sigmoid scores, a bias for choosing, groups by their two best, weights

@@ -45,7 +45,6 @@ static const struct name_row names[] = {
     NAME(SLOT_K_NORM, "model.layers.{l}.self_attn.k_norm.weight"),
     NAME(SLOT_FFN_NORM, "model.layers.{l}.post_attention_layernorm.weight"),
     NAME(SLOT_ROUTER, "model.layers.{l}.mlp.gate.weight"),
-    NAME(SLOT_COE_WEIGHT, "model.layers.{l}.mlp.coe_weight"),
     NAME(SLOT_EXPERT_GATE, "model.layers.{l}.mlp.experts.{e}.gate_proj.weight"),
     NAME(SLOT_EXPERT_UP, "model.layers.{l}.mlp.experts.{e}.up_proj.weight"),
     NAME(SLOT_EXPERT_DOWN, "model.layers.{l}.mlp.experts.{e}.down_proj.weight"),
