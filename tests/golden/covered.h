@@ -16,13 +16,17 @@ static const struct coverage method_coverage[] = {
     { "deepseek_v2_router", "methods_moe" },
     { "deepseek_v3_gate_official", "methods_moe" },
     { "deepseek_v3_router", "methods_moe" },
+    { "expert_choice", "methods_selection" },
     { "gpt_oss_layer", "methods_block" },
     { "megatron_router", "methods_moe" },
     { "mixtral_load_balancing_loss", "methods_moe" },
+    { "nllb_top2_router", "methods_selection" },
     { "pangu_grouped_topk", "methods_moe" },
     { "reap", "methods_prune" },
     { "router_table", "methods_moe" },
+    { "smoe_dropout", "methods_selection" },
     { "switch_layer", "methods_moe" },
+    { "top_p_dynamic", "methods_selection" },
 };
 
 /* The program of the longest matching row; NULL when nobody tests the folder. */

@@ -2,20 +2,28 @@
  *
  * Paper: Sparse MoE as the New Dropout, 2023 (card: routing.md 21). Step of `steps`:
  *     k(step) = rint((top_k - from) · step / steps) + from,   clipped to the two ends     (halves to the even number)
- * `shape: cosine` follows from + (top_k - from)(1 - cos(π step/steps))/2. from may be above top_k: then k shrinks. The
- * paper's router is random and frozen; a router that learns is allowed here. */
+ * Other shapes put w in place of u = step/steps: cosine w = 1 - cos(π/2 u), exponential w = 1 - 0.99^(300 u); doubling
+ * runs through 1 2 4 8 16 (or back) in five equal parts, clipped to the two ends. from may be above top_k: then k
+ * shrinks. The paper's router is random and frozen; a router that learns is allowed here. */
 #include "moe/selection/pick.h"
 
 #include <math.h>
 
 enum { FROM, STEPS, SHAPE };
-static const char *const shapes[] = { "linear", "cosine", NULL };
+enum { LINEAR, COSINE, EXPONENTIAL, DOUBLING };
+static const char *const shapes[] = { "linear", "cosine", "exponential", "doubling", NULL };
 
 static int32_t k_at(const struct router_spec *r, uint64_t step)
 {
     const double u = COE_MIN((double)step / r->param[STEPS], 1.0);
-    const double way = r->param[SHAPE] > 0 ? (1 - cos(acos(-1.0) * u)) / 2 : u;
-    return (int32_t)(rint((r->top_k - r->param[FROM]) * way) + r->param[FROM]);
+    const double from = r->param[FROM], low = COE_MIN(from, r->top_k), high = COE_MAX(from, r->top_k);
+    const int part = (int)COE_MIN(5 * u, 4.0);
+    switch ((int)r->param[SHAPE]) {
+    case DOUBLING: return (int32_t)COE_MIN(COE_MAX(ldexp(1, from <= r->top_k ? part : 4 - part), low), high);
+    case COSINE: return (int32_t)(rint((r->top_k - from) * (1 - cos(acos(-1.0) / 2 * u))) + from);
+    case EXPONENTIAL: return (int32_t)(rint((r->top_k - from) * (1 - pow(0.99, 300 * u))) + from);
+    default: return (int32_t)(rint((r->top_k - from) * u) + from);
+    }
 }
 
 static coe_status choose(const struct selection_call *c)

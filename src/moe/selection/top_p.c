@@ -1,7 +1,7 @@
 /* top_p.c — each token takes the fewest experts whose probabilities add up to more than p.
  *
  * Paper: Harder Tasks Need More Experts, 2024 (card: routing.md 3). Experts in descending score; the one whose sum
- * first exceeds p is the last taken, so a sum of exactly p takes one more (the authors' code; their paper stops there):
+ * first exceeds p is the last taken, so a sum of exactly p takes one more (the authors' code; their paper stops there:
  * `boundary: reach`). Weights are the probabilities as they are unless the spec renormalises. A token takes between min
  * and max experts; max 0 is no limit. p → 0 is top-1, p >= 1 is a dense mixture. With sigmoid scores p is a plain
  * sum. */

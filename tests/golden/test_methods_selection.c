@@ -1,0 +1,213 @@
+/* Golden: selections and capacities of fixtures/methods: top-p, expert choice, growing k, top-2 with capacity. */
+#include "support/golden.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "support/routes.h"
+
+#define ABS_TOL 1e-5
+#define REL_TOL 1e-4
+
+static const json_t *parameters(const struct golden_folder *f)
+{
+    return json_object_get(golden_json(f, "about.json"), "parameters");
+}
+
+static int32_t whole(const json_t *o, const char *key)
+{
+    int32_t n = 0;
+    assert_ok(json_need_i32(o, key, 1, 1 << 20, &n, "parameters"));
+    return n;
+}
+
+/* weights [T, E], 0 where a token has no slot */
+static float *dense(const struct route *r)
+{
+    float *w = test_alloc((size_t)r->n_tokens * (size_t)r->n_experts * sizeof *w);
+    for (int32_t t = 0; t < r->n_tokens; t++)
+        for (int32_t s = r->tok_off[t]; s < r->tok_off[t + 1]; s++)
+            w[(int64_t)t * r->n_experts + r->expert[s]] = r->weight[s];
+    return w;
+}
+
+static void assert_gates(const char *what, const struct route *r, const struct array *gates)
+{
+    assert_int_equal(gates->n, (int64_t)r->n_tokens * r->n_experts);
+    assert_close(what, dense(r), gates->f, gates->n, ABS_TOL, REL_TOL);
+}
+
+/* x · Wᵀ (+ b) */
+static const float *logits_of(const struct array *x, const struct array *w, const struct array *b)
+{
+    struct nn *c = test_alloc(sizeof *c);
+    c->arena = test_arena();
+    const int64_t rows = x->n / w->dim[1];
+    struct val *z = nn_linear(c, nn_wrap(c, x->f, rows, w->dim[1]), test_weight("weight", w->f, w->dim[0], w->dim[1]),
+                              b ? test_weight("bias", b->f, 1, b->n) : NULL);
+    if (!z) fail_msg("%s", coe_error());
+    return z->data;
+}
+
+/* "p04" is p = 0.4: slots of a token in idx and weight, -1 and 0 where there is none */
+static void top_p(const struct golden_folder *f)
+{
+    const struct ckpt *in = golden_ckpt(f, "case.safetensors"), *want = golden_ckpt(f, "expect.safetensors");
+    const struct array x = tensor_array(in, "x"), w = tensor_array(in, "router.weight");
+    const json_t *list = json_object_get(parameters(f), "top_p");
+    const int32_t experts = (int32_t)w.dim[0];
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const double p = json_number_value(json_array_get(list, i));
+        char name[16];
+        snprintf(name, sizeof name, "p%02d", (int)(p * 10 + 0.5));
+        const struct array count = tensor_array(want, "%s.count", name), idx = tensor_array(want, "%s.idx", name);
+        const struct array weight = tensor_array(want, "%s.weight", name);
+        struct moe_spec s = routes_spec(experts, 1, "top_p");
+        s.router.param[0] = p;
+        const struct route *r = &routes_of(&s, NULL, logits_of(&x, &w, NULL), count.n, NULL)->route;
+        for (int32_t t = 0; t < r->n_tokens; t++) {
+            const int64_t row = (int64_t)t * experts;
+            /* a sum that only rounding takes to 1 may leave out what weighs nothing */
+            if (p < 1 || n_chosen(r, t) > count.i[t]) assert_int_equal(n_chosen(r, t), count.i[t]);
+            assert_ids("experts", r->expert + r->tok_off[t], idx.i + row, n_chosen(r, t));
+            assert_close("weights", r->weight + r->tok_off[t], weight.f + row, n_chosen(r, t), ABS_TOL, REL_TOL);
+        }
+    }
+}
+
+/* ---- expert choice: rows are position * batch + sequence ---- */
+
+static struct array by_sequence(const struct array *a, int32_t n_seq)
+{
+    struct array out = *a;
+    const int64_t cols = a->dim[1], length = a->dim[0] / n_seq;
+    out.f = test_alloc((size_t)a->n * sizeof *out.f);
+    for (int32_t b = 0; b < n_seq; b++)
+        for (int64_t s = 0; s < length; s++)
+            memcpy(out.f + (b * length + s) * cols, a->f + (s * n_seq + b) * cols, (size_t)cols * sizeof *out.f);
+    return out;
+}
+
+static void expert_choice(const struct golden_folder *f)
+{
+    static const struct {
+        const char *name;
+        enum score_kind score;
+        bool by_logit, per_batch;
+    } cases[] = {
+        { "pre_softmax", SCORE_SOFTMAX, false, false }, { "pre_softmax_batch", SCORE_SOFTMAX, false, true },
+        { "post_softmax", SCORE_SOFTMAX, true, false }, { "post_softmax_batch", SCORE_SOFTMAX, true, true },
+        { "post_sigmoid", SCORE_SIGMOID, true, false },
+    };
+    const struct ckpt *want = golden_ckpt(f, "expect.safetensors");
+    const struct array raw = tensor_array(golden_ckpt(f, "case.safetensors"), "router_logits");
+    const int32_t n_seq = whole(parameters(f), "batch"), rows = (int32_t)raw.dim[0];
+    const struct array z = by_sequence(&raw, n_seq);
+    int32_t *off = test_alloc(((size_t)n_seq + 1) * sizeof *off);
+    for (int32_t i = 0; i <= n_seq; i++) off[i] = rows / n_seq * i;
+    const struct attn_batch batch = { n_seq, off, NULL, NULL };
+    for (size_t i = 0; i < COE_COUNT(cases); i++) {
+        struct moe_spec s = routes_spec((int32_t)raw.dim[1], whole(parameters(f), "top_k"), "expert_choice");
+        s.router.score = cases[i].score;
+        s.router.param[0] = cases[i].by_logit;
+        s.router.renormalize = cases[i].by_logit;
+        const struct array position_major = tensor_array(want, "%s.gates", cases[i].name);
+        /* over the batch ties apart the order of rows does not matter */
+        const struct array gates = by_sequence(&position_major, n_seq);
+        assert_gates(cases[i].name, &routes_of(&s, NULL, z.f, rows, cases[i].per_batch ? NULL : &batch)->route, &gates);
+    }
+    const struct array k = tensor_array(golden_ckpt(f, "case.safetensors"), "dynamic_topk");
+    const struct array position_major = tensor_array(want, "post_softmax_dynamic.gates");
+    const struct array gates = by_sequence(&position_major, n_seq);
+    for (int32_t b = 0; b < n_seq; b++) { /* each sequence has its own k */
+        struct moe_spec s = routes_spec((int32_t)raw.dim[1], k.i[b], "expert_choice");
+        s.router.param[0] = 1, s.router.renormalize = true;
+        const int64_t at = (int64_t)off[b] * raw.dim[1], n = (int64_t)(off[b + 1] - off[b]) * raw.dim[1];
+        const struct route *r = &routes_of(&s, NULL, z.f + at, off[b + 1] - off[b], NULL)->route;
+        assert_close("post_softmax_dynamic", dense(r), gates.f + at, n, ABS_TOL, REL_TOL);
+    }
+}
+
+/* ---- top-2 with capacity ---- */
+
+static void nllb(const struct golden_folder *f)
+{
+    const struct ckpt *in = golden_ckpt(f, "case.safetensors"), *want = golden_ckpt(f, "expect.safetensors");
+    const struct array x = tensor_array(in, "x"), w = tensor_array(in, "weight");
+    const int32_t rows = (int32_t)x.dim[0];
+    const struct {
+        const char *name;
+        struct capacity_spec capacity;
+    } cases[] = {
+        { "plain", { .tokens = 64, .always = true } },
+        { "normfirst", { .tokens = 64, .weigh_first = true, .always = true } },
+        { "bpr", { .tokens = 4, .order = CAPACITY_BEST, .always = true } },
+        { "evalcap", { .tokens = (rows * 3 + 9) / 10, .always = true } },
+        { "capacity2", { .tokens = 2, .always = true } },
+    };
+    for (size_t i = 0; i < COE_COUNT(cases); i++) {
+        struct moe_spec s = routes_spec((int32_t)w.dim[0], 2, "top_k");
+        const struct array gates = tensor_array(want, "%s.gates", cases[i].name);
+        s.router.renormalize = true;
+        s.router.capacity = cases[i].capacity;
+        assert_gates(cases[i].name, &routes_of(&s, NULL, logits_of(&x, &w, NULL), rows, NULL)->route, &gates);
+    }
+}
+
+/* ---- growing k ---- */
+
+static void check_schedule(const struct golden_folder *f, const char *name, double from, double to, int shape)
+{
+    const struct array step = tensor_array(golden_ckpt(f, "case.safetensors"), "steps");
+    const struct array k = tensor_array(golden_ckpt(f, "expect.safetensors"), "k.%s", name);
+    struct moe_spec s = routes_spec((int32_t)COE_MAX(from, to), (int32_t)to, "growing_k");
+    s.router.param[0] = from, s.router.param[1] = whole(parameters(f), "total_steps"), s.router.param[2] = shape;
+    const float *z = test_alloc((size_t)s.n_experts * sizeof(float));
+    for (int64_t i = 0; i < step.n; i++) {
+        const int32_t got = n_chosen(&routes_of(&s, routes_training((uint64_t)step.i[i]), z, 1, NULL)->route, 0);
+        if (got != k.i[i]) fail_msg("%s: k is %d at step %d, expected %d", name, got, step.i[i], k.i[i]);
+    }
+}
+
+static void smoe_dropout(const struct golden_folder *f)
+{
+    const struct ckpt *in = golden_ckpt(f, "case.safetensors"), *want = golden_ckpt(f, "expect.safetensors");
+    const struct array x = tensor_array(in, "x"), w = tensor_array(in, "weight"), b = tensor_array(in, "bias");
+    const struct array idx = tensor_array(want, "topk_idx"), weight = tensor_array(want, "topk_weight");
+    const int32_t k = whole(parameters(f), "top_k"), least = whole(parameters(f), "k_min"),
+                  most = whole(parameters(f), "k_max");
+    struct moe_spec s = routes_spec((int32_t)w.dim[0], k, "growing_k");
+    s.router.renormalize = true;
+    const struct route *r = &routes_of(&s, NULL, logits_of(&x, &w, &b), x.dim[0], NULL)->route;
+    assert_ids("experts", r->expert, idx.i, idx.n);
+    assert_close("weights", r->weight, weight.f, weight.n, ABS_TOL, REL_TOL);
+    s.router.top_k = s.n_experts;
+    const struct array all = tensor_array(want, "dense_weight");
+    assert_gates("all experts", &routes_of(&s, NULL, logits_of(&x, &w, &b), x.dim[0], NULL)->route, &all);
+    check_schedule(f, "linear_increase", least, most, 0);
+    check_schedule(f, "linear_decrease", most, least, 0);
+    check_schedule(f, "cosine_increase", least, most, 1);
+    check_schedule(f, "cosine_decrease", most, least, 1);
+    check_schedule(f, "exp_increase", least, most, 2);
+    check_schedule(f, "multi_step_increase", least, most, 3);
+    check_schedule(f, "multi_step_decrease", most, least, 3);
+}
+
+static const struct {
+    const char *prefix;
+    golden_fn *fn;
+} tests[] = {
+    { "top_p_dynamic", top_p },
+    { "expert_choice", expert_choice },
+    { "nllb_top2_router", nllb },
+    { "smoe_dropout", smoe_dropout },
+};
+
+static golden_fn *choose(struct golden_folder *f)
+{
+    for (size_t i = 0; i < COE_COUNT(tests); i++)
+        if (!strncmp(f->name, tests[i].prefix, strlen(tests[i].prefix))) return tests[i].fn;
+    return NULL;
+}
+
+int main(void) { return kernels_init() || golden_run("golden/methods_selection", "methods", choose); }
