@@ -56,24 +56,30 @@ static coe_status generate(struct talk *t)
     return write_piece(t);
 }
 
+coe_status talk_go_on(struct talk *t, const int32_t *ids, size_t n)
+{
+    const int64_t room = t->s->capacity - t->s->position - (t->g.pending >= 0);
+    str_clear(&t->text);
+    t->n_prompt = 0, t->n_new = 0;
+    if ((int64_t)n > room)
+        return coe_fail(COE_E_USAGE, "the prompt has %zu tokens and the context has room for %lld; see --context", n,
+                        (long long)COE_MAX(room, 0));
+    const double start = coe_now();
+    COE_TRY(generator_feed(&t->g, ids, n));
+    const double fed = coe_now();
+    COE_TRY(generate(t));
+    t->n_prompt = n;
+    t->prompt_seconds = fed - start;
+    t->seconds = coe_now() - fed;
+    if (!t->quiet && t->text.n && t->text.at[t->text.n - 1] != '\n') putchar('\n');
+    return COE_OK;
+}
+
 coe_status talk_answer(struct talk *t, const char *text, size_t n)
 {
     struct ids ids = { 0 };
-    str_clear(&t->text);
-    t->n_prompt = 0, t->n_new = 0;
     coe_status s = encode(t, &ids, text, n);
-    const int64_t room = t->s->capacity - t->s->position - (t->g.pending >= 0);
-    if (!s && (int64_t)ids.n > room)
-        s = coe_fail(COE_E_USAGE, "the prompt has %zu tokens and the context has room for %lld; see --context", ids.n,
-                     (long long)COE_MAX(room, 0));
-    const double start = coe_now();
-    if (!s) s = generator_feed(&t->g, ids.at, ids.n);
-    const double fed = coe_now();
-    if (!s) s = generate(t);
-    t->n_prompt = ids.n;
-    t->prompt_seconds = fed - start;
-    t->seconds = coe_now() - fed;
-    if (!s && !t->quiet && t->text.n && t->text.at[t->text.n - 1] != '\n') putchar('\n');
+    if (!s) s = talk_go_on(t, ids.at, ids.n);
     VEC_FREE(&ids);
     return s;
 }
@@ -162,6 +168,7 @@ static coe_status open_talk(struct cli *c, struct talk *t)
 
 static void close_talk(struct talk *t)
 {
+    chat_close(t->chat);
     generator_close(&t->g);
     coe_session_close(t->s);
     if (t->m) expert_view_close(&t->view);
@@ -192,6 +199,7 @@ static coe_status run(struct cli *c)
     if (!s && talk && cli_flag(c, "json")) s = coe_fail(COE_E_USAGE, "--json needs a prompt: -p PROMPT or -f FILE");
     if (!s) s = open_talk(c, &t);
     coe_interrupt_install();
+    if (!s && talk) s = chat_open(&t.chat, t.m->path);
     if (!s) s = talk ? talk_loop(&t) : one_prompt(c, &t, &prompt);
     close_talk(&t);
     str_free(&prompt);
@@ -231,6 +239,7 @@ static const struct verb verb = {
                "terminal,\n"
                "line by line: each line goes on where the last answer ended (/help lists the commands there). Ctrl-C "
                "stops an answer.\n"
+               "A model with a chat template takes the lines as messages of a conversation instead.\n"
                "The same seed gives the same text, with any number of threads.",
     .example = "  coe run models/tales -p 'Once upon a time' --show-experts",
     .opts = opts,

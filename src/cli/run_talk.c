@@ -22,18 +22,21 @@ static char *history_path(void)
     return path.at;
 }
 
-static const char help_text[] = "  a line of text   goes on where the last answer ended\n"
-                                "  /reset           forget everything said\n"
-                                "  /experts         which experts worked since the start or the last /reset\n"
-                                "  /context         how full the context is\n"
-                                "  /quit            leave (or Ctrl-D)\n"
-                                "Ctrl-C stops an answer, a second one the program.\n";
+static const char help_text[] =
+    "  a line of text   a message, or text to go on from; \\ at its end: another line follows\n"
+    "  /reset           forget everything said\n"
+    "  /system TEXT     begin anew with a system message (a model with a chat template)\n"
+    "  /experts         which experts worked since the start or the last /reset\n"
+    "  /context         how full the context is\n"
+    "  /quit            leave (or Ctrl-D)\n"
+    "Ctrl-C stops an answer, a second one the program.\n";
 
 static coe_status forget(struct talk *t)
 {
     expert_view_reset(&t->view);
     t->g.pending = -1;
     t->g.history.n = 0;
+    if (t->chat) chat_reset(t->chat);
     return coe_session_rewind(t->s, 0);
 }
 
@@ -44,6 +47,11 @@ static coe_status command(struct talk *t, const char *line, bool *leave)
         return COE_OK;
     }
     if (!strcmp(line, "/reset")) return forget(t);
+    if (!strncmp(line, "/system", 7) && (!line[7] || line[7] == ' ')) {
+        if (!t->chat) printf("the model has no chat template: there is no system message\n");
+        else COE_TRY(chat_set_system(t->chat, line[7] ? line + 8 : ""));
+        return t->chat ? forget(t) : COE_OK;
+    }
     if (!strcmp(line, "/experts")) return expert_view_draw(&t->view, stdout);
     if (!strcmp(line, "/context"))
         printf("%lld of %lld tokens\n", (long long)t->s->position, (long long)t->s->capacity);
@@ -59,9 +67,10 @@ static coe_status answer_line(struct talk *t, const char *line)
     if (t->s->position > 0) str_addc(&text, '\n');
     str_addz(&text, line);
     coe_status s = str_check(&text);
-    if (!s) s = talk_answer(t, text.n ? text.at : "", text.n);
+    if (!s && t->chat) s = chat_turn(t->chat, t, line);
+    else if (!s) s = talk_answer(t, text.n ? text.at : "", text.n);
     str_free(&text);
-    if (s == COE_E_USAGE) {
+    if (s == COE_E_USAGE || (t->chat && s == COE_E_INPUT)) {
         log_note("%s (/reset starts anew)", coe_error());
         return COE_OK;
     }
@@ -76,6 +85,26 @@ static coe_status take_line(struct talk *t, const char *line, bool *leave)
     return *line || !t->s->position ? answer_line(t, line) : COE_OK;
 }
 
+/* A line, and those behind it while each ends with a backslash; mem_free it. NULL at the end and after Ctrl-C. */
+static char *read_message(void)
+{
+    struct str text = { 0 };
+    for (bool more = true; more;) {
+        char *line = readline(text.n ? ". " : "> ");
+        if (!line) {
+            str_free(&text);
+            return NULL;
+        }
+        size_t n = strlen(line);
+        more = n && line[n - 1] == '\\';
+        str_add(&text, line, n - more);
+        if (more) str_addc(&text, '\n');
+        free(line); /* libedit allocates it */
+    }
+    if (text.oom) str_free(&text);
+    return text.at;
+}
+
 coe_status talk_loop(struct talk *t)
 {
     char *path = history_path(), *line;
@@ -84,14 +113,16 @@ coe_status talk_loop(struct talk *t)
     using_history();
     stifle_history(HISTORY_LINES);
     if (path) read_history(path);
-    log_note("%s: type a text and Enter; /help lists the commands", t->m->path);
+    log_note(t->chat ? "%s: type a message and Enter; /help lists the commands"
+                     : "%s: type a text and Enter; /help lists the commands",
+             t->m->path);
     while (!s && !leave) {
-        line = readline("> ");
+        line = read_message();
         if (!line && !coe_interrupted()) break;
         if (line) s = take_line(t, line, &leave);
         else putchar('\n'); /* Ctrl-C only ends the line that was being typed */
         coe_interrupt_clear();
-        free(line); /* libedit allocates it */
+        mem_free(line);
     }
     if (path) write_history(path);
     mem_free(path);
