@@ -38,7 +38,7 @@ static coe_status read_classes(struct quantize_opts *o, const char *text)
         int class = 0;
         while (class < CLASS_COUNT && !(eq && strlen(class_name[class]) == (size_t)(eq - text) &&
                                         !memcmp(class_name[class], text, (size_t)(eq - text))))
-            class++;
+            class ++;
         if (class == CLASS_COUNT)
             return coe_fail(
                 COE_E_USAGE,
@@ -77,8 +77,7 @@ static coe_status check_experts(const struct coe_model *m, const struct quantize
         bool fits = x->layer < m->spec.n_layers;
         if (fits && x->layer >= 0)
             fits = m->spec.layer[x->layer].is_moe && x->expert < m->spec.layer[x->layer].moe.n_experts;
-        if (!fits)
-            return coe_fail(COE_E_USAGE, "--expert %d:%d: %s has no such expert", x->layer, x->expert, m->path);
+        if (!fits) return coe_fail(COE_E_USAGE, "--expert %d:%d: %s has no such expert", x->layer, x->expert, m->path);
     }
     return COE_OK;
 }
@@ -87,9 +86,9 @@ static json_t *fallbacks_json(const struct quantize_report *r)
 {
     json_t *list = json_array();
     for (size_t i = 0; i < r->n_fallbacks; i++)
-        json_array_append_new(list, json_pack("{s:s, s:s, s:I}", "asked", dtype_info[r->fallback[i].asked].name, "got",
-                                              dtype_info[r->fallback[i].got].name, "tensors",
-                                              (json_int_t)r->fallback[i].n));
+        json_array_append_new(list,
+                              json_pack("{s:s, s:s, s:I}", "asked", dtype_info[r->fallback[i].asked].name, "got",
+                                        dtype_info[r->fallback[i].got].name, "tensors", (json_int_t)r->fallback[i].n));
     return list;
 }
 
@@ -105,12 +104,11 @@ static void print_report(const struct quantize_report *r, const char *out, bool 
 {
     char before[32], after[32], one[32];
     if (json) {
-        cli_print_json(json_pack("{s:s, s:b, s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:I}", "output", out, "dry_run",
-                                 dry, "architecture", r->arch, "tensors", (json_int_t)r->n_tensors, "bytes_before",
-                                 (json_int_t)r->bytes_before, "bytes", (json_int_t)r->bytes, "file_bytes",
-                                 (json_int_t)r->file_bytes, "weighted", (json_int_t)r->n_weighted, "types",
-                                 types_json(r), "fallbacks", fallbacks_json(r), "overflowed",
-                                 (json_int_t)r->overflowed));
+        cli_print_json(json_pack(
+            "{s:s, s:b, s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:I}", "output", out, "dry_run", dry, "architecture",
+            r->arch, "tensors", (json_int_t)r->n_tensors, "bytes_before", (json_int_t)r->bytes_before, "bytes",
+            (json_int_t)r->bytes, "file_bytes", (json_int_t)r->file_bytes, "weighted", (json_int_t)r->n_weighted,
+            "types", types_json(r), "fallbacks", fallbacks_json(r), "overflowed", (json_int_t)r->overflowed));
         return;
     }
     printf("%s%s: %zu tensors, %s (before: %s), architecture %s\n", dry ? "would write " : "", out, r->n_tensors,
@@ -173,8 +171,7 @@ static coe_status run(struct cli *c)
     const char *const *list = cli_list(c, "expert", &o.n_expert);
     COE_TRY(read_type(type, strlen(type), "TYPE", &o.type));
     COE_TRY(read_classes(&o, cli_str(c, "class", NULL)));
-    if (o.n_expert > MAX_EXPERT_TYPES)
-        return coe_fail(COE_E_USAGE, "--expert: at most %d", MAX_EXPERT_TYPES);
+    if (o.n_expert > MAX_EXPERT_TYPES) return coe_fail(COE_E_USAGE, "--expert: at most %d", MAX_EXPERT_TYPES);
     for (size_t i = 0; i < o.n_expert; i++) COE_TRY(read_expert(&expert[i], list[i]));
     o.expert = expert;
     COE_TRY(check_out(cli_arg(c, 1), out));

@@ -96,8 +96,10 @@ static coe_status run(struct cli *c)
     if (!s) s = trace_write(t, out);
     if (!s) s = export_importance(t, cli_str(c, "export-imatrix", NULL));
     if (s) goto out;
-    if (cli_flag(c, "json")) print_result(t, out, coe_now() - start);
-    else log_note("wrote %s: %llu tokens in %.1f s", out, (unsigned long long)trace_tokens(t), coe_now() - start);
+    if (cli_flag(c, "json"))
+        print_result(t, out, coe_now() - start);
+    else
+        log_note("wrote %s: %llu tokens in %.1f s", out, (unsigned long long)trace_tokens(t), coe_now() - start);
 out:
     trace_free(t);
     model_close(m);
@@ -110,8 +112,8 @@ static const struct cli_opt opts[] = {
     { "tokens", 'n', OPT_INT, "N", "stop a label after N tokens (default: all)", 1, 9e15, false },
     { "window", 'w', OPT_INT, "N", "longest sequence (default 1024, or the model's context)", 1, 1 << 24, false },
     { "merge", 0, OPT_STR, "T.coet", "start from this trace of the same model and add to it", 0, 0, true },
-    { "imatrix", 'i', OPT_FLAG, NULL, "also sum what each column of the experts' matrices meets, for `coe quantize`", 0, 0,
-      false },
+    { "imatrix", 'i', OPT_FLAG, NULL, "also sum what each column of the experts' matrices meets, for `coe quantize`", 0,
+      0, false },
     { "export-imatrix", 0, OPT_STR, "FILE.gguf", "write these sums as llama.cpp's importance matrix too", 0, 0, false },
     { "output", 'o', OPT_STR, "T.coet", "the trace to write", 0, 0, false },
     CLI_PLAN,

@@ -50,7 +50,8 @@ static bool attention_fits(const struct attn_spec *a, const struct gguf_arch *ar
         { arch->pairs && a->rope.kind != ROPE_NONE && a->rope.n_rot != a->head_dim, "rope on a part of the head" },
         { arch->pairs && (a->rope.interleaved || a->qk_norm == QK_NORM_HEAD), "another order inside the heads" },
         { a->qkv_bias && (!strcmp(arch->name, "olmoe") || !strcmp(arch->name, "qwen3moe") ||
-                          !strcmp(arch->name, "qwen3") || !strcmp(arch->name, "olmo2")), "biases of attention" },
+                          !strcmp(arch->name, "qwen3") || !strcmp(arch->name, "olmo2")),
+          "biases of attention" },
     };
     for (size_t i = 0; i < COE_COUNT(checks); i++)
         if (checks[i].wrong) *why = checks[i].text;
@@ -92,7 +93,8 @@ static bool layers_fit(const struct spec *s, const struct gguf_arch *arch, const
     if (first && !lead) *why = "dense layers among the others";
     for (int32_t l = first; l < s->n_layers; l++) {
         const struct moe_spec *m = &s->layer[l].moe, *one = &s->layer[first].moe;
-        if (!s->layer[l].is_moe) *why = "dense layers among the others";
+        if (!s->layer[l].is_moe)
+            *why = "dense layers among the others";
         else if (m->n_experts != one->n_experts || m->router.top_k != one->router.top_k ||
                  m->expert_ffn != one->expert_ffn)
             *why = "layers with different experts";
@@ -158,6 +160,16 @@ void gguf_adapt_spec(struct spec *s, const struct gguf_arch *arch)
     if (arch->whole_norms) s->norm_add = 0;
 }
 
+/* Of the first matrix; F32 when it is packed. */
+static enum dtype type_of_matrices(const struct coe_model *m)
+{
+    for (size_t i = 0; i < m->n_params; i++) {
+        const struct tensor *t = gguf_stays_f32(m->params[i].at.slot) ? NULL : ckpt_find(m->ckpt, m->params[i].w.name);
+        if (t) return t->type == DT_F16 || t->type == DT_BF16 ? t->type : DT_F32;
+    }
+    return DT_F32;
+}
+
 coe_status gguf_plain_type(const struct coe_model *m, enum dtype *out)
 {
     static const struct {
@@ -166,7 +178,7 @@ coe_status gguf_plain_type(const struct coe_model *m, enum dtype *out)
     } names[] = { { "bfloat16", DT_BF16 }, { "float16", DT_F16 }, { "float32", DT_F32 } };
     const json_t *config = model_config(m), *text = json_object_get(config, "dtype");
     const char *name = json_string_value(text ? text : json_object_get(config, "torch_dtype"));
-    *out = DT_F32;
+    *out = type_of_matrices(m);
     for (size_t i = 0; name && i < COE_COUNT(names); i++)
         if (!strcmp(names[i].name, name)) *out = names[i].type;
     if (gguf_find(ckpt_gguf(m->ckpt), GGUF_KEY_CONFIG) || !ckpt_find(m->ckpt, "rope_freqs.weight")) return COE_OK;

@@ -48,8 +48,8 @@ coe_status gguf_add_spec(struct gguf_out *o, const struct spec *s, const struct 
 /* Vocabulary, special tokens and chat template of a model directory (or, as they are, of a GGUF file), and its small
  * files as they are, so that they come back. A tokenizer that has no form in GGUF is left out with a note. */
 coe_status gguf_add_tokenizer(struct gguf_out *o, const struct coe_model *m);
-/* What F32 vectors and packed matrices of a file become in a directory: the type its config names, else F32.
- * COE_E_USAGE for a file whose config cannot say everything. */
+/* What F32 vectors and packed matrices of a file become in a directory: the type its config names, else that of its
+ * matrices, else F32. COE_E_USAGE for a file whose config cannot say everything. */
 coe_status gguf_plain_type(const struct coe_model *m, enum dtype *out);
 /* The files that gguf_add_tokenizer put away, into a directory. */
 coe_status gguf_write_companions(const struct gguf *g, const char *dir);

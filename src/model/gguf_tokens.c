@@ -11,8 +11,8 @@
 #include "text/gguf_pre.h"
 
 #define KEY_TOKENIZER "tokenizer.huggingface.json"
-#define KEY_FILE      "coe.file."
-#define FILE_MAX      ((uint64_t)1 << 20)
+#define KEY_FILE "coe.file."
+#define FILE_MAX ((uint64_t)1 << 20)
 #define TOKENIZER_MAX ((uint64_t)1 << 28)
 
 enum { TYPE_NORMAL = 1, TYPE_UNKNOWN, TYPE_CONTROL, TYPE_USER, TYPE_UNUSED, TYPE_BYTE };
@@ -100,10 +100,10 @@ static int64_t highest_id(const json_t *doc)
     const char *key;
     json_t *v;
     size_t i;
-    json_object_foreach(json_object_get(json_object_get(doc, "model"), "vocab"), key, v)
-        high = COE_MAX(high, (int64_t)json_integer_value(v));
-    json_array_foreach(json_object_get(doc, "added_tokens"), i, v)
-        high = COE_MAX(high, (int64_t)json_integer_value(json_object_get(v, "id")));
+    json_object_foreach(json_object_get(json_object_get(doc, "model"), "vocab"), key, v) high =
+        COE_MAX(high, (int64_t)json_integer_value(v));
+    json_array_foreach(json_object_get(doc, "added_tokens"), i, v) high =
+        COE_MAX(high, (int64_t)json_integer_value(json_object_get(v, "id")));
     return high;
 }
 
@@ -117,10 +117,7 @@ static coe_status make_room(struct vocabulary *v, int64_t n, const char *where)
     return v->token && v->type && v->score ? COE_OK : COE_E_NOMEM;
 }
 
-static bool is_byte_token(const char *t, size_t n)
-{
-    return n == 6 && !memcmp(t, "<0x", 3) && t[5] == '>';
-}
+static bool is_byte_token(const char *t, size_t n) { return n == 6 && !memcmp(t, "<0x", 3) && t[5] == '>'; }
 
 static void set_token(struct vocabulary *v, const json_t *id_json, const char *text, size_t n, int32_t type)
 {
@@ -141,9 +138,9 @@ static coe_status read_tokens(struct vocabulary *v, const json_t *doc, bool byte
     {
         const size_t n = strlen(key);
         set_token(v, x, key, n,
-                  unk && !bytes && !strcmp(key, unk)   ? TYPE_UNKNOWN
-                  : !bytes && is_byte_token(key, n) ? TYPE_BYTE
-                                                    : TYPE_NORMAL);
+                  unk && !bytes && !strcmp(key, unk) ? TYPE_UNKNOWN
+                  : !bytes && is_byte_token(key, n)  ? TYPE_BYTE
+                                                     : TYPE_NORMAL);
     }
     json_array_foreach(json_object_get(doc, "added_tokens"), i, x)
     {
@@ -344,8 +341,10 @@ coe_status gguf_add_tokenizer(struct gguf_out *o, const struct coe_model *m)
     if (!dir_exists(m->path)) return COE_OK;
     char *path = path_join(m->path, "tokenizer.json");
     coe_status s = path ? COE_OK : COE_E_NOMEM;
-    if (!s && m->tokenizer && file_exists(path)) s = add_tokenizer_json(o, m, path);
-    else if (!s && m->tokenizer) log_note("%s: a tokenizer.model alone is not written into GGUF", m->path);
+    if (!s && m->tokenizer && file_exists(path))
+        s = add_tokenizer_json(o, m, path);
+    else if (!s && m->tokenizer)
+        log_note("%s: a tokenizer.model alone is not written into GGUF", m->path);
     for (size_t i = 0; i < COE_COUNT(small_files) && !s; i++) s = add_small_file(o, m, small_files[i]);
     mem_free(path);
     return s;

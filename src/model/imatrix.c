@@ -7,7 +7,7 @@
 
 #include "ckpt/gguf.h"
 
-#define SUMS   ".in_sum2"
+#define SUMS ".in_sum2"
 #define COUNTS ".counts"
 
 static int by_name(const void *a, const void *b)
@@ -58,8 +58,8 @@ void imatrix_free(struct imatrix *im)
 static coe_status check_values(const struct imatrix_entry *e, const char *path)
 {
     for (int64_t i = 0; i < e->n; i++)
-        if (!(e->counts[i] >= 0) || !isfinite(e->counts[i]))
-            return coe_fail(COE_E_INPUT, "%s: %s" COUNTS "[%lld] is %g", path, e->name, (long long)i,
+        if (!(e->counts[i] == 0 || e->counts[i] >= 1) || !isfinite(e->counts[i]))
+            return coe_fail(COE_E_INPUT, "%s: %s" COUNTS "[%lld] is %g, expected a count", path, e->name, (long long)i,
                             (double)e->counts[i]);
     for (int64_t i = 0; i < e->n * e->cols; i++)
         if (!(e->sum2[i] >= 0) || !isfinite(e->sum2[i]))

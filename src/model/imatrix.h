@@ -8,7 +8,7 @@
 #include "ckpt/ckpt.h"
 
 struct imatrix_entry {
-    const char *name;           /* of the matrix as GGUF files call it: "blk.0.ffn_up_exps.weight" */
+    const char *name; /* of the matrix as GGUF files call it: "blk.0.ffn_up_exps.weight" */
     int64_t n, cols;
     const float *sum2, *counts; /* [n, cols], [n] */
 };
@@ -16,7 +16,7 @@ struct imatrix {
     struct arena arena;
     VEC(struct imatrix_entry) entry; /* ascending names */
     int64_t chunk_size, n_chunks;
-    const char *dataset;             /* "" when unknown */
+    const char *dataset; /* "" when unknown */
 };
 
 /* COE_E_INPUT for a file that is no importance matrix, or whose tensors do not fit together. */

@@ -24,7 +24,7 @@ struct matrix_source {
     int64_t n, step, rows;
     struct row_change change;
     const struct imatrix_entry *importance;
-    int64_t importance_at;     /* of matrix 0 */
+    int64_t importance_at; /* of matrix 0 */
 };
 
 struct job {
@@ -317,9 +317,12 @@ static coe_status add_rope_factors(struct job *j)
 /* llama.cpp's number for what most of a file is; it only shows it. */
 static uint32_t file_type(const struct job *j)
 {
-    static const struct { enum dtype type; uint32_t id; } ids[] = {
-        { DT_F32, 0 },    { DT_F16, 1 },    { DT_Q4_0, 2 },    { DT_Q4_1, 3 },   { DT_Q8_0, 7 },   { DT_Q5_0, 8 },
-        { DT_Q5_1, 9 },   { DT_Q2_K, 10 },  { DT_Q3_K, 11 },   { DT_Q4_K, 14 },  { DT_Q5_K, 16 },  { DT_Q6_K, 18 },
+    static const struct {
+        enum dtype type;
+        uint32_t id;
+    } ids[] = {
+        { DT_F32, 0 },     { DT_F16, 1 },     { DT_Q4_0, 2 },  { DT_Q4_1, 3 },   { DT_Q8_0, 7 },   { DT_Q5_0, 8 },
+        { DT_Q5_1, 9 },    { DT_Q2_K, 10 },   { DT_Q3_K, 11 }, { DT_Q4_K, 14 },  { DT_Q5_K, 16 },  { DT_Q6_K, 18 },
         { DT_IQ4_NL, 25 }, { DT_IQ4_XS, 30 }, { DT_BF16, 32 }, { DT_TQ1_0, 36 }, { DT_TQ2_0, 37 }, { DT_MXFP4, 38 },
     };
     size_t best = 0;

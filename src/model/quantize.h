@@ -25,13 +25,13 @@ struct quantize_opts {
 struct quantize_opts quantize_default(void);
 
 struct quantize_report {
-    const char *arch;                /* general.architecture */
-    char why_coe[160];               /* why it is "coe"; "" when it is not */
-    size_t n_tensors, n_weighted;    /* written; of these encoded with importance */
-    uint64_t bytes_before, bytes;    /* of tensor data */
-    uint64_t file_bytes;             /* of the file, to the byte */
-    uint64_t by_type[DT_COUNT];      /* tensor bytes of each type */
-    uint64_t overflowed;             /* finite values that F16 cannot hold and that became infinite */
+    const char *arch;             /* general.architecture */
+    char why_coe[160];            /* why it is "coe"; "" when it is not */
+    size_t n_tensors, n_weighted; /* written; of these encoded with importance */
+    uint64_t bytes_before, bytes; /* of tensor data */
+    uint64_t file_bytes;          /* of the file, to the byte */
+    uint64_t by_type[DT_COUNT];   /* tensor bytes of each type */
+    uint64_t overflowed;          /* finite values that F16 cannot hold and that became infinite */
     /* so many tensors whose rows are not whole blocks of what was asked; `cols` of the first of them */
     struct fallback {
         enum dtype asked, got;

@@ -1,0 +1,259 @@
+/* `coe quantize` and `coe convert` to GGUF and back, on tiny models and on reference ones. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "ckpt/gguf.h"
+#include "support/process.h"
+#include "support/tiny_model.h"
+
+#define N_IDS 20
+
+static const char *keep(char buffer[1200], const char *path)
+{
+    snprintf(buffer, 1200, "%s", path);
+    return buffer;
+}
+
+static void coe(int status, const char *const *args)
+{
+    struct ran r = run_coe(status, NULL, args);
+    ran_free(&r);
+}
+
+static const char *ids_file(void)
+{
+    static char path[1200];
+    int32_t ids[N_IDS];
+    const int64_t dim[] = { N_IDS };
+    for (int i = 0; i < N_IDS; i++) ids[i] = (i * 37 + 11) % 200 + 1;
+    assert_ok(npy_write(keep(path, temp_path("ids.npy")), DT_I32, 1, dim, ids));
+    return path;
+}
+
+static void assert_same_file(const char *a, const char *b)
+{
+    size_t n_a, n_b;
+    unsigned char *x = slurp(a, &n_a), *y = slurp(b, &n_b);
+    if (n_a != n_b || memcmp(x, y, n_a)) fail_msg("%s (%zu bytes) and %s (%zu bytes) differ", a, n_a, b, n_b);
+    free(x);
+    free(y);
+}
+
+static void assert_same_logits(const char *a, const char *b)
+{
+    char x[1200], y[1200];
+    keep(x, temp_path("a.npy"));
+    keep(y, temp_path("b.npy"));
+    coe(0, COE_ARGS("logits", a, "--ids", ids_file(), "-o", x));
+    coe(0, COE_ARGS("logits", b, "--ids", ids_file(), "-o", y));
+    assert_same_file(x, y);
+}
+
+static void a_file_turns_back_into_the_directory_it_came_from(void **state)
+{
+    (void)state;
+    char model[1200], file[1200], back[1200], a[1300], b[1300];
+    static const char *const names[] = { "model.safetensors", "tokenizer.json" };
+    for (int bf16 = 0; bf16 < 2; bf16++) {
+        keep(model, tiny_model("origin", &(struct tiny){ .bf16 = bf16 }));
+        keep(file, temp_path("form.gguf"));
+        keep(back, temp_path("back"));
+        coe(0, COE_ARGS("convert", model, file));
+        assert_same_logits(model, file);
+        coe(0, COE_ARGS("convert", file, back));
+        for (size_t i = 0; i < COE_COUNT(names); i++) {
+            snprintf(a, sizeof a, "%s/%s", model, names[i]);
+            snprintf(b, sizeof b, "%s/%s", back, names[i]);
+            assert_same_file(a, b);
+        }
+        json_t *x, *y;
+        snprintf(a, sizeof a, "%s/config.json", model);
+        snprintf(b, sizeof b, "%s/config.json", back);
+        assert_ok(json_read_file(&x, a));
+        assert_ok(json_read_file(&y, b));
+        assert_true(json_equal(x, y));
+        json_decref(x);
+        json_decref(y);
+    }
+}
+
+/* Through llama.cpp's form (heads of neighbours, whole norms, fused experts) and through our own. */
+static void check_family(const char *name)
+{
+    char file[1200], back[1200];
+    char model[1200], relative[64];
+    snprintf(relative, sizeof relative, "families/%s", name);
+    need_fixture(relative);
+    keep(model, fixture(relative));
+    keep(file, temp_path("family.gguf"));
+    keep(back, temp_path("family"));
+    coe(0, COE_ARGS("convert", model, file));
+    coe(0, COE_ARGS("convert", file, back));
+    assert_same_logits(model, back);
+}
+
+static void llama_comes_back(void **state)
+{
+    (void)state;
+    check_family("llama3");
+}
+static void mixtral_comes_back(void **state)
+{
+    (void)state;
+    check_family("mixtral_fused");
+}
+static void gemma_comes_back(void **state)
+{
+    (void)state;
+    check_family("gemma3_text");
+}
+static void deepseek_comes_back(void **state)
+{
+    (void)state;
+    check_family("deepseek_v3");
+}
+static void jetmoe_comes_back(void **state)
+{
+    (void)state;
+    check_family("jetmoe");
+}
+static void short_convolutions_come_back(void **state)
+{
+    (void)state;
+    check_family("lfm2_moe");
+}
+
+static enum dtype type_in(const char *file, const char *tensor)
+{
+    struct ckpt *c;
+    assert_ok(ckpt_open(&c, file));
+    const struct tensor *t = ckpt_find(c, tensor);
+    if (!t) fail_msg("%s has no tensor %s", file, tensor);
+    const enum dtype type = t->type;
+    ckpt_close(c);
+    return type;
+}
+
+static void routers_and_norms_stay_whole_and_the_rest_does_not(void **state)
+{
+    (void)state;
+    char model[1200], file[1200];
+    keep(model, tiny_model("plain", &(struct tiny){ .n_iterations = 1, .d_model = 64 }));
+    keep(file, temp_path("q4.gguf"));
+    coe(0, COE_ARGS("quantize", "q4_0", model, "-o", file, "--class", "attention=q8_0,embedding=f16"));
+    assert_int_equal(type_in(file, "blk.0.ffn_gate_inp.weight"), DT_F32);
+    assert_int_equal(type_in(file, "blk.0.attn_norm.weight"), DT_F32);
+    assert_int_equal(type_in(file, "blk.1.attn_q.weight"), DT_Q8_0);
+    assert_int_equal(type_in(file, "blk.1.ffn_up_exps.weight"), DT_Q4_0);
+    assert_int_equal(type_in(file, "token_embd.weight"), DT_F16);
+}
+
+static void experts_of_several_types_lie_apart(void **state)
+{
+    (void)state;
+    char model[1200], file[1200], copy[1200];
+    keep(model, tiny_model("apart", NULL));
+    keep(file, temp_path("mixed.gguf"));
+    coe(0, COE_ARGS("quantize", "q4_0", model, "-o", file, "--expert", "0:1=q8_0", "1:*=f16"));
+    assert_int_equal(type_in(file, "blk.0.ffn_up.0.weight"), DT_Q4_0);
+    assert_int_equal(type_in(file, "blk.0.ffn_up.1.weight"), DT_Q8_0);
+    assert_int_equal(type_in(file, "blk.1.ffn_up.5.weight"), DT_F16);
+    keep(copy, temp_path("copy"));
+    coe(0, COE_ARGS("convert", file, copy, "--dtype", "f32"));
+    assert_same_logits(file, copy);
+}
+
+static void a_dry_run_knows_the_size_to_the_byte(void **state)
+{
+    (void)state;
+    char model[1200], file[1200];
+    size_t n;
+    keep(model, tiny_model("sized", NULL));
+    keep(file, temp_path("sized.gguf"));
+    struct ran dry = run_coe(0, NULL, COE_ARGS("quantize", "q5_1", model, "-o", file, "--dry-run", "--json"));
+    json_t *o;
+    assert_ok(json_read_text(&o, dry.out, dry.n_out, "stdout"));
+    struct ran gone = run_coe(COE_E_INPUT, NULL, COE_ARGS("info", file));
+    coe(0, COE_ARGS("quantize", "q5_1", model, "-o", file));
+    free(slurp(file, &n));
+    assert_int_equal(json_integer_value(json_object_get(o, "file_bytes")), n);
+    json_decref(o);
+    ran_free(&dry);
+    ran_free(&gone);
+}
+
+/* The same weights from a trace and from the file that llama.cpp would read; other ones than without. */
+static void importance_comes_from_a_trace_or_from_its_export(void **state)
+{
+    (void)state;
+    char model[1200], text[1200], data[1300], trace[1200], exported[1200], a[1200], b[1200], c[1200];
+    size_t n_a, n_c;
+    keep(model, tiny_model("weighed", NULL));
+    spill(keep(text, temp_path("text.txt")), tiny_text, strlen(tiny_text));
+    snprintf(data, sizeof data, "text=%s", text);
+    keep(trace, temp_path("t.coet"));
+    keep(exported, temp_path("imatrix.gguf"));
+    coe(0, COE_ARGS("trace", model, "--data", data, "-o", trace, "--export-imatrix", exported));
+    coe(0, COE_ARGS("quantize", "q4_0", model, "-o", keep(a, temp_path("a.gguf")), "--imatrix", trace));
+    coe(0, COE_ARGS("quantize", "q4_0", model, "-o", keep(b, temp_path("b.gguf")), "--imatrix", exported));
+    coe(0, COE_ARGS("quantize", "q4_0", model, "-o", keep(c, temp_path("c.gguf"))));
+    assert_same_file(a, b);
+    unsigned char *x = slurp(a, &n_a), *y = slurp(c, &n_c);
+    assert_int_equal(n_a, n_c);
+    assert_true(memcmp(x, y, n_a) != 0);
+    free(x);
+    free(y);
+}
+
+static void refused(int status, const char *part, const char *const *args)
+{
+    struct ran r = run_coe(status, NULL, args);
+    if (!strstr(r.err, part)) fail_msg("expected '%s' in: %s", part, r.err);
+    ran_free(&r);
+}
+
+static void what_cannot_be_is_refused_with_its_reason(void **state)
+{
+    (void)state;
+    char model[1200], out[1200], text[1200], data[1300], trace[1200], other[1200];
+    keep(model, tiny_model("refused", NULL));
+    keep(other, tiny_model("other", &(struct tiny){ .n_experts = 4 }));
+    keep(out, temp_path("refused.gguf"));
+    spill(keep(text, temp_path("text.txt")), tiny_text, strlen(tiny_text));
+    snprintf(data, sizeof data, "text=%s", text);
+    refused(COE_E_USAGE, "expected f32, f16", COE_ARGS("quantize", "q9", model, "-o", out));
+    refused(COE_E_USAGE, "never quantised", COE_ARGS("quantize", "q8_0", model, "-o", out, "--class", "router=q8_0"));
+    refused(COE_E_USAGE, "no such expert", COE_ARGS("quantize", "q8_0", model, "-o", out, "--expert", "0:99=f16"));
+    refused(COE_E_USAGE, "LAYER:EXPERT", COE_ARGS("quantize", "q8_0", model, "-o", out, "--expert", "0=f16"));
+    refused(COE_E_USAGE, "NAME.gguf", COE_ARGS("quantize", "q8_0", model, "-o", temp_path("directory")));
+    refused(COE_E_USAGE, "for directories", COE_ARGS("convert", model, out, "--unfuse"));
+    keep(trace, temp_path("plain.coet"));
+    coe(0, COE_ARGS("trace", model, "--data", data, "-o", trace));
+    refused(COE_E_INPUT, "has no importance", COE_ARGS("quantize", "q4_0", model, "-o", out, "--imatrix", trace));
+    keep(trace, temp_path("other.coet"));
+    coe(0, COE_ARGS("trace", other, "--data", data, "-o", trace, "--imatrix"));
+    refused(COE_E_INPUT, "another model's", COE_ARGS("quantize", "q4_0", model, "-o", out, "--imatrix", trace));
+    coe(0, COE_ARGS("quantize", "q8_0", model, "-o", out));
+    refused(COE_E_INPUT, "no importance matrix",
+            COE_ARGS("quantize", "q4_0", model, "-o", temp_path("next.gguf"), "--imatrix", out));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_file_turns_back_into_the_directory_it_came_from),
+        cmocka_unit_test(llama_comes_back),
+        cmocka_unit_test(mixtral_comes_back),
+        cmocka_unit_test(gemma_comes_back),
+        cmocka_unit_test(deepseek_comes_back),
+        cmocka_unit_test(jetmoe_comes_back),
+        cmocka_unit_test(short_convolutions_come_back),
+        cmocka_unit_test(routers_and_norms_stay_whole_and_the_rest_does_not),
+        cmocka_unit_test(experts_of_several_types_lie_apart),
+        cmocka_unit_test(a_dry_run_knows_the_size_to_the_byte),
+        cmocka_unit_test(importance_comes_from_a_trace_or_from_its_export),
+        cmocka_unit_test(what_cannot_be_is_refused_with_its_reason),
+    };
+    return cmocka_run_group_tests_name("end-to-end/quantize", tests, NULL, NULL);
+}

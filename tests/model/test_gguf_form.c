@@ -1,0 +1,114 @@
+/* What a model looks like in a GGUF file: rows inside heads by hand, names, and what makes a network our own form. */
+#include <string.h>
+
+#include "model/gguf_form.h"
+#include "support/support.h"
+
+static struct arena arena;
+static struct spec spec;
+
+static void read_spec(const char *config)
+{
+    json_t *doc;
+    arena_free(&arena);
+    assert_ok(json_read_text(&doc, config, strlen(config), "config"));
+    assert_ok(spec_read(&spec, &arena, doc, "config"));
+    json_decref(doc);
+}
+
+#define SIZES                                                                                     \
+    "\"hidden_size\": 32, \"num_hidden_layers\": 2, \"num_attention_heads\": 4, "                 \
+    "\"num_key_value_heads\": 2, \"intermediate_size\": 64, \"vocab_size\": 100, "                \
+    "\"max_position_embeddings\": 64, \"num_local_experts\": 4, \"num_experts\": 4, "             \
+    "\"num_experts_per_tok\": 2, \"moe_intermediate_size\": 32, \"tie_word_embeddings\": false, " \
+    "\"shared_expert_intermediate_size\": 32"
+
+/* A head of 8: neighbours 0 4 | 1 5 | 2 6 | 3 7 of the halves; the second head begins at row 8. */
+static void rows_of_heads_move_there_and_back(void **state)
+{
+    (void)state;
+    static const int64_t want[] = { 0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15 };
+    const struct row_change there = { .cols = 1, .head_dim = 8 }, back = { .cols = 1, .head_dim = -8 };
+    for (int64_t i = 0; i < 16; i++) {
+        assert_int_equal(row_change_source(&there, i), want[i]);
+        assert_int_equal(row_change_source(&there, row_change_source(&back, i)), i);
+    }
+}
+
+static void only_q_k_and_norms_change(void **state)
+{
+    (void)state;
+    read_spec("{\"model_type\": \"mixtral\", " SIZES "}");
+    struct spec there = spec;
+    struct layer_spec layer[2] = { spec.layer[0], spec.layer[1] };
+    there.layer = layer;
+    gguf_adapt_spec(&there, gguf_arch_of_family("mixtral"));
+    for (int slot = 0; slot < SLOT_COUNT; slot++) {
+        const struct param p = { .w = { .cols = 32 }, .at = { (enum slot)slot, 0, 0, 0 } };
+        const struct row_change c = row_change_between(&spec, &there, &p);
+        const bool turned = slot == SLOT_Q || slot == SLOT_K || slot == SLOT_Q_BIAS || slot == SLOT_K_BIAS;
+        assert_int_equal(c.head_dim, turned ? 8 : 0);
+        assert_true(c.add == 0);
+    }
+}
+
+static void assert_form(const char *config, const char *arch, const char *reason)
+{
+    char why[160] = "";
+    read_spec(config);
+    const struct gguf_arch *a = gguf_arch_of(&spec, why);
+    if (!a != !arch || (a && strcmp(a->name, arch))) fail_msg("%s: %s (%s)", config, a ? a->name : "coe", why);
+    if (reason && !strstr(why, reason)) fail_msg("%s: '%s', expected '%s'", config, why, reason);
+}
+
+static void what_llama_cpp_computes_otherwise_is_our_own_form(void **state)
+{
+    (void)state;
+    assert_form("{\"model_type\": \"mixtral\", " SIZES "}", "llama", NULL);
+    assert_form("{\"model_type\": \"olmoe\", " SIZES "}", "olmoe", NULL);
+    assert_form("{\"model_type\": \"olmoe\", \"clip_qkv\": 8.0, " SIZES "}", NULL, "clamped");
+    assert_form("{\"model_type\": \"olmoe\", \"norm_topk_prob\": true, " SIZES "}", NULL, "rule for the weights");
+    assert_form("{\"model_type\": \"qwen3_moe\", \"norm_topk_prob\": true, " SIZES "}", "qwen3moe", NULL);
+    assert_form("{\"model_type\": \"qwen3_moe\", \"norm_topk_prob\": true, \"mlp_only_layers\": [0], " SIZES "}", NULL,
+                "dense layers");
+    assert_form("{\"model_type\": \"qwen2_moe\", " SIZES "}", "qwen2moe", NULL);
+    assert_form("{\"model_type\": \"mixtral\", \"coe\": {\"chain\": {\"iterations\": 2}}, " SIZES "}", NULL, "chain");
+    assert_form("{\"model_type\": \"coe\", \"coe\": {\"n_experts\": 4, \"expert_ffn\": 32}, " SIZES "}", NULL,
+                "this family");
+}
+
+static void assert_name(const char *want, struct place p, bool separate)
+{
+    char name[256];
+    assert_true(gguf_name(NULL, &spec, p, separate, name, sizeof name));
+    assert_string_equal(name, want);
+}
+
+static void names_tell_layers_experts_and_iterations(void **state)
+{
+    (void)state;
+    read_spec("{\"model_type\": \"coe\", \"coe\": {\"n_experts\": 4, \"expert_ffn\": 32, "
+              "\"chain\": {\"iterations\": 2}}, " SIZES "}");
+    assert_name("token_embd.weight", (struct place){ SLOT_EMBED, 0, 0, 0 }, false);
+    assert_name("blk.1.ffn_up_exps.weight", (struct place){ SLOT_EXPERT_UP, 1, 0, 0 }, false);
+    assert_name("blk.1.ffn_up.3.weight", (struct place){ SLOT_EXPERT_UP, 1, 3, 0 }, true);
+    assert_name("blk.0.ffn_gate_inp.1.weight", (struct place){ SLOT_ROUTER, 0, 0, 1 }, false);
+}
+
+static int free_arena(void **state)
+{
+    (void)state;
+    arena_free(&arena);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(rows_of_heads_move_there_and_back),
+        cmocka_unit_test(only_q_k_and_norms_change),
+        cmocka_unit_test(what_llama_cpp_computes_otherwise_is_our_own_form),
+        cmocka_unit_test(names_tell_layers_experts_and_iterations),
+    };
+    return cmocka_run_group_tests_name("model/gguf_form", tests, NULL, free_arena);
+}
