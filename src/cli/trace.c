@@ -33,6 +33,18 @@ static coe_status tag_plan(struct trace *t, const char *path)
     return s;
 }
 
+/* So does one made with another routing rule. */
+static coe_status tag_route(struct trace *t, const struct cli *c)
+{
+    struct str text = { 0 };
+    str_addz(&text, cli_str(c, "route", ""));
+    if (cli_given(c, "experts-used")) str_addf(&text, "%stop_k=%s", text.n ? " " : "", cli_str(c, "experts-used", ""));
+    coe_status s = str_check(&text);
+    if (!s && text.n && !(t->route = arena_strdup(&t->arena, text.at))) s = COE_E_NOMEM;
+    str_free(&text);
+    return s;
+}
+
 static coe_status add_to(struct trace *t, const char *path)
 {
     struct trace *before;
@@ -90,16 +102,15 @@ static coe_status run(struct cli *c)
     if ((s = trace_new(&t, m, cli_int(c, "window", COE_MIN(m->spec.max_positions, (int64_t)WINDOW))))) goto out;
     if (cli_flag(c, "imatrix") || cli_given(c, "export-imatrix")) trace_want_importance(t);
     if ((s = tag_plan(t, cli_str(c, "plan", NULL)))) goto out;
+    if ((s = tag_route(t, c))) goto out;
     for (size_t i = 0; i < n_merge && !s; i++) s = add_to(t, merge[i]);
     for (size_t i = 0; i < n_data && !s; i++) s = trace_source(t, m, data[i], &o);
     if (!s && !trace_tokens(t)) s = coe_fail(COE_E_INPUT, "%s: the text holds no token", n_data ? data[0] : m->path);
     if (!s) s = trace_write(t, out);
     if (!s) s = export_importance(t, cli_str(c, "export-imatrix", NULL));
     if (s) goto out;
-    if (cli_flag(c, "json"))
-        print_result(t, out, coe_now() - start);
-    else
-        log_note("wrote %s: %llu tokens in %.1f s", out, (unsigned long long)trace_tokens(t), coe_now() - start);
+    if (cli_flag(c, "json")) print_result(t, out, coe_now() - start);
+    else log_note("wrote %s: %llu tokens in %.1f s", out, (unsigned long long)trace_tokens(t), coe_now() - start);
 out:
     trace_free(t);
     model_close(m);

@@ -83,6 +83,9 @@ static coe_status check_trace(const struct planner *p, const char *method, const
     if (p->needs_unpruned && *t->plan)
         return coe_fail(COE_E_INPUT, "%s: was recorded under a plan (%s); %s needs the routing of the whole model",
                         t->path, t->plan, method);
+    if (p->needs_unpruned && *t->route)
+        return coe_fail(COE_E_INPUT, "%s: was recorded with another routing (%s); %s needs the model's own", t->path,
+                        t->route, method);
     return trace_tokens(t) ? COE_OK : coe_fail(COE_E_INPUT, "%s: holds no token", t->path);
 }
 

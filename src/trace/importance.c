@@ -55,9 +55,7 @@ coe_status trace_imatrix(struct imatrix **out, const struct trace *t)
     coe_status s = im->dataset ? COE_OK : COE_E_NOMEM;
     for (int32_t l = 0; l < t->n_layers && !s; l++) s = add_layer(im, t, l);
     if (!s) imatrix_sort(im);
-    if (s)
-        imatrix_free(im);
-    else
-        *out = im;
+    if (s) imatrix_free(im);
+    else *out = im;
     return s;
 }

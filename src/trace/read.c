@@ -35,7 +35,7 @@ struct reader {
 
 static coe_status read_layer(struct trace_layer *l, const json_t *o, const char *where)
 {
-    static const char *const keys[] = { "layer", "experts",     "top_k",  "iterations",  "score", "renormalize",
+    static const char *const keys[] = { "layer", "experts",     "top_k",  "iterations",  "score",      "renormalize",
                                         "scale", "shared_gate", "groups", "groups_kept", "expert_ffn", NULL };
     const char *score = "softmax";
     COE_TRY(json_only_keys(o, keys, where));
@@ -165,10 +165,10 @@ static coe_status expect_text(const json_t *o, const char *key, const char *expe
 
 static coe_status read_header(struct trace *t, const json_t *o, const char *where)
 {
-    static const char *const keys[] = { "coe_trace", "level", "model",  "tokenizer", "dtype",   "mask",
-                                        "window",    "plan",  "layers", "domains",   "columns", "importance", NULL };
+    static const char *const keys[] = { "coe_trace", "level",  "model",   "tokenizer", "dtype",      "mask",  "window",
+                                        "plan",      "layers", "domains", "columns",   "importance", "route", NULL };
     static const char *const types[] = { "weights", "activations", NULL };
-    const char *weights = NULL;
+    const char *weights = NULL, *route = "";
     int32_t version = 0;
     COE_TRY(json_only_keys(o, keys, where));
     COE_TRY(json_need_i32(o, "coe_trace", (int32_t)TRACE_VERSION, (int32_t)TRACE_VERSION, &version, where));
@@ -180,7 +180,9 @@ static coe_status read_header(struct trace *t, const json_t *o, const char *wher
     COE_TRY(json_only_keys(json_object_get(o, "dtype"), types, where));
     COE_TRY(json_need_str(json_object_get(o, "dtype"), "weights", &weights, where));
     COE_TRY(expect_text(json_object_get(o, "dtype"), "activations", "F32", where));
-    if (!(t->weights = arena_strdup(&t->arena, weights))) return COE_E_NOMEM;
+    COE_TRY(json_get_str(o, "route", &route, where));
+    if (!(t->weights = arena_strdup(&t->arena, weights)) || !(t->route = arena_strdup(&t->arena, route)))
+        return COE_E_NOMEM;
     COE_TRY(read_model(t, json_object_get(o, "model"), where));
     COE_TRY(json_get_bool(o, "importance", &t->importance, where));
     if (t->importance && t->d_model > MAX_WIDTH)

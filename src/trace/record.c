@@ -107,8 +107,9 @@ static void add_maximum(const struct trace_recorder *r, const struct cell *c, in
     c->max_position[e] = position_of(r->batch, token);
 }
 
-static void add_expert(const struct trace_recorder *r, const struct cell *c, const struct route *rt, int32_t e,
-                       const float *y, int64_t d)
+/* weighed: the weight multiplied the expert's input, so that its output already holds it. */
+static void add_expert(const struct trace_recorder *r, const struct cell *c, const struct route *rt, bool weighed,
+                       int32_t e, const float *y, int64_t d)
 {
     for (int32_t row = rt->off[e]; row < rt->off[e + 1]; row++) {
         const int32_t token = rt->row_token[row], slot = rt->row_slot[row];
@@ -125,7 +126,7 @@ static void add_expert(const struct trace_recorder *r, const struct cell *c, con
         c->norm2[e] += square;
         c->score_norm[e] += p * norm;
         c->renorm_norm[e] += q * norm;
-        c->gate_norm[e] += g * norm;
+        c->gate_norm[e] += weighed ? norm : g * norm;
         add_maximum(r, c, e, token, out, d);
     }
 }
@@ -135,7 +136,8 @@ static void on_outputs(void *user, const struct route_record *rec, const struct 
     const struct trace_recorder *r = user;
     const struct cell c = cell_at(r->trace, r->domain, layer_index(r->trace, rec->layer), rec->iteration);
 #pragma omp parallel for schedule(dynamic, 1)
-    for (int32_t e = 0; e < rec->route.n_experts; e++) add_expert(r, &c, &rec->route, e, y, x->cols);
+    for (int32_t e = 0; e < rec->route.n_experts; e++)
+        add_expert(r, &c, &rec->route, rec->spec && rec->spec->weigh_input, e, y, x->cols);
 }
 
 /* sums[j] += (scale · x[j])² */

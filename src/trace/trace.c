@@ -92,7 +92,8 @@ struct trace *trace_make(const char *path)
     struct trace *t = mem_zalloc("trace", sizeof *t);
     if (!t) return NULL;
     t->path = arena_strdup(&t->arena, path);
-    if (t->path) return t;
+    t->route = arena_strdup(&t->arena, "");
+    if (t->path && t->route) return t;
     trace_free(t);
     return NULL;
 }
@@ -229,7 +230,8 @@ static coe_status check_mergeable(const struct trace *t, const struct trace *fro
         const char *what, *a, *b;
     } equal[] = { { "model", t->model, from->model },
                   { "tokenizer", t->tokenizer, from->tokenizer },
-                  { "plan", t->plan, from->plan } };
+                  { "plan", t->plan, from->plan },
+                  { "route", t->route, from->route } };
     for (size_t i = 0; i < COE_COUNT(equal); i++)
         if (strcmp(equal[i].a, equal[i].b))
             return coe_fail(COE_E_INPUT, "%s: %s is '%s', in %s it is '%s'; such traces do not add up", from->path,

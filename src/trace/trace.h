@@ -45,8 +45,8 @@ enum trace_column {
     TRACE_COSELECT,     /* [a, b] tokens routed to both; the diagonal is the count */
     TRACE_CHAIN,        /* [a, b] tokens routed to a in this iteration and to b in the next; last iteration has none */
     /* only with importance: what the columns of an expert's matrices met */
-    TRACE_INPUT2,       /* Σ x² of each input channel of gate and up [E, d_model] */
-    TRACE_HIDDEN2,      /* Σ u² of each input channel of down [E, expert_ffn] */
+    TRACE_INPUT2,  /* Σ x² of each input channel of gate and up [E, d_model] */
+    TRACE_HIDDEN2, /* Σ u² of each input channel of down [E, expert_ffn] */
     TRACE_N_COLUMNS
 };
 enum trace_shape { PER_ITERATION, PER_EXPERT, PER_PAIR, PER_STEP, PER_INPUT, PER_HIDDEN, TRACE_N_SHAPES };
@@ -83,12 +83,13 @@ struct trace {
     struct arena arena; /* strings, layers */
     char *path;         /* for messages: the file it was read from, or "trace" */
     enum trace_level level;
-    bool importance; /* the columns input2 and hidden2 are there */
+    bool importance;               /* the columns input2 and hidden2 are there */
     char model[17], tokenizer[17]; /* fingerprints */
     char *family, *weights;        /* family of the model; storage type of its experts. Activations are F32 */
     int32_t n_model_layers, d_model, vocab;
     int64_t window;   /* longest sequence; documents are cut, sequences never cross them */
     char plan[17];    /* fingerprint of the plan that was live while recording, or "" */
+    char *route;      /* the rule that replaced the model's own routing while recording, or "" */
     int32_t n_layers; /* MoE layers */
     struct trace_layer *layer;
     VEC(struct trace_domain) domains;

@@ -40,12 +40,12 @@ json_t *trace_header_json(const struct trace *t)
     json_t *layers = json_array(), *domains = json_array();
     for (int32_t l = 0; l < t->n_layers; l++) json_array_append_new(layers, layer_json(t, &t->layer[l]));
     for (size_t d = 0; d < t->domains.n; d++) json_array_append_new(domains, domain_json(&t->domains.at[d]));
-    json_t *o =
-        json_pack("{s:i, s:s, s:{s:s, s:s, s:i, s:i, s:i}, s:s, s:{s:s, s:s}, s:s, s:I, s:s, s:s, s:o, s:o}", "coe_trace",
-                  (int)TRACE_VERSION, "level", trace_level_name[t->level], "model", "fingerprint", t->model, "family",
-                  t->family, "n_layers", t->n_model_layers, "d_model", t->d_model, "vocab", t->vocab, "tokenizer",
-                  t->tokenizer, "dtype", "weights", t->weights, "activations", "F32", "mask", "none", "window",
-                  (json_int_t)t->window, "plan", t->plan, "route", t->route, "layers", layers, "domains", domains);
+    json_t *o = json_pack("{s:i, s:s, s:{s:s, s:s, s:i, s:i, s:i}, s:s, s:{s:s, s:s}, s:s, s:I, s:s, s:s, s:o, s:o}",
+                          "coe_trace", (int)TRACE_VERSION, "level", trace_level_name[t->level], "model", "fingerprint",
+                          t->model, "family", t->family, "n_layers", t->n_model_layers, "d_model", t->d_model, "vocab",
+                          t->vocab, "tokenizer", t->tokenizer, "dtype", "weights", t->weights, "activations", "F32",
+                          "mask", "none", "window", (json_int_t)t->window, "plan", t->plan, "route", t->route, "layers",
+                          layers, "domains", domains);
     if (t->importance) json_object_set_new(o, "importance", json_true());
     return o;
 }
@@ -147,10 +147,8 @@ coe_status trace_write(struct trace *t, const char *path)
         s = coe_fail(COE_E_NOMEM, "%s: no memory for the directory", path);
     if (!s) s = file_put(&f, text, strlen(text));
     if (!s) s = write_head(&f, offset, text);
-    if (s)
-        file_abort(&f);
-    else
-        s = file_commit(&f);
+    if (s) file_abort(&f);
+    else s = file_commit(&f);
 out:
     mem_free(packed);
     free(text);

@@ -95,6 +95,16 @@ static void a_trace_made_under_a_plan_is_refused(void **state)
     trace->plan[0] = 0;
 }
 
+static void a_trace_of_another_routing_is_refused(void **state)
+{
+    (void)state;
+    struct plan *p;
+    trace->route = arena_strdup(&trace->arena, "top_k=3");
+    assert_int_equal(make(&p, "frequency", NULL), COE_E_INPUT);
+    assert_error_has("was recorded with another routing (top_k=3)");
+    trace->route = arena_strdup(&trace->arena, "");
+}
+
 static void lots_need_no_trace(void **state)
 {
     (void)state;
@@ -113,6 +123,7 @@ int main(void)
         cmocka_unit_test(wrong_words_are_usage_errors),
         cmocka_unit_test(a_trace_of_another_model_is_refused),
         cmocka_unit_test(a_trace_made_under_a_plan_is_refused),
+        cmocka_unit_test(a_trace_of_another_routing_is_refused),
         cmocka_unit_test(lots_need_no_trace),
     };
     return cmocka_run_group_tests_name("plan/planner", tests, set_up, tear_down);
