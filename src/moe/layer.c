@@ -194,3 +194,6 @@ struct val *moe_layer(struct moe_pass *p, const struct moe_spec *spec, const str
     if (post) x = post(c, post_user, x);
     return outer ? nn_add(c, x, h) : x;
 }
+
+COE_PART(layer, chain, .summary = "the experts of a layer applied in sequence, routed anew in each pass",
+         .paper = "Chain-of-Experts, 2025", .card = "routing.md 1", .unit = "token")

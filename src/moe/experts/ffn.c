@@ -207,3 +207,6 @@ coe_status experts_ffn(struct nn *c, struct expert_call *call)
     arena_rewind(c->arena, c->tape ? kept : mark);
     return nn_record(c, ffn_back, s) ? COE_OK : COE_E_NOMEM;
 }
+
+COE_PART(expert, ffn, .summary = "gated feed-forward expert, all experts of a layer in grouped products",
+         .paper = "GLU Variants Improve Transformer, 2020", .card = "systems.md part D", .unit = "token")
