@@ -61,14 +61,10 @@ static const struct cli_opt opts[] = {
 };
 static const struct verb verb = {
     .usage = "METHOD MODEL --trace T.coet --keep 0.75 -o P.json",
-    .details = "Methods and what they do: coe methods --kind planner. Parameters of the methods that prune:\n"
-               "  frequency   by=count|auto|score|renorm|gate\n"
-               "  ean         reduce=mean|sum  power=1|2\n"
-               "  reap        weight=auto|score|renorm|gate  reduce=mean|sum\n"
-               "  random      (takes --seed, needs no trace)\n"
-               "Try a plan with `--plan P.json` on run, eval, logits or trace; measure it with `coe eval harm`; write "
-               "the smaller\n"
-               "model with `coe apply`.",
+    .details =
+        "Methods, what they do and their parameters (--set): coe methods --kind planner.\n"
+        "Try a plan with `--plan P.json` on run, eval, logits or trace; measure it with `coe eval harm`; write the\n"
+        "smaller model with `coe apply`.",
     .example = "  coe plan reap models/tales --trace tales.coet --keep 0.75 -o reap.json",
     .opts = opts,
     .n_opts = COE_COUNT(opts),

@@ -34,8 +34,8 @@ static coe_status set_param(json_t *parameters, const char *method, const struct
     const struct plan_param *q = find_param(p, text, (size_t)(eq - text));
     double x;
     if (!q)
-        return coe_fail(COE_E_USAGE, "%s has no parameter '%.*s'; see: coe plan %s --help", method, (int)(eq - text),
-                        text, method);
+        return coe_fail(COE_E_USAGE, "%s has no parameter '%.*s'; see: coe methods --kind planner", method,
+                        (int)(eq - text), text);
     if (q->choices) return set_choice(parameters, method, q, eq + 1);
     COE_TRY(parse_double(eq + 1, q->name, &x));
     if (!(x >= q->lo && x <= q->hi))
