@@ -11,7 +11,7 @@
 #define JINJA_MAX_SOURCE ((size_t)1 << 22)
 #define JINJA_MAX_NESTING 120 /* of expressions and statements in the source */
 #define JINJA_MAX_DEPTH 1200  /* of calls while rendering */
-#define JINJA_MAX_STEPS 20000000u
+#define JINJA_MAX_STEPS 5000000u
 #define JINJA_MAX_OUTPUT ((size_t)1 << 26)
 #define JINJA_MAX_MEMORY ((size_t)1 << 28)
 #define JINJA_MAX_RANGE 100000 /* as in Jinja's sandbox */
