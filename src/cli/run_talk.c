@@ -29,7 +29,7 @@ static const char help_text[] =
     "  /experts         which experts worked since the start or the last /reset\n"
     "  /context         how full the context is\n"
     "  /quit            leave (or Ctrl-D)\n"
-    "Ctrl-C stops an answer, a second one the program.\n";
+    "Ctrl-C empties the line, or stops an answer.\n";
 
 static coe_status forget(struct talk *t)
 {
@@ -85,46 +85,52 @@ static coe_status take_line(struct talk *t, const char *line, bool *leave)
     return *line || !t->s->position ? answer_line(t, line) : COE_OK;
 }
 
-/* A line, and those behind it while each ends with a backslash; mem_free it. NULL at the end and after Ctrl-C. */
-static char *read_message(void)
+/* A line, and those behind it while each ends with a backslash. false at the end. */
+static bool read_message(struct str *text)
 {
-    struct str text = { 0 };
+    str_clear(text);
     for (bool more = true; more;) {
-        char *line = readline(text.n ? ". " : "> ");
-        if (!line) {
-            str_free(&text);
-            return NULL;
-        }
-        size_t n = strlen(line);
+        char *line = readline(text->n ? ". " : "> ");
+        if (!line && !coe_interrupted()) return false;
+        coe_interrupt_clear(); /* of a Ctrl-C before the keys were bound: the line is asked for again */
+        if (!line) continue;
+        const size_t n = strlen(line);
         more = n && line[n - 1] == '\\';
-        str_add(&text, line, n - more);
-        if (more) str_addc(&text, '\n');
+        str_add(text, line, n - more);
+        if (more) str_addc(text, '\n');
         free(line); /* libedit allocates it */
     }
-    if (text.oom) str_free(&text);
-    return text.at;
+    return true;
+}
+
+/* While a line is typed Ctrl-C is a key that empties it, not a signal: a signal could fall between two reads and be
+ * lost. */
+static void bind_keys(void)
+{
+    rl_initialize();
+    rl_parse_and_bind((char[]){ "setty -d -isig" });
+    rl_parse_and_bind((char[]){ "bind ^C em-kill-line" });
 }
 
 coe_status talk_loop(struct talk *t)
 {
-    char *path = history_path(), *line;
+    char *path = history_path();
+    struct str line = { 0 };
     bool leave = false;
     coe_status s = COE_OK;
     using_history();
     stifle_history(HISTORY_LINES);
     if (path) read_history(path);
+    bind_keys();
     log_note(t->chat ? "%s: type a message and Enter; /help lists the commands"
                      : "%s: type a text and Enter; /help lists the commands",
              t->m->path);
-    while (!s && !leave) {
-        line = read_message();
-        if (!line && !coe_interrupted()) break;
-        if (line) s = take_line(t, line, &leave);
-        else putchar('\n'); /* Ctrl-C only ends the line that was being typed */
-        coe_interrupt_clear();
-        mem_free(line);
+    while (!s && !leave && read_message(&line)) {
+        s = str_check(&line);
+        if (!s) s = take_line(t, line.n ? line.at : "", &leave);
     }
     if (path) write_history(path);
     mem_free(path);
+    str_free(&line);
     return s;
 }

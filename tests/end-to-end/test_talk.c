@@ -89,17 +89,32 @@ static void lines_are_answered_and_go_on_until_reset(void **state)
     assert_int_equal(finish(), 0);
 }
 
-static void ctrl_c_ends_the_line_and_ctrl_d_the_program(void **state)
+static void ctrl_c_empties_the_line_and_ctrl_d_ends_the_program(void **state)
 {
     (void)state;
     start();
     expect("> ");
     type("half a line\x03");
-    expect("\n> ");
     type("/context\n");
-    expect("\n0 of 256 tokens"); /* nothing of the line was fed */
+    expect("\n0 of 256 tokens"); /* nothing of the line was fed, and the command stands alone */
+    expect("> ");
+    type("\n"); /* an empty line at the start is an empty prompt, not the end */
     expect("> ");
     type("\x04");
+    assert_int_equal(finish(), 0);
+}
+
+static void a_backslash_continues_a_message(void **state)
+{
+    (void)state;
+    start();
+    expect("> ");
+    type("the king\\\n");
+    expect(". ");
+    type("and the queen\n");
+    expect("and the queen\r\n");
+    expect("> ");
+    type("/quit\n");
     assert_int_equal(finish(), 0);
 }
 
@@ -107,7 +122,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(lines_are_answered_and_go_on_until_reset),
-        cmocka_unit_test(ctrl_c_ends_the_line_and_ctrl_d_the_program),
+        cmocka_unit_test(ctrl_c_empties_the_line_and_ctrl_d_ends_the_program),
+        cmocka_unit_test(a_backslash_continues_a_message),
     };
     return cmocka_run_group_tests_name("end-to-end/talk", tests, NULL, NULL);
 }
