@@ -70,8 +70,8 @@ static void a_chain_around_olmoe_is_exact(void **state)
     chains_compute_the_bits_of("families/olmoe");
 }
 
-/* Families whose files know no chain: gpt-oss has biases and router.weight, Granite fused experts, JetMoE experts in its
- * attention too, which stay as they are. */
+/* Families whose files know no chain: gpt-oss has biases and router.weight, Granite fused experts, JetMoE experts in
+ * its attention too, which stay as they are. */
 static void a_chain_around_any_family_is_exact(void **state)
 {
     (void)state;

@@ -376,7 +376,8 @@ static void check_kept(struct nn *c, const struct moe_spec *spec, float *z, cons
     assert_ok(moe_route(c, r, spec, nn_wrap(c, z, kept.n, spec->n_experts), NULL, NULL));
     for (int32_t t = 0; t < r->route.n_tokens; t++)
         if (r->route.tok_off[t + 1] - r->route.tok_off[t] != kept.i[t])
-            fail_msg("token %d has %d experts, expected %d", t, r->route.tok_off[t + 1] - r->route.tok_off[t], kept.i[t]);
+            fail_msg("token %d has %d experts, expected %d", t, r->route.tok_off[t + 1] - r->route.tok_off[t],
+                     kept.i[t]);
 }
 
 static void switch_losses(const struct golden_folder *f)
