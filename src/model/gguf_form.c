@@ -1,6 +1,7 @@
 /* gguf_form.c — which architecture of llama.cpp computes what a network computes; see gguf_form.h. */
 #include "model/gguf_form.h"
 
+#include <math.h>
 #include <string.h>
 
 static const struct gguf_arch archs[] = {
@@ -46,7 +47,7 @@ static bool attention_fits(const struct attn_spec *a, const struct gguf_arch *ar
         { a->rope.kind == ROPE_LONG, "LongRoPE" },
         { a->rope.kind == ROPE_LLAMA3 && strcmp(arch->name, "llama"), "Llama 3's rope" },
         { a->rope.kind == ROPE_YARN && a->rope.attention_factor > 0, "YaRN with a factor of its own" },
-        { a->rope.kind == ROPE_YARN && !a->rope.truncate, "YaRN without rounding" },
+        { a->rope.kind == ROPE_YARN && !a->rope.truncate && strcmp(arch->name, "gpt-oss"), "YaRN without rounding" },
         { arch->pairs && a->rope.kind != ROPE_NONE && a->rope.n_rot != a->head_dim, "rope on a part of the head" },
         { arch->pairs && (a->rope.interleaved || a->qk_norm == QK_NORM_HEAD), "another order inside the heads" },
         { a->qkv_bias && (!strcmp(arch->name, "olmoe") || !strcmp(arch->name, "qwen3moe") ||
@@ -83,6 +84,27 @@ static bool routing_fits(const struct moe_spec *m, const struct gguf_arch *arch,
     return !*why;
 }
 
+/* What llama.cpp knows by heart about an architecture must be so: which layers have a window, how scores are scaled. */
+static bool constants_fit(const struct spec *s, int32_t l, const struct gguf_arch *arch, const char **why)
+{
+    const struct attn_spec *a = &s->layer[l].attn;
+    const bool gemma2 = !strcmp(arch->name, "gemma2"), gemma3 = !strcmp(arch->name, "gemma3"),
+               gpt_oss = !strcmp(arch->name, "gpt-oss");
+    if (gemma2 || gemma3) {
+        const bool largest = s->n_layers == (gemma2 ? 46 : 62); /* the two of 27 B */
+        const double width = largest ? (double)s->d_model / a->n_heads : a->head_dim;
+        if (fabs((double)a->scale * sqrt(width) - 1) > 1e-5) *why = "another scale of attention scores";
+        if (gemma3 && a->window && (a->rope.kind != ROPE_PLAIN || a->rope.theta != 10000))
+            *why = "another rope in windowed layers";
+    }
+    if ((gemma2 || gpt_oss) && (a->window > 0) != (l % 2 == 0)) *why = "another order of windowed layers";
+    if (gemma3 && (a->window > 0) != ((l + 1) % 6 != 0)) *why = "another order of windowed layers";
+    if (gpt_oss && s->layer[l].is_moe && s->layer[l].moe.act_limit != 7) *why = "another limit of the activation";
+    if (a->kind == MIX_LATENT && !a->latent.q_rank && s->n_layers != 26 && s->n_layers != 27)
+        *why = "queries without a rank at this depth"; /* only the Lite models are loaded without one */
+    return !*why;
+}
+
 /* Experts in every layer, or behind some dense ones where a key says so; all layers alike. */
 static bool layers_fit(const struct spec *s, const struct gguf_arch *arch, const char **why)
 {
@@ -93,8 +115,7 @@ static bool layers_fit(const struct spec *s, const struct gguf_arch *arch, const
     if (first && !lead) *why = "dense layers among the others";
     for (int32_t l = first; l < s->n_layers; l++) {
         const struct moe_spec *m = &s->layer[l].moe, *one = &s->layer[first].moe;
-        if (!s->layer[l].is_moe)
-            *why = "dense layers among the others";
+        if (!s->layer[l].is_moe) *why = "dense layers among the others";
         else if (m->n_experts != one->n_experts || m->router.top_k != one->router.top_k ||
                  m->expert_ffn != one->expert_ffn)
             *why = "layers with different experts";
@@ -111,7 +132,7 @@ const struct gguf_arch *gguf_arch_of(const struct spec *s, char why[160])
         reason = "factors or positions of its own";
     if (a && s->norm != NORM_RMS) reason = "layer norms";
     for (int32_t l = 0; a && l < s->n_layers && !reason; l++) {
-        (void)attention_fits(&s->layer[l].attn, a, &reason);
+        if (attention_fits(&s->layer[l].attn, a, &reason)) (void)constants_fit(s, l, a, &reason);
         if (s->layer[l].is_moe && !reason) (void)routing_fits(&s->layer[l].moe, a, &reason);
     }
     if (a && !reason) (void)layers_fit(s, a, &reason);

@@ -100,10 +100,10 @@ static int64_t highest_id(const json_t *doc)
     const char *key;
     json_t *v;
     size_t i;
-    json_object_foreach(json_object_get(json_object_get(doc, "model"), "vocab"), key, v) high =
-        COE_MAX(high, (int64_t)json_integer_value(v));
-    json_array_foreach(json_object_get(doc, "added_tokens"), i, v) high =
-        COE_MAX(high, (int64_t)json_integer_value(json_object_get(v, "id")));
+    json_object_foreach(json_object_get(json_object_get(doc, "model"), "vocab"), key, v)
+        high = COE_MAX(high, (int64_t)json_integer_value(v));
+    json_array_foreach(json_object_get(doc, "added_tokens"), i, v)
+        high = COE_MAX(high, (int64_t)json_integer_value(json_object_get(v, "id")));
     return high;
 }
 
@@ -341,10 +341,8 @@ coe_status gguf_add_tokenizer(struct gguf_out *o, const struct coe_model *m)
     if (!dir_exists(m->path)) return COE_OK;
     char *path = path_join(m->path, "tokenizer.json");
     coe_status s = path ? COE_OK : COE_E_NOMEM;
-    if (!s && m->tokenizer && file_exists(path))
-        s = add_tokenizer_json(o, m, path);
-    else if (!s && m->tokenizer)
-        log_note("%s: a tokenizer.model alone is not written into GGUF", m->path);
+    if (!s && m->tokenizer && file_exists(path)) s = add_tokenizer_json(o, m, path);
+    else if (!s && m->tokenizer) log_note("%s: a tokenizer.model alone is not written into GGUF", m->path);
     for (size_t i = 0; i < COE_COUNT(small_files) && !s; i++) s = add_small_file(o, m, small_files[i]);
     mem_free(path);
     return s;

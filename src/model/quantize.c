@@ -365,9 +365,25 @@ static coe_status prepare(struct job *j)
     return add_rope_factors(j);
 }
 
+/* Some files are only alike up to the window's length; llama.cpp's converter writes them too. */
+static void note_windows(const struct job *j)
+{
+    static const char *const windowed[] = { "gemma2", "gemma3", "gpt-oss" };
+    for (size_t i = 0; i < COE_COUNT(windowed); i++)
+        if (!j->arch || !strcmp(windowed[i], j->arch->name)) return;
+    for (int32_t l = 0; l < j->spec.n_layers; l++) {
+        const int64_t window = j->spec.layer[l].attn.window;
+        if (!window || window >= j->spec.max_positions) continue;
+        log_note("%s: llama.cpp ignores the window of %lld tokens of architecture %s", j->m->path, (long long)window,
+                 j->arch->name);
+        return;
+    }
+}
+
 static coe_status add_metadata(struct job *j, struct gguf_out *meta)
 {
     struct str config = { 0 };
+    note_windows(j);
     coe_status s = gguf_add_spec(meta, &j->spec, j->arch, path_base(j->m->path));
     gguf_add_u32(meta, "general.file_type", file_type(j));
     if (!s) s = json_add_text(&config, j->config, JSON_COMPACT);

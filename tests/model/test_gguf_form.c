@@ -16,11 +16,11 @@ static void read_spec(const char *config)
     json_decref(doc);
 }
 
-#define SIZES                                                                                     \
-    "\"hidden_size\": 32, \"num_hidden_layers\": 2, \"num_attention_heads\": 4, "                 \
-    "\"num_key_value_heads\": 2, \"intermediate_size\": 64, \"vocab_size\": 100, "                \
-    "\"max_position_embeddings\": 64, \"num_local_experts\": 4, \"num_experts\": 4, "             \
-    "\"num_experts_per_tok\": 2, \"moe_intermediate_size\": 32, \"tie_word_embeddings\": false, " \
+#define SIZES                                                                                                          \
+    "\"hidden_size\": 32, \"num_hidden_layers\": 2, \"num_attention_heads\": 4, "                                      \
+    "\"num_key_value_heads\": 2, \"intermediate_size\": 64, \"vocab_size\": 100, "                                     \
+    "\"max_position_embeddings\": 64, \"num_local_experts\": 4, \"num_experts\": 4, "                                  \
+    "\"num_experts_per_tok\": 2, \"moe_intermediate_size\": 32, \"tie_word_embeddings\": false, "                      \
     "\"shared_expert_intermediate_size\": 32"
 
 /* A head of 8: neighbours 0 4 | 1 5 | 2 6 | 3 7 of the halves; the second head begins at row 8. */
