@@ -64,13 +64,29 @@ static bool has_byte_level(const json_t *step, int depth)
     return false;
 }
 
-static void read_flags(struct build *b)
+/* What of the model's options is not supported is refused by name. */
+static coe_status check_model(const struct build *b, const json_t *model)
 {
-    const json_t *config = b->def->config, *type = json_object_get(json_object_get(config, "model"), "type");
+    static const char *const affixes[] = { "continuing_subword_prefix", "end_of_word_suffix" };
+    const char *type = json_string_value(json_object_get(model, "type"));
+    if (type && strcmp(type, "BPE") != 0 && strcmp(type, "Unigram") != 0)
+        return coe_fail(COE_E_INPUT, "%s: a model of type %.40s is not supported", b->where, type);
+    for (size_t i = 0; i < COE_COUNT(affixes); i++)
+        if (json_string_length(json_object_get(model, affixes[i])))
+            return coe_fail(COE_E_INPUT, "%s: model.%s is not supported", b->where, affixes[i]);
+    return COE_OK;
+}
+
+static coe_status read_flags(struct build *b)
+{
+    const json_t *config = b->def->config, *model = json_object_get(config, "model");
+    const json_t *type = json_object_get(model, "type");
+    COE_TRY(check_model(b, model));
     if (has_byte_level(json_object_get(config, "pre_tokenizer"), 0)) b->flags |= TOK_RAW;
     if (json_is_string(type) && !strcmp(json_string_value(type), "Unigram")) b->flags |= TOK_UNIGRAM;
     if (json_is_true(json_object_get(config, "spm"))) b->flags |= TOK_SPM;
     b->lenient = json_is_true(json_object_get(config, "lenient_merges"));
+    return COE_OK;
 }
 
 static coe_status spell_tokens(struct build *b)
@@ -149,10 +165,7 @@ static coe_status no_such_token(const struct build *b, size_t i, const char *tex
 static coe_status resolve_merges(struct build *b)
 {
     struct str raw = { 0 };
-    const json_t *prefix = json_object_get(json_object_get(b->def->config, "model"), "continuing_subword_prefix");
     coe_status s = COE_OK;
-    if (json_is_string(prefix) && json_string_length(prefix))
-        return coe_fail(COE_E_INPUT, "%s: model.continuing_subword_prefix is not supported for BPE", b->where);
     if (!VEC_RESERVE(&b->merge, b->def->merge.n)) return COE_E_NOMEM;
     for (size_t i = 0; i < b->def->merge.n && !s; i++) {
         const struct tok_merge_text *m = &b->def->merge.at[i];
@@ -369,8 +382,8 @@ coe_status tok_image_build(struct tok_image_head **image, struct tok_def *def, u
     struct str config = { 0 };
     double *score = NULL;
     *image = NULL;
-    read_flags(&b);
-    coe_status s = spell_tokens(&b);
+    coe_status s = read_flags(&b);
+    if (!s) s = spell_tokens(&b);
     if (!s) s = make_vocab(&b, def->piece.n);
     if (!s && b.flags & TOK_UNIGRAM) s = make_trie(&b);
     if (!s && b.flags & TOK_UNIGRAM) s = make_scores(&b, &score);

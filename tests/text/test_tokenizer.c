@@ -144,6 +144,8 @@ static void damaged_files_are_refused_with_their_place(void **state)
           "merge 0: 'b' is not in the vocabulary" },
         { "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": [\"ab\"]}}", "merge 0" },
         { "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": \"b\"}, \"merges\": []}}", "model.vocab" },
+        { "{\"model\": {\"type\": \"WordPiece\", \"vocab\": {\"a\": 0}}}", "model of type WordPiece" },
+        { "{\"model\": {\"end_of_word_suffix\": \"</w>\", \"vocab\": {\"a\": 0}}}", "end_of_word_suffix" },
         { "{\"normalizer\": {\"type\": \"Magic\"}, \"model\": {\"vocab\": {\"a\": 0}}}", "normalizer of type Magic" },
         { "{\"normalizer\": {\"type\": \"Precompiled\", \"precompiled_charsmap\": \"AAA\"}, \"model\": {\"vocab\": "
           "{\"a\": 0}}}",
