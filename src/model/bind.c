@@ -16,11 +16,15 @@ struct binding {
     int64_t block[2]; /* of FP8 scales */
 };
 
+struct count {
+    uint64_t n, most;
+};
+
 static coe_status count_place(void *user, struct place p, int64_t rows, int64_t cols)
 {
+    struct count *c = user;
     (void)p, (void)rows, (void)cols;
-    ++*(size_t *)user;
-    return COE_OK;
+    return ++c->n <= c->most ? COE_OK : COE_E_INPUT;
 }
 
 static size_t index_of(const struct ckpt *c, const struct tensor *t) { return (size_t)(t - ckpt_at(c, 0)); }
@@ -274,10 +278,13 @@ static coe_status rope_tables(struct coe_model *m)
 
 coe_status model_make_params(struct coe_model *m)
 {
-    size_t n = 0;
-    COE_TRY(spec_each_place(&m->spec, count_place, &n));
-    m->params = arena_push_zero(&m->arena, n * sizeof *m->params);
-    m->n_params = n;
+    /* every place takes a byte of the file at least: a config cannot ask for more memory than its weights fill */
+    struct count c = { 0, m->ckpt ? ckpt_bytes(m->ckpt) : UINT64_MAX };
+    if (spec_each_place(&m->spec, count_place, &c))
+        return coe_fail(COE_E_INPUT, "%s: the config has more tensors than %llu bytes of weights can hold", m->path,
+                        (unsigned long long)c.most);
+    m->params = arena_push_zero(&m->arena, c.n * sizeof *m->params);
+    m->n_params = c.n;
     return m->params ? COE_OK : COE_E_NOMEM;
 }
 
