@@ -55,25 +55,28 @@ static void describe(struct str *out, const json_t *pre)
     }
 }
 
-/* Name of the kind that splits so and treats whole words so; "default" when nobody does. */
+/* Name of the kind that splits so, best one that treats whole words so too; "default" when nobody does. */
 static coe_status find_pre(char name[32], const json_t *doc)
 {
     struct gguf_pre pre;
     struct str ours = { 0 }, theirs = { 0 };
+    char candidate[32];
     coe_status s = COE_OK;
     const bool ignore = json_is_true(json_object_get(json_object_get(doc, "model"), "ignore_merges"));
-    bool found = false;
+    bool exact = false;
+    memcpy(name, "default", 8);
     describe(&ours, json_object_get(doc, "pre_tokenizer"));
-    for (size_t i = 0; !found && !s && gguf_pre_at(&pre, name, i); i++) {
+    for (size_t i = 0; !exact && gguf_pre_at(&pre, candidate, i); i++) {
         json_t *known;
         if ((s = json_read_text(&known, pre.pre_tokenizer, strlen(pre.pre_tokenizer), "built-in pre-tokeniser"))) break;
         str_clear(&theirs);
         describe(&theirs, known);
         json_decref(known);
-        found = pre.ignore_merges == ignore && ours.n == theirs.n && ours.n && !memcmp(ours.at, theirs.at, ours.n);
+        if (!ours.n || ours.n != theirs.n || memcmp(ours.at, theirs.at, ours.n)) continue;
+        exact = pre.ignore_merges == ignore;
+        if (exact || !strcmp(name, "default")) memcpy(name, candidate, sizeof candidate);
     }
     if (!s) s = str_check(&ours);
-    if (!found) memcpy(name, "default", 8);
     str_free(&ours);
     str_free(&theirs);
     return s;
@@ -207,18 +210,35 @@ static coe_status rank_scores(struct vocabulary *v, const json_t *doc, const str
 
 /* ---- metadata ---- */
 
+/* What the tokenizer puts before and behind a text; -1: nothing. */
+static coe_status find_frame(const struct tokenizer *t, int32_t *before, int32_t *behind)
+{
+    struct ids bare = { 0 }, framed = { 0 };
+    coe_status s = tokenizer_encode(t, &bare, "a", 1, false);
+    if (!s) s = tokenizer_encode(t, &framed, "a", 1, true);
+    *before = *behind = -1;
+    for (size_t k = 0; !s && k + bare.n <= framed.n; k++) {
+        if (bare.n && memcmp(framed.at + k, bare.at, bare.n * sizeof *bare.at)) continue;
+        if (k) *before = framed.at[0];
+        if (k + bare.n < framed.n) *behind = framed.at[k + bare.n];
+        break;
+    }
+    VEC_FREE(&bare);
+    VEC_FREE(&framed);
+    return s;
+}
+
 static coe_status add_special(struct gguf_out *o, const struct coe_model *m)
 {
-    struct ids ids = { 0 };
-    const int32_t bos = m->spec.bos >= 0 ? m->spec.bos : tokenizer_bos(m->tokenizer);
-    const int32_t eos = m->spec.n_eos ? m->spec.eos[0] : tokenizer_eos(m->tokenizer);
-    COE_TRY(tokenizer_encode(m->tokenizer, &ids, "", 0, true));
+    int32_t before, behind;
+    COE_TRY(find_frame(m->tokenizer, &before, &behind));
+    const int32_t known_bos = m->spec.bos >= 0 ? m->spec.bos : tokenizer_bos(m->tokenizer);
+    const int32_t known_eos = m->spec.n_eos ? m->spec.eos[0] : tokenizer_eos(m->tokenizer);
+    const int32_t bos = before >= 0 ? before : known_bos, eos = behind >= 0 ? behind : known_eos;
     if (bos >= 0) gguf_add_u32(o, "tokenizer.ggml.bos_token_id", (uint32_t)bos);
     if (eos >= 0) gguf_add_u32(o, "tokenizer.ggml.eos_token_id", (uint32_t)eos);
-    gguf_add_bool(o, "tokenizer.ggml.add_bos_token", ids.n > 0 && ids.at[0] == bos);
-    gguf_add_bool(o, "tokenizer.ggml.add_eos_token",
-                  ids.n > 0 && ids.at[ids.n - 1] == eos && (ids.n > 1 || eos != bos));
-    VEC_FREE(&ids);
+    gguf_add_bool(o, "tokenizer.ggml.add_bos_token", before >= 0);
+    gguf_add_bool(o, "tokenizer.ggml.add_eos_token", behind >= 0);
     return COE_OK;
 }
 
