@@ -225,7 +225,7 @@ bool slot_shape(const struct spec *s, enum slot slot, int32_t layer, int64_t *ro
 int32_t spec_experts(const struct spec *s, struct place p)
 {
     const struct layer_spec *l = &s->layer[p.layer];
-    return slot_info[p.slot].scope == SCOPE_ATTN_EXPERT ? l->attn.moe.n_experts : l->moe.n_experts - l->moe.n_identity;
+    return slot_info[p.slot].scope == SCOPE_ATTN_EXPERT ? l->attn.moe.n_experts : moe_weighted(&l->moe);
 }
 
 static int32_t repeats(const struct spec *s, int32_t layer, enum slot slot)

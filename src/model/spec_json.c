@@ -3,11 +3,10 @@
  *   "coe": { "n_experts": 16, "expert_ffn": 256, "top_k": 2, "score": "softmax", "renormalize": false, "scale": 1.0,
  *            "router": "linear", "router_bias": false, "selection": "top_k" or { "kind": "top_p", "p": 0.4 },
  *            "capacity": { "factor": 1.25, "tokens": 64, "order": "position", "weigh_first": false, "always": false },
- *            "selection_bias": false, "bias_update":
- *            0.001,
+ *            "selection_bias": false, "bias_update": 0.001, "n_identity": 0, "n_null": 0,
  *            "groups": 1, "groups_kept": 1, "group_score": "max", "shared_ffn": 0, "shared_gate": false,
  *            "chain": { "iterations": 2, "gate": "independent", "residual": "prenorm", "weight": "learned" },
- *            "losses": [ { "kind": "sequence", "coef": 0.001 } ],
+ *            "losses": [ { "kind": "sequence", "coef": 0.001 }, { "kind": "tsallis", "coef": 0.01, "q": 1.1 } ],
  *            "dense_layers": [ 0 ], "experts_per_layer": [ 16, 12, … ], "top_k_per_layer": [ 2, 2, … ], "qk_norm":
  *            "head" } */
 #include <math.h>
@@ -77,26 +76,6 @@ static coe_status part_name(const char *kind, const json_t *o, const char *key, 
     return COE_OK;
 }
 
-static coe_status read_losses(struct moe_spec *m, const json_t *list, const char *where)
-{
-    static const char *const keys[] = { "kind", "coef", NULL };
-    if (!list) return COE_OK;
-    if (!json_is_array(list) || json_array_size(list) > MAX_LOSSES)
-        return coe_fail(COE_E_INPUT, "%s: losses is %s, expected a list of at most %d", where, json_kind(list),
-                        MAX_LOSSES);
-    m->n_losses = 0;
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        const json_t *o = json_array_get(list, i);
-        struct loss_spec l = { NULL, 0.001 };
-        COE_TRY(json_only_keys(o, keys, where));
-        COE_TRY(part_name("loss", o, "kind", &l.kind, where));
-        COE_TRY(json_get_num(o, "coef", &l.coef, where));
-        if (!l.kind) return coe_fail(COE_E_INPUT, "%s: a loss has no kind", where);
-        m->loss[m->n_losses++] = l;
-    }
-    return COE_OK;
-}
-
 static coe_status read_param(const struct part *part, size_t i, const json_t *o, double *value, const char *where)
 {
     const struct part_param *p = &part->params[i];
@@ -114,21 +93,45 @@ static coe_status read_param(const struct part *part, size_t i, const json_t *o,
     return COE_OK;
 }
 
-/* A part by its name, or an object of its kind and settings; settings left out have their defaults. */
-static coe_status read_part(const char *kind, const json_t *v, const struct part **out, double *value,
-                            const char *where)
+/* A part by its name, or an object of its kind and settings; settings left out have their defaults. `other`: one more
+ * key that is allowed, or NULL. */
+static coe_status read_part(const char *kind, const json_t *v, const char *other, const struct part **out,
+                            double *value, const char *where)
 {
     const char *name = json_string_value(v);
-    const char *keys[PART_PARAMS + 2] = { "kind" };
+    const char *keys[PART_PARAMS + 3] = { "kind" };
+    size_t n = 1;
     if (json_is_object(v)) COE_TRY(json_need_str(v, "kind", &name, where));
     if (!name) return coe_fail(COE_E_INPUT, "%s: a %s is %s, expected a name or an object", where, kind, json_kind(v));
     const struct part *p = *out = part_find(kind, name);
     if (!p) return coe_fail(COE_E_INPUT, "%s: there is no %s '%s'", where, kind, name);
     part_defaults(p, value);
-    for (size_t i = 0; p->params && p->params[i].name; i++) keys[i + 1] = p->params[i].name;
+    for (size_t i = 0; p->params && p->params[i].name; i++) keys[n++] = p->params[i].name;
+    keys[n] = other;
     if (!json_is_object(v)) return COE_OK;
     COE_TRY(json_only_keys(v, keys, where));
     for (size_t i = 0; p->params && p->params[i].name; i++) COE_TRY(read_param(p, i, v, value, where));
+    return COE_OK;
+}
+
+static coe_status read_losses(struct moe_spec *m, const json_t *list, const char *where)
+{
+    if (!list) return COE_OK;
+    if (!json_is_array(list) || json_array_size(list) > MAX_LOSSES)
+        return coe_fail(COE_E_INPUT, "%s: losses is %s, expected a list of at most %d", where, json_kind(list),
+                        MAX_LOSSES);
+    m->n_losses = 0;
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *o = json_array_get(list, i);
+        struct loss_spec l = { NULL, 0.001 };
+        const struct part *p;
+        if (!json_is_object(o))
+            return coe_fail(COE_E_INPUT, "%s: a loss is %s, expected an object", where, json_kind(o));
+        COE_TRY(read_part("loss", o, "coef", &p, m->loss_param[m->n_losses], where));
+        COE_TRY(json_get_num(o, "coef", &l.coef, where));
+        l.kind = p->name;
+        m->loss[m->n_losses++] = l;
+    }
     return COE_OK;
 }
 
@@ -137,7 +140,7 @@ static coe_status read_selection(struct router_spec *r, const json_t *o, const c
     const struct part *p;
     const json_t *v = json_object_get(o, "selection");
     if (!v) return COE_OK;
-    COE_TRY(read_part("selection", v, &p, r->param, where));
+    COE_TRY(read_part("selection", v, NULL, &p, r->param, where));
     r->selection = p->name;
     return COE_OK;
 }
@@ -161,6 +164,8 @@ static coe_status read_moe(struct moe_spec *m, const json_t *o, const char *wher
     struct router_spec *r = &m->router;
     int score = r->score, group = r->group_score;
     COE_TRY(json_get_i32(o, "n_experts", 1, 65536, &m->n_experts, where));
+    COE_TRY(json_get_i32(o, "n_identity", 0, 65535, &m->n_identity, where));
+    COE_TRY(json_get_i32(o, "n_null", 0, 65535, &m->n_null, where));
     COE_TRY(json_get_i32(o, "expert_ffn", 1, 1 << 24, &m->expert_ffn, where));
     COE_TRY(json_get_i32(o, "top_k", 1, 1024, &r->top_k, where));
     COE_TRY(choice(o, "score", score_name, 2, &score, where));
@@ -221,7 +226,8 @@ coe_status spec_overlay(struct spec *s, const json_t *o, const char *where)
         "n_experts",    "expert_ffn",        "top_k",           "score",          "renormalize", "scale",
         "router",       "router_bias",       "selection",       "selection_bias", "bias_update", "groups",
         "groups_kept",  "group_score",       "shared_ffn",      "shared_gate",    "chain",       "losses",
-        "dense_layers", "experts_per_layer", "top_k_per_layer", "qk_norm",        "capacity",    NULL
+        "dense_layers", "experts_per_layer", "top_k_per_layer", "qk_norm",        "capacity",    "n_identity",
+        "n_null",       NULL
     };
     static const char *const qk[] = { "none", "head", "full" };
     COE_TRY(json_only_keys(o, keys, where));

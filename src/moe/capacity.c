@@ -6,12 +6,17 @@
  *     position  all first choices in order of position, then all second choices, … (Switch, GShard, NLLB)
  *     best      the same, but tokens in descending order of their best score (NLLB's batch-prioritised routing)
  *     score     at each expert the tokens of highest score, whatever choice it is of theirs (Megatron)
- * Equal scores: the earlier token, then the earlier choice. */
+ * Equal scores: the earlier token, then the earlier choice.
+ *
+ * Null experts (AdaMoE, 2024; the zero experts of MoE++, 2024; card: routing.md 4, 5) are dropped here too: they return
+ * nothing, so nobody runs them. Renormalised weights are then made over the others, and a token whose choices are all
+ * null gets an output of exactly 0. The losses see the choice before. */
 #include "moe/capacity.h"
 #include "moe/selection/pick.h"
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct candidate {
     float key;
@@ -79,7 +84,7 @@ static void copy_fitting(struct route *to, const struct route *from, const uint8
     to->weighed = from->weighed;
 }
 
-coe_status capacity_drop(struct nn *c, struct route_record *rec)
+coe_status capacity_drop(struct nn *c, struct route_record *rec, bool limited)
 {
     struct route *r = &rec->route, kept;
     COE_TRY(route_make(&kept, c->arena, r->n_tokens, r->n_experts, r->n_slots, c->tape != NULL));
@@ -88,7 +93,11 @@ coe_status capacity_drop(struct nn *c, struct route_record *rec)
     int32_t *left = arena_push(c->arena, (size_t)r->n_experts * sizeof *left);
     uint8_t *fits = arena_push(c->arena, (size_t)r->n_slots + 1);
     if (!list || !left || !fits) return COE_E_NOMEM;
-    for (int32_t i = 0, from, end; pick_sequence(rec, i, &from, &end); i++) admit(rec, list, left, fits, from, end);
+    memset(fits, 1, (size_t)r->n_slots);
+    for (int32_t i = 0, from, end; limited && pick_sequence(rec, i, &from, &end); i++)
+        admit(rec, list, left, fits, from, end);
+    for (int32_t s = 0; s < r->n_slots; s++)
+        if (r->expert[s] >= r->n_experts - rec->spec->n_null) fits[s] = 0;
     copy_fitting(&kept, r, fits);
     arena_rewind(c->arena, mark);
     rec->wanted = *r;

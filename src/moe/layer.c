@@ -74,8 +74,9 @@ coe_status moe_spec_check(const struct moe_spec *m, const char *where)
     if (m->expert_ffn < 1) return coe_fail(COE_E_INPUT, "%s: expert width %d", where, m->expert_ffn);
     if (r->top_k < 1 || r->top_k > m->n_experts || r->top_k > 1024)
         return coe_fail(COE_E_INPUT, "%s: top_k %d of %d experts", where, r->top_k, m->n_experts);
-    if (m->n_identity < 0 || m->n_identity >= m->n_experts)
-        return coe_fail(COE_E_INPUT, "%s: %d identity experts among %d", where, m->n_identity, m->n_experts);
+    if (m->n_identity < 0 || m->n_null < 0 || m->n_identity + m->n_null >= m->n_experts)
+        return coe_fail(COE_E_INPUT, "%s: %d identity experts and %d null experts among %d", where, m->n_identity,
+                        m->n_null, m->n_experts);
     if (r->n_group < 1 || r->n_group > 1024 || m->n_experts % r->n_group || r->topk_group < 1 ||
         r->topk_group > r->n_group)
         return coe_fail(COE_E_INPUT, "%s: %d experts in %d groups, %d of them kept", where, m->n_experts, r->n_group,

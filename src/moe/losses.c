@@ -20,12 +20,19 @@ coe_status moe_losses(const struct loss_call *base, double *total, double value[
         const struct loss_part *part = part_find("loss", spec->loss[i].kind)->impl;
         struct loss_call call = *base;
         call.coef = spec->loss[i].coef;
+        call.param = spec->loss_param[i];
         double v = 0;
         COE_TRY(part->apply(&call, &v));
         *total += call.coef * v;
         if (value) value[i] = v;
     }
     return COE_OK;
+}
+
+void moe_add_counts(const struct route_record *r, uint64_t *counts)
+{
+    const struct route *rt = r->wanted.tok_off ? &r->wanted : &r->route;
+    for (int32_t i = 0; i < rt->n_slots; i++) counts[rt->expert[i]]++;
 }
 
 void moe_bias_update(float *bias, const uint64_t *counts, int32_t n_experts, double step)

@@ -69,7 +69,8 @@ struct loss_spec {
 
 struct moe_spec {
     int32_t n_experts, expert_ffn;
-    int32_t n_identity;    /* the last so many of them return their input and have no weights */
+    int32_t n_identity;    /* so many of the last return their input and have no weights */
+    int32_t n_null;        /* the very last: they return nothing, have no weights and are no work */
     enum activation act;
     float act_limit;       /* of ACT_SWIGLU_CLAMP */
     bool expert_bias;      /* biases of the three matrices of an expert */
@@ -81,12 +82,15 @@ struct moe_spec {
     bool shared_gate;      /* shared expert times sigmoid(x · g) */
     double bias_update;    /* step of the sign rule on the selection bias after each optimiser step; 0: off */
     struct loss_spec loss[MAX_LOSSES];
+    double loss_param[MAX_LOSSES][PART_PARAMS]; /* settings of each loss, in the order of its table */
     int32_t n_losses;
 };
 /* Softmax, top-2, no renormalisation, scale 1, one pass, prenorm residual, SiLU. */
 struct moe_spec moe_spec_default(void);
 /* Chooses a selection by name and gives it its default settings; false when there is none of that name. */
 bool moe_select(struct router_spec *r, const char *selection);
+/* Experts that have weights: 0 … this - 1. */
+static inline int32_t moe_weighted(const struct moe_spec *m) { return m->n_experts - m->n_identity - m->n_null; }
 /* Slots that one token can have at most. */
 int32_t moe_max_choices(const struct moe_spec *m);
 /* Why tokens of a sequence cannot be routed before those behind them are known; NULL when they can. */
@@ -123,7 +127,7 @@ struct route_record {
     struct val *z;     /* [T, E] router logits, with the router's own bias, before any mask */
     float *p;          /* [T, E] score after activation (masked experts: 0) */
     struct route route;
-    struct route wanted; /* with a capacity: the choice before drops; else empty (tok_off NULL) */
+    struct route wanted; /* with a capacity or null experts: the choice before drops; else empty (tok_off NULL) */
     const struct attn_batch *batch; /* rows of sequences; NULL: all rows are one sequence from position 0 */
     float *dz;         /* [T, E] gradient contributed by losses, already scaled; NULL until a loss adds one */
     const struct weight *selection_bias, *expert_scale;
@@ -221,6 +225,7 @@ struct loss_call {
     int32_t n_records;
     const struct attn_batch *batch; /* sequence boundaries */
     const uint8_t *counted;         /* [T] 0: a padding token, left out; NULL: all count */
+    const double *param;            /* settings of this loss */
     double coef, scale;             /* scale: 0 = value only */
     /* [n_records, step_stride] counts of the earlier micro-batches of this step, or NULL */
     const uint64_t *step_counts;
@@ -235,6 +240,8 @@ float *loss_dz(struct nn *c, struct route_record *r);
  * entries) the value of loss i of the first record's spec, averaged over nothing. */
 coe_status moe_losses(const struct loss_call *base, double *total, double value[MAX_LOSSES]);
 
+/* counts [E] += how often each expert was chosen, before anything was dropped. */
+void moe_add_counts(const struct route_record *r, uint64_t *counts);
 /* Selection bias of auxiliary-loss-free balancing: b_e += step * sign(mean - n_e), sign(0) = 0; counts [E] of the whole
  * global batch. */
 void moe_bias_update(float *bias, const uint64_t *counts, int32_t n_experts, double step);

@@ -153,6 +153,19 @@ static void route_back(struct nn *c, void *saved)
     arena_rewind(c->arena, mark);
 }
 
+/* Weights by renormalize and scale, before or after what does not fit is dropped. */
+static coe_status drop_and_weigh(struct nn *c, struct route_record *rec)
+{
+    const struct router_spec *r = &rec->spec->router;
+    const float *scale = rec->expert_scale ? rec->expert_scale->data : NULL;
+    const bool limited = (r->capacity.factor > 0 || r->capacity.tokens > 0) && (r->capacity.always || c->tape);
+    const bool drops = limited || rec->spec->n_null, before = !drops || r->capacity.weigh_first;
+    if (before && !rec->route.weighed) fill_weights(r, rec->p, scale, &rec->route);
+    if (drops) COE_TRY(capacity_drop(c, rec, limited));
+    if (!before && !rec->route.weighed) fill_weights(r, rec->p, scale, &rec->route);
+    return COE_OK;
+}
+
 coe_status moe_route(struct nn *c, struct route_record *rec, const struct moe_spec *spec, struct val *z,
                      const struct weight *selection_bias, const struct route_hook *hook)
 {
@@ -181,14 +194,7 @@ coe_status moe_route(struct nn *c, struct route_record *rec, const struct moe_sp
     }
     COE_TRY(selection->choose(&(struct selection_call){ c, spec, k, s, rec->p, z->data, rec, &rec->route }));
     arena_rewind(c->arena, mark);
-    const float *scale = rec->expert_scale ? rec->expert_scale->data : NULL;
-    const struct capacity_spec *cap = &spec->router.capacity;
-    const bool limited = (cap->factor > 0 || cap->tokens > 0) && (cap->always || c->tape);
-    if (!rec->route.weighed && (!limited || cap->weigh_first)) fill_weights(&spec->router, rec->p, scale, &rec->route);
-    if (limited) {
-        COE_TRY(capacity_drop(c, rec));
-        if (!rec->route.weighed && !cap->weigh_first) fill_weights(&spec->router, rec->p, scale, &rec->route);
-    }
+    COE_TRY(drop_and_weigh(c, rec));
     route_index(&rec->route);
     return nn_record(c, route_back, rec) ? COE_OK : COE_E_NOMEM;
 }

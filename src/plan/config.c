@@ -69,6 +69,9 @@ static coe_status kept_identity(int32_t *out, const struct plan *p, const struct
 static coe_status set_identity(json_t *config, const struct plan *p, const struct coe_model *m, int32_t *n_experts)
 {
     int32_t n;
+    for (int32_t l = 0; l < m->spec.n_layers; l++)
+        if (m->spec.layer[l].moe.n_null)
+            return coe_fail(COE_E_USAGE, "%s: layer %d has null experts; a plan on it works live only", m->path, l);
     if (!m->family->key_n_identity) return COE_OK;
     COE_TRY(kept_identity(&n, p, m));
     for (int32_t l = 0; l < m->spec.n_layers; l++)

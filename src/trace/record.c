@@ -154,7 +154,7 @@ static void on_hidden(void *user, const struct route_record *rec, const float *u
     double *sums = trace_f64(r->trace, TRACE_HIDDEN2, r->domain, l, rec->iteration);
     const struct route *rt = &rec->route;
 #pragma omp parallel for schedule(dynamic, 1)
-    for (int32_t e = 0; e < rt->n_experts - rec->spec->n_identity; e++)
+    for (int32_t e = 0; e < moe_weighted(rec->spec); e++)
         for (int32_t row = rt->off[e]; row < rt->off[e + 1]; row++)
             if (counts(r, rt->row_token[row])) add_squares(sums + e * f, u + row * f, 1, f);
 }

@@ -21,9 +21,7 @@ static coe_status fill_batch(struct trainer *t, int64_t first_row)
 
 static void add_counts(struct trainer *t, int32_t n_records)
 {
-    for (int32_t i = 0; i < n_records; i++)
-        for (int32_t e = 0; e < t->records[i]->route.n_experts; e++)
-            t->counts[(int64_t)i * t->max_experts + e] += (uint64_t)route_count(&t->records[i]->route, e);
+    for (int32_t i = 0; i < n_records; i++) moe_add_counts(t->records[i], t->counts + (int64_t)i * t->max_experts);
 }
 
 static coe_status micro_step(struct trainer *t, int32_t index, struct step_report *out)

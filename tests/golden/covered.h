@@ -11,6 +11,7 @@ struct coverage {
     const char *prefix, *program;
 };
 static const struct coverage method_coverage[] = {
+    { "adamoe", "methods_selection" },
     { "block_grad_", "methods_block" },
     { "coe_", "methods_coe" },
     { "deepseek_v2_router", "methods_moe" },

@@ -1,9 +1,11 @@
-/* Golden: selections and capacities of fixtures/methods: top-p, expert choice, growing k, top-2 with capacity. */
+/* Golden: selections, capacities and null experts of fixtures/methods: top-p, expert choice, growing k, top-2 with
+ * capacity, AdaMoE. */
 #include "support/golden.h"
 
 #include <stdio.h>
 #include <string.h>
 
+#include "support/block.h"
 #include "support/routes.h"
 
 #define ABS_TOL 1e-5
@@ -193,10 +195,75 @@ static void smoe_dropout(const struct golden_folder *f)
     check_schedule(f, "multi_step_decrease", most, least, 3);
 }
 
+/* ---- null experts ---- */
+
+static void null_layer(const struct golden_folder *f)
+{
+    const struct ckpt *in = golden_ckpt(f, "case.safetensors"), *want = golden_ckpt(f, "expect.safetensors");
+    const struct array x = tensor_array(in, "x"), y = tensor_array(want, "y");
+    const struct array own = tensor_array(in, "gate.weight"), nulls = tensor_array(in, "gate2.weight");
+    const struct array up = tensor_array(in, "experts.0.w1.weight");
+    const int32_t true_experts = whole(parameters(f), "true_experts");
+    struct moe_spec s = routes_spec(true_experts + whole(parameters(f), "null_experts"), whole(parameters(f), "top_k"),
+                                    "top_k");
+    s.n_null = whole(parameters(f), "null_experts");
+    s.expert_ffn = (int32_t)up.dim[0];
+    s.router.renormalize = true;
+    struct block b = block_make(&s, x.dim[1], BLOCK_GATED);
+    float *router = block_weight(&b, "router.0")->master;
+    memcpy(router, own.f, (size_t)own.n * sizeof *router);
+    memcpy(router + own.n, nulls.f, (size_t)nulls.n * sizeof *router);
+    for (int32_t e = 0; e < true_experts; e++) {
+        static const char *const part[] = { "gate", "up", "down" }, *const file[] = { "w1", "w3", "w2" };
+        for (int i = 0; i < 3; i++) {
+            char name[32];
+            const struct array w = tensor_array(in, "experts.%d.%s.weight", e, file[i]);
+            snprintf(name, sizeof name, "experts.%d.%s", e, part[i]);
+            block_set(&b, name, w.f, w.n);
+        }
+    }
+    struct nn c = { .arena = test_arena() };
+    struct block_run run = { 0 };
+    const struct val *got = block_forward(&b, &c, NULL, nn_wrap(&c, x.f, x.dim[0], x.dim[1]), &run);
+    const struct array idx = tensor_array(want, "topk_idx");
+    assert_ids("choice", run.records[0]->wanted.expert, idx.i, idx.n);
+    assert_close("y", got->data, y.f, y.n, ABS_TOL, REL_TOL);
+}
+
+static void null_loss(const struct golden_folder *f)
+{
+    const struct ckpt *want = golden_ckpt(f, "expect.safetensors");
+    const struct array z = tensor_array(golden_ckpt(f, "case.safetensors"), "lora_router_logits");
+    const struct array loss = tensor_array(want, "lora_loss"), grad = tensor_array(want, "lora_loss_grad");
+    const int64_t rows = z.dim[1], experts = z.dim[2];
+    struct moe_spec s = routes_spec((int32_t)experts, whole(parameters(f), "top_k"), "top_k");
+    s.n_null = whole(parameters(f), "lora_null_experts");
+    s.loss[0] = (struct loss_spec){ "null_balance", 1 };
+    s.n_losses = 1;
+    struct nn *c = routes_training(0);
+    struct route_record *records[16];
+    const int32_t n = (int32_t)z.dim[0];
+    assert_in_range(n, 1, 16);
+    for (int32_t l = 0; l < n; l++) records[l] = routes_of(&s, c, z.f + l * rows * experts, rows, NULL);
+    const struct loss_call call = { .c = c, .records = records, .n_records = n, .scale = 1 };
+    double total;
+    assert_ok(moe_losses(&call, &total, NULL));
+    assert_near("loss", total, (double)loss.f[0], 1e-5);
+    for (int32_t l = 0; l < n; l++)
+        assert_norm_close("gradient", records[l]->dz, grad.f + l * rows * experts, rows * experts, 1e-4);
+}
+
+static void adamoe(const struct golden_folder *f)
+{
+    null_layer(f);
+    null_loss(f);
+}
+
 static const struct {
     const char *prefix;
     golden_fn *fn;
 } tests[] = {
+    { "adamoe", adamoe },
     { "top_p_dynamic", top_p },
     { "expert_choice", expert_choice },
     { "nllb_top2_router", nllb },

@@ -178,7 +178,7 @@ static void what_is_missing_or_wrong_is_named(void **state)
         { COE(", 'chain': {'gate': 'nosuch'}"), "gate 'nosuch'" },
         { COE(", 'chain': {'residual': 'inner', 'weight': 'learned'}"), "not inner" },
         { COE(", 'losses': 'z'"), "losses" },
-        { COE(", 'losses': [{'coef': 1}]"), "no kind" },
+        { COE(", 'losses': [{'coef': 1}]"), "kind is missing" },
         { COE(", 'losses': [{'kind': 'nosuch'}]"), "no loss 'nosuch'" },
         { COE(", 'losses': [{'kind': 'z', 'nosuch': 1}]"), "nosuch" },
         { COE(", 'losses': "

@@ -40,7 +40,7 @@ static const struct weight **row_of(int32_t n) { return test_alloc((size_t)n * s
 
 static void add_experts(struct block *b, int form)
 {
-    const int32_t n = b->spec.n_experts, computed = n - b->spec.n_identity; /* the others have no weights */
+    const int32_t n = b->spec.n_experts, computed = moe_weighted(&b->spec); /* the others have no weights */
     const int64_t f = b->spec.expert_ffn;
     const struct weight **gb = row_of(n), **ub = row_of(n), **db = row_of(n);
     b->gate = test_alloc((size_t)n * sizeof *b->gate);

@@ -20,7 +20,7 @@ struct ffn_saved {
 };
 
 /* Experts with weights, and the rows that go to them */
-static int32_t computed_experts(const struct ffn_saved *s) { return s->route->n_experts - s->spec->n_identity; }
+static int32_t computed_experts(const struct ffn_saved *s) { return moe_weighted(s->spec); }
 static int32_t computed_rows(const struct ffn_saved *s) { return s->route->off[computed_experts(s)]; }
 
 static void add_bias_rows(float *y, int64_t cols, const struct ffn_saved *s, const struct weight *const *bias)

@@ -1,0 +1,70 @@
+/* tsallis.c — mean Tsallis entropy of the router's probabilities, over its maximum: between 0 and 1.
+ *
+ * Paper: DynMoLE, 2025 (card: routing.md 22).  S = (1 - Σ p^q) / (1 - E^(1-q)),  q → 1: Shannon / log E. With
+ * a_e = dS/dp_e  the gradient is  dz_e = p_e (a_e - Σ_j p_j a_j) / T. Summed over layers and chain iterations. */
+#include "moe/losses/tsallis.h"
+
+#include <math.h>
+
+static bool shannon(double q) { return fabs(q - 1) < 1e-9; }
+
+/* p^q or -p log p, and its derivative times p; 0 at p = 0 */
+static double term(double p, double q) { return p <= 0 ? 0 : shannon(q) ? -p * log(p) : -pow(p, q) / (q - 1); }
+static double slope(double p, double q)
+{
+    return p <= 0 ? 0 : shannon(q) ? -p * (log(p) + 1) : -q * pow(p, q) / (q - 1);
+}
+
+static double maximum(double q, int32_t n)
+{
+    return n < 2 ? 1 : shannon(q) ? log(n) : (1 - pow(n, 1 - q)) / (q - 1);
+}
+
+static coe_status one(const struct loss_call *c, struct route_record *r, double q, double norm, double *value)
+{
+    const int32_t n = r->route.n_experts;
+    const int64_t tokens = r->z->rows;
+    int64_t counted = 0;
+    double sum = 0;
+    for (int64_t t = 0; t < tokens; t++) counted += token_counts(c, t);
+    float *dz = c->scale != 0 && counted ? loss_dz(c->c, r) : NULL;
+    if (!counted) return COE_OK;
+    if (c->scale != 0 && !dz) return COE_E_NOMEM;
+    for (int64_t t = 0; t < tokens; t++) {
+        const float *p = r->p + t * n;
+        double mean = 0;
+        if (!token_counts(c, t)) continue;
+        if (!shannon(q)) sum += 1 / (q - 1);
+        for (int32_t e = 0; e < n; e++) sum += term((double)p[e], q), mean += slope((double)p[e], q);
+        for (int32_t e = 0; dz && e < n; e++)
+            dz[t * n + e] +=
+                (float)(c->coef * c->scale / norm / (double)counted * (slope((double)p[e], q) - (double)p[e] * mean));
+    }
+    *value += sum / norm / (double)counted;
+    return COE_OK;
+}
+
+coe_status tsallis_apply(const struct loss_call *c, double q, bool normalized, double *value)
+{
+    for (int32_t i = 0; i < c->n_records; i++) {
+        struct route_record *r = c->records[i];
+        if (r->spec->router.score != SCORE_SOFTMAX)
+            return coe_fail(COE_E_USAGE, "layer %d has sigmoid scores: their entropy is not one of probabilities",
+                            r->layer);
+        COE_TRY(one(c, r, q, normalized ? maximum(q, r->route.n_experts) : 1, value));
+    }
+    return COE_OK;
+}
+
+static coe_status apply(const struct loss_call *c, double *value)
+{
+    return tsallis_apply(c, c->param[0], true, value);
+}
+
+static const struct part_param params[] = {
+    { "q", "index of the entropy; 1: Shannon's", NULL, 1e-3, 100, 1.1, false },
+    { 0 },
+};
+static const struct loss_part tsallis_loss = { .apply = apply };
+COE_PART(loss, tsallis, .summary = "mean Tsallis entropy of the router's probabilities, between 0 and 1",
+         .paper = "DynMoLE, 2025", .card = "routing.md 22", .unit = "token", .impl = &tsallis_loss, .params = params)
