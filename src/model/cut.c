@@ -177,7 +177,9 @@ static coe_status unpack_blocks(struct weight *w, struct arena *a, const struct 
                         dtype_info[r->t->type].name);
     float *out = arena_push(a, (size_t)n * sizeof *out);
     if (!out) return COE_E_NOMEM;
-    widen(out, at(r, first_element(r)), r->t->type, n);
+    const int64_t first = first_element(r), row = r->vector || r->cols % dtype_info[r->t->type].block ? n : r->cols;
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < n / row; i++) widen(out + i * row, at(r, first + i * row), r->t->type, row);
     w->type = DT_F32;
     w->data = out;
     return COE_OK;
