@@ -277,20 +277,20 @@ bool expand_name(const char *pattern, struct place p, char *out, size_t cap)
 {
     size_t n = 0;
     for (const char *c = pattern; *c; c++) {
-        int wrote;
-        if (c[0] == '{' && c[1] && c[2] == '}') {
-            int32_t v = c[1] == 'l'   ? p.layer
-                        : c[1] == 'b' ? p.layer / 2
-                        : c[1] == 's' ? p.layer % 2
-                        : c[1] == 'e' ? p.expert
-                                      : p.iteration;
-            wrote = snprintf(out + n, cap - n, "%d", v);
-            c += 2;
-        } else {
-            wrote = snprintf(out + n, cap - n, "%c", *c);
+        if (n + 1 >= cap) return false;
+        if (c[0] != '{' || !c[1] || c[2] != '}') {
+            out[n++] = *c; /* names of models with many experts are made by the ten thousand */
+            continue;
         }
+        const int32_t v = c[1] == 'l'   ? p.layer
+                          : c[1] == 'b' ? p.layer / 2
+                          : c[1] == 's' ? p.layer % 2
+                          : c[1] == 'e' ? p.expert
+                                        : p.iteration;
+        const int wrote = snprintf(out + n, cap - n, "%d", v);
         if (wrote < 0 || (size_t)wrote >= cap - n) return false;
         n += (size_t)wrote;
+        c += 2;
     }
     out[n] = 0;
     return true;
