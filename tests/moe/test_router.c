@@ -344,7 +344,7 @@ static void specs_that_cannot_work_are_refused_by_name(void **state)
     s = spec_of(8, 3), s.router.selection = "grouped", s.router.n_group = s.router.topk_group = 2;
     assert_refused(&s, "2 groups");
     s = spec_of(8, 2), s.n_identity = 8;
-    assert_refused(&s, "8 identity experts among 8");
+    assert_refused(&s, "8 identity experts and 0 null experts among 8");
     s = spec_of(0, 1);
     assert_refused(&s, "0 experts");
     s = spec_of(8, 2), s.expert_ffn = 0;
