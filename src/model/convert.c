@@ -519,7 +519,7 @@ static coe_status write_from_gguf(const struct conversion *c, const char *dir)
     if (!s) s = dir_begin(&files, beside.at);
     str_free(&beside);
     if (s) return s;
-    s = gguf_write_companions(ckpt_gguf(c->m->ckpt), files.temp);
+    s = gguf_write_companions(c->m, files.temp);
     if (!s) s = ckpt_write_dir(dir, c->config, c->item, c->n, c->o->shard_bytes, files.temp);
     dir_abort(&files);
     return s;

@@ -51,8 +51,9 @@ coe_status gguf_add_tokenizer(struct gguf_out *o, const struct coe_model *m);
 /* What F32 vectors and packed matrices of a file become in a directory: the type its config names, else that of its
  * matrices, else F32. COE_E_USAGE for a file whose config cannot say everything. */
 coe_status gguf_plain_type(const struct coe_model *m, enum dtype *out);
-/* The files that gguf_add_tokenizer put away, into a directory. */
-coe_status gguf_write_companions(const struct gguf *g, const char *dir);
+/* The files that gguf_add_tokenizer put away, into a directory; of other files a tokenizer.json made from the metadata,
+ * and the chat template. */
+coe_status gguf_write_companions(const struct coe_model *m, const char *dir);
 
 /* Changes a spec made from the config into what a file of that architecture holds: heads of neighbours, whole norms.
  */

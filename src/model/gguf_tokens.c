@@ -368,20 +368,47 @@ coe_status gguf_add_tokenizer(struct gguf_out *o, const struct coe_model *m)
     return s;
 }
 
-coe_status gguf_write_companions(const struct gguf *g, const char *dir)
+static coe_status write_beside(const char *dir, const char *name, const char *text, size_t n)
 {
-    for (size_t i = 0; i <= COE_COUNT(small_files); i++) {
-        const bool last = i == COE_COUNT(small_files);
-        const char *name = last ? "tokenizer.json" : small_files[i];
+    char *path = path_join(dir, name);
+    const coe_status s = path ? file_write(path, text, n) : COE_E_NOMEM;
+    mem_free(path);
+    return s;
+}
+
+/* Made from the metadata of a file that carries no tokenizer.json. */
+static coe_status make_tokenizer_json(const struct coe_model *m, const char *dir)
+{
+    struct file_map map;
+    struct str text = { 0 };
+    json_t *doc = NULL;
+    COE_TRY(file_map_open(&map, m->path));
+    coe_status s = tokenizer_json_of_gguf(&doc, (const char *)map.at, (size_t)map.bytes, m->path);
+    file_map_close(&map);
+    if (!s && !doc) log_note("%s: its tokenizer has no form as a tokenizer.json; the directory has none", m->path);
+    if (!s && doc) s = json_add_text(&text, doc, JSON_COMPACT);
+    if (!s && doc) s = write_beside(dir, "tokenizer.json", text.at, text.n);
+    str_free(&text);
+    json_decref(doc);
+    return s;
+}
+
+coe_status gguf_write_companions(const struct coe_model *m, const char *dir)
+{
+    const struct gguf *g = ckpt_gguf(m->ckpt);
+    struct gguf_text tokenizer = { 0 }, template = { 0 };
+    bool small = false;
+    for (size_t i = 0; i < COE_COUNT(small_files); i++) {
         struct gguf_text text = { 0 };
         char key[64];
-        snprintf(key, sizeof key, KEY_FILE "%s", name);
-        COE_TRY(gguf_str(g, last ? KEY_TOKENIZER : key, &text));
-        if (!text.at) continue;
-        char *path = path_join(dir, name);
-        const coe_status s = path ? file_write(path, text.at, text.n) : COE_E_NOMEM;
-        mem_free(path);
-        COE_TRY(s);
+        snprintf(key, sizeof key, KEY_FILE "%s", small_files[i]);
+        COE_TRY(gguf_str(g, key, &text));
+        if (text.at) COE_TRY(write_beside(dir, small_files[i], text.at, text.n));
+        small |= text.at != NULL;
     }
-    return COE_OK;
+    COE_TRY(gguf_str(g, KEY_TOKENIZER, &tokenizer));
+    COE_TRY(gguf_str(g, "tokenizer.chat_template", &template));
+    if (template.at && !small) COE_TRY(write_beside(dir, "chat_template.jinja", template.at, template.n));
+    if (tokenizer.at) return write_beside(dir, "tokenizer.json", tokenizer.at, tokenizer.n);
+    return gguf_find(g, "tokenizer.ggml.model") ? make_tokenizer_json(m, dir) : COE_OK;
 }

@@ -22,6 +22,9 @@ coe_status tokenizer_open(struct tokenizer **out, const char *path);
 coe_status tokenizer_from_memory(struct tokenizer **out, const char *bytes, size_t n, const json_t *config,
                                  const char *name);
 void tokenizer_close(struct tokenizer *t);
+/* A tokenizer.json that says what the metadata of a GGUF file (all of its bytes) say; NULL with COE_OK for kinds that
+ * have no such form (unigram). A new reference. */
+coe_status tokenizer_json_of_gguf(json_t **out, const char *bytes, size_t n, const char *where);
 int32_t tokenizer_vocab_size(const struct tokenizer *t);
 /* xxh3 of the definition, 16 hex digits */
 void tokenizer_fingerprint(const struct tokenizer *t, char hex[17]);

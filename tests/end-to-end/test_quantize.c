@@ -124,6 +124,24 @@ static void short_convolutions_come_back(void **state)
     check_family("lfm2_moe");
 }
 
+/* Files of others carry no tokenizer.json: one is made from the metadata. */
+static void a_file_of_another_program_becomes_a_directory_with_its_tokenizer(void **state)
+{
+    (void)state;
+    static const char text[] = "Hello the world, it's us  and\n\nmore \xE2\x82\xAC 12345";
+    char file[1200], dir[1200];
+    need_fixture("gguf/mixtral");
+    keep(file, fixture("gguf/mixtral/f32.gguf"));
+    keep(dir, temp_path("foreign"));
+    coe(0, COE_ARGS("convert", file, dir));
+    struct ran a = run_coe(0, text, COE_ARGS("tokenize", file, "--json"));
+    struct ran b = run_coe(0, text, COE_ARGS("tokenize", dir, "--json"));
+    assert_string_equal(a.out, b.out);
+    assert_true(a.n_out > 10);
+    ran_free(&a);
+    ran_free(&b);
+}
+
 static enum dtype type_in(const char *file, const char *tensor)
 {
     struct ckpt *c;
@@ -249,6 +267,7 @@ int main(void)
         cmocka_unit_test(deepseek_comes_back),
         cmocka_unit_test(jetmoe_comes_back),
         cmocka_unit_test(short_convolutions_come_back),
+        cmocka_unit_test(a_file_of_another_program_becomes_a_directory_with_its_tokenizer),
         cmocka_unit_test(routers_and_norms_stay_whole_and_the_rest_does_not),
         cmocka_unit_test(experts_of_several_types_lie_apart),
         cmocka_unit_test(a_dry_run_knows_the_size_to_the_byte),
