@@ -1,0 +1,37 @@
+/* heterogeneous.c — load balancing between experts that compute and experts that do not: L = Σ η_e f_e P_e, f_e the
+ * share of tokens that chose e, η_e = 1 for experts with weights, tau for identity and null experts. Summed over layers
+ * and chain iterations.
+ *
+ * Paper: MoE++, 2024 (card: routing.md 5). tau < 1 makes it cheap to choose what computes nothing: at balance
+ * experts of the two sorts are loaded tau : 1. No factor E, as in the paper's formula: without such experts it is `switch` / E.
+ * Coefficient 0.01. */
+#include "moe/losses/balance.h"
+
+static coe_status one(const struct loss_call *c, struct route_record *r, double *value)
+{
+    const int32_t n = r->route.n_experts;
+    const struct token_range all = { r, 0, r->route.n_tokens };
+    if (c->scale != 0 && !loss_dz(c->c, r)) return COE_E_NOMEM; /* before the scratch below: dz outlives it */
+    struct arena_mark mark = arena_save(c->c->arena);
+    double *f = arena_push_zero(c->c->arena, (size_t)n * sizeof *f);
+    if (!f) return COE_E_NOMEM;
+    const int64_t tokens = balance_counts(c, &all, f);
+    for (int32_t e = 0; e < n && tokens; e++) f[e] *= (e < moe_weighted(r->spec) ? 1 : c->param[0]) / (double)tokens;
+    coe_status s = balance_set(c, &all, 1, 1, f, 1, value);
+    arena_rewind(c->c->arena, mark);
+    return s;
+}
+
+static coe_status apply(const struct loss_call *c, double *value)
+{
+    for (int32_t i = 0; i < c->n_records; i++) COE_TRY(one(c, c->records[i], value));
+    return COE_OK;
+}
+
+static const struct part_param params[] = {
+    { "tau", "weight of experts that compute nothing", NULL, 0, 1e3, 0.75, false },
+    { 0 },
+};
+static const struct loss_part heterogeneous = { .apply = apply };
+COE_PART(loss, heterogeneous, .summary = "sum of eta f P, eta = tau for experts that compute nothing",
+         .paper = "MoE++, 2024", .card = "routing.md 5", .unit = "block", .impl = &heterogeneous, .params = params)
