@@ -10,7 +10,7 @@
 
 static struct measure_opts window_opts(const struct cli *c)
 {
-    return (struct measure_opts){ cli_int(c, "window", 0), cli_int(c, "stride", 0) };
+    return (struct measure_opts){ cli_int(c, "window", 0), cli_int(c, "stride", 0), (int32_t)cli_int(c, "batch", 0) };
 }
 
 /* ---- ppl ---- */
@@ -254,6 +254,8 @@ static const struct cli_opt opts[] = {
       1 << 24, false },
     { "stride", 0, OPT_INT, "N", "tokens from one window to the next (default: ppl half a window, harm a window)", 1,
       1 << 24, false },
+    { "batch", 'b', OPT_INT, "N", "windows in one forward pass; changes the speed and no bit (default: 1024 tokens)", 1,
+      256, false },
     { "tokens", 'n', OPT_INT, "N", "at most N tokens of each file", 1, 9e15, false },
     { "write", 0, OPT_FLAG, NULL, "harm: write what was measured into the plan files", 0, 0, false },
     CLI_ROUTE,

@@ -258,7 +258,8 @@ static coe_status flush(struct job *j)
 /* ids[0..n) are fed, ids[1..n] are their targets, of which those below `from` were predicted before. */
 static coe_status add_window(struct job *j, const int32_t *ids, int64_t n, int64_t from)
 {
-    if (j->n_windows == MAX_WINDOWS || j->off[j->n_windows] + n > j->batch_tokens) COE_TRY(flush(j));
+    const int32_t most = j->o.batch ? COE_MIN(j->o.batch, MAX_WINDOWS) : MAX_WINDOWS;
+    if (j->n_windows == most || j->off[j->n_windows] + n > j->batch_tokens) COE_TRY(flush(j));
     const int32_t at = j->off[j->n_windows];
     memcpy(j->ids + at, ids, (size_t)n * sizeof *ids);
     for (int64_t i = 0; i < n; i++) j->target[at + i] = i < from ? -1 : ids[i + 1];
@@ -282,7 +283,7 @@ static coe_status prepare(struct job *j)
 {
     const struct spec *s = &j->m->spec;
     COE_TRY(measure_opts_fill(&j->o, j->m));
-    j->batch_tokens = COE_MAX(j->o.window, (int64_t)BATCH_TOKENS);
+    j->batch_tokens = COE_MAX(j->o.window * COE_MAX(j->o.batch, 1), j->o.batch ? 0 : (int64_t)BATCH_TOKENS);
     j->row_chunk = COE_MAX(COE_MIN(LOGIT_FLOATS / s->vocab, (int64_t)256), (int64_t)8);
     const size_t n = (size_t)j->batch_tokens;
     j->ids = mem_alloc("evaluation", n * sizeof *j->ids);

@@ -116,6 +116,19 @@ static void perplexity_and_bits_per_byte_agree(void **state)
     ran_free(&r);
 }
 
+static void windows_evaluated_together_are_each_what_they_are_alone(void **state)
+{
+    (void)state;
+    static const char *const batch[] = { "1", "3", "256" };
+    double nats[COE_COUNT(batch)];
+    for (size_t i = 0; i < COE_COUNT(batch); i++) {
+        json_t *o = json_of(COE_ARGS("eval", "ppl", model, text, "--window", "32", "--batch", batch[i], "--json"));
+        nats[i] = number(json_object_get(o, "total"), "nats_per_token");
+        json_decref(o);
+    }
+    assert_true(nats[0] == nats[1] && nats[0] == nats[2]);
+}
+
 static void harm_stands_beside_the_unedited_model_and_in_the_plan(void **state)
 {
     (void)state;
@@ -244,6 +257,7 @@ int main(void)
         cmocka_unit_test(the_applied_model_computes_what_the_preview_computed),
         cmocka_unit_test(look_draws_layers_passes_and_experts),
         cmocka_unit_test(perplexity_and_bits_per_byte_agree),
+        cmocka_unit_test(windows_evaluated_together_are_each_what_they_are_alone),
         cmocka_unit_test(harm_stands_beside_the_unedited_model_and_in_the_plan),
         cmocka_unit_test(a_plan_of_another_model_is_refused_everywhere),
         cmocka_unit_test(a_trace_under_a_plan_is_no_ground_for_plans),
