@@ -281,6 +281,7 @@ coe_status trace_merge(struct trace *t, const struct trace *from)
         for (int c = 0; c < TRACE_N_COLUMNS; c++) {
             const struct trace_column_info *i = &trace_column_info[c];
             const size_t n = t->stride[i->shape], bytes = (size_t)dtype_info[i->type].bytes;
+            if (n == 0) continue; /* an optional column that this trace was made without */
             add_values((char *)t->column[c] + (size_t)to * n * bytes, (const char *)from->column[c] + d * n * bytes,
                        i->type, n);
         }
