@@ -4,6 +4,8 @@
 
 #include "moe/moe.h"
 
+const char *const bias_rule_name[2] = { "sign", "proportional" };
+
 float *loss_dz(struct nn *c, struct route_record *r)
 {
     if (!r->dz) r->dz = arena_push_zero(c->arena, (size_t)(r->z->rows * r->z->cols) * sizeof(float));
@@ -44,6 +46,14 @@ void moe_bias_update(float *bias, const uint64_t *counts, int32_t n_experts, dou
         double gap = mean - (double)counts[e];
         bias[e] += (float)(gap > 0 ? step : gap < 0 ? -step : 0.0);
     }
+}
+
+void moe_bias_update_proportional(float *bias, const uint64_t *counts, int32_t n_experts, double step)
+{
+    double mean = 0;
+    for (int32_t e = 0; e < n_experts; e++) mean += (double)counts[e];
+    mean /= n_experts;
+    for (int32_t e = 0; e < n_experts && mean > 0; e++) bias[e] += (float)(step * (mean - (double)counts[e]) / mean);
 }
 
 struct load_stats load_statistics(const uint64_t *counts, int32_t n_experts)

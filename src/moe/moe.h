@@ -54,6 +54,10 @@ struct router_spec {
     float jitter;          /* sparsemixer: relative distance within which experts share the softmax */
 };
 
+/* How the selection bias follows the load: by the sign of the gap to the mean, or by the gap itself. */
+enum bias_rule { BIAS_SIGN, BIAS_PROPORTIONAL };
+extern const char *const bias_rule_name[2];
+
 struct chain_spec {
     int32_t n_iterations;  /* C; 1: an ordinary layer */
     bool shared_gate;      /* one router for all iterations */
@@ -80,7 +84,8 @@ struct moe_spec {
     struct chain_spec chain;
     int32_t shared_ffn;    /* width of the shared expert; 0: none */
     bool shared_gate;      /* shared expert times sigmoid(x · g) */
-    double bias_update;    /* step of the sign rule on the selection bias after each optimiser step; 0: off */
+    double bias_update;    /* step of the selection bias after each optimiser step; 0: off */
+    enum bias_rule bias_rule;
     struct loss_spec loss[MAX_LOSSES];
     double loss_param[MAX_LOSSES][PART_PARAMS]; /* settings of each loss, in the order of its table */
     int32_t n_losses;
@@ -245,6 +250,8 @@ void moe_add_counts(const struct route_record *r, uint64_t *counts);
 /* Selection bias of auxiliary-loss-free balancing: b_e += step * sign(mean - n_e), sign(0) = 0; counts [E] of the whole
  * global batch. */
 void moe_bias_update(float *bias, const uint64_t *counts, int32_t n_experts, double step);
+/* The proportional rule: b_e += step * (mean - n_e) / mean; the mean of b stays what it is. No counts: no change. */
+void moe_bias_update_proportional(float *bias, const uint64_t *counts, int32_t n_experts, double step);
 
 /* Load statistics of counts [E]. */
 struct load_stats {

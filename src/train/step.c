@@ -69,9 +69,11 @@ static void update_biases(struct trainer *t)
         if (!s->is_moe) continue;
         for (int32_t i = 0; i < s->moe.chain.n_iterations; i++, record++) {
             const struct weight *b = t->model->layer[l].moe.selection_bias[i];
-            if (b && s->moe.bias_update > 0)
-                moe_bias_update(b->master, t->counts + (int64_t)record * t->max_experts, s->moe.n_experts,
-                                s->moe.bias_update);
+            const uint64_t *counts = t->counts + (int64_t)record * t->max_experts;
+            if (!b || !(s->moe.bias_update > 0)) continue;
+            if (s->moe.bias_rule == BIAS_SIGN)
+                moe_bias_update(b->master, counts, s->moe.n_experts, s->moe.bias_update);
+            else moe_bias_update_proportional(b->master, counts, s->moe.n_experts, s->moe.bias_update);
         }
     }
 }

@@ -3,8 +3,8 @@
  * and chain iterations.
  *
  * Paper: MoE++, 2024 (card: routing.md 5). tau < 1 makes it cheap to choose what computes nothing: at balance
- * experts of the two sorts are loaded tau : 1. No factor E, as in the paper's formula: without such experts it is `switch` / E.
- * Coefficient 0.01. */
+ * experts of the two sorts are loaded tau : 1. No factor E, as in the paper's formula: without such experts it is
+ * `switch` / E. Coefficient 0.01. */
 #include "moe/losses/balance.h"
 
 static coe_status one(const struct loss_call *c, struct route_record *r, double *value)
