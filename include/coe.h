@@ -71,10 +71,16 @@ typedef struct coe_route_event {
 } coe_route_event;
 typedef void coe_route_fn(void *user, const coe_route_event *event);
 
+/* How latent attention (MLA: DeepSeek V2, V3 and their kin) is computed. Absorbed: over one cached latent for all
+ * heads. Expanded: every head's keys and values are made from the latent and cached, several times the memory. The two
+ * round differently; each gives its own same bits for prompt and decoding. */
+typedef enum coe_mla { COE_MLA_ABSORBED, COE_MLA_EXPANDED } coe_mla;
+
 typedef struct coe_session_opts {
     int32_t max_tokens;     /* capacity of the cache; 0: the model's context length, at most 4096 */
     coe_route_fn *on_route; /* called for every token, layer and iteration, or NULL */
     void *user;
+    coe_mla mla;            /* COE_E_USAGE: expanded, and the model has no latent attention */
 } coe_session_opts;
 
 coe_status coe_session_open(coe_session **out, const coe_model *m, const coe_session_opts *opts);

@@ -41,12 +41,13 @@ static coe_status one_run(coe_session *s, const int32_t *ids, const struct speed
     return COE_OK;
 }
 
-static coe_status measure(const struct coe_model *m, int runs, struct speeds *out)
+static coe_status measure(const struct coe_model *m, coe_mla mla, int runs, struct speeds *out)
 {
     const int32_t n = out->n_prompt + out->n_new;
     coe_session *session = NULL;
     int32_t *ids = mem_alloc("bench", (size_t)n * sizeof *ids);
-    coe_status s = ids ? coe_session_open(&session, m, &(coe_session_opts){ .max_tokens = n }) : COE_E_NOMEM;
+    const coe_session_opts opts = { .max_tokens = n, .mla = mla };
+    coe_status s = ids ? coe_session_open(&session, m, &opts) : COE_E_NOMEM;
     struct rng r = rng_make(1, rng_stream(RNG_TEST, 0));
     for (int32_t i = 0; !s && i < n; i++) ids[i] = (int32_t)rng_below(&r, (uint64_t)m->spec.vocab);
     for (int i = -1; !s && i < runs; i++) { /* the first warms caches and makes the arena: it does not count */
@@ -62,8 +63,9 @@ static coe_status measure(const struct coe_model *m, int runs, struct speeds *ou
     return s;
 }
 
-static void report(struct cli *c, const struct coe_model *m, struct speeds *v, struct limits *l)
+static void report(struct cli *c, const struct coe_model *m, coe_mla form, struct speeds *v, struct limits *l)
 {
+    const char *mla = model_mla_name(m, form);
     const struct spec_sizes sizes = spec_sizes(&m->spec);
     const uint64_t bytes = bytes_per_token(m);
     const double gflops = 2.0 * (double)sizes.active * rates_median(&v->prefill) / 1e9;
@@ -75,14 +77,16 @@ static void report(struct cli *c, const struct coe_model *m, struct speeds *v, s
                                     rates_json(&v->prefill), "gflops", gflops, "share_of_peak", of_peak);
         json_t *generate = json_pack("{s:i, s:o, s:f, s:f}", "tokens", v->n_new, "tokens_per_second",
                                      rates_json(&v->generate), "gbs", gbs, "share_of_memory", of_memory);
-        cli_print_json(json_pack("{s:o, s:s, s:I, s:I, s:I, s:o, s:o}", "limits", limits_json(l), "model", m->path,
-                                 "parameters", (json_int_t)sizes.total, "active", (json_int_t)sizes.active,
-                                 "bytes_per_token", (json_int_t)bytes, "prefill", prefill, "generate", generate));
+        cli_print_json(json_pack("{s:o, s:s, s:s?, s:I, s:I, s:I, s:o, s:o}", "limits", limits_json(l), "model",
+                                 m->path, "mla", mla, "parameters", (json_int_t)sizes.total, "active",
+                                 (json_int_t)sizes.active, "bytes_per_token", (json_int_t)bytes, "prefill", prefill,
+                                 "generate", generate));
         return;
     }
     limits_print(l);
-    printf("%s (%.2f million parameters, %.2f million active; a token reads %s)\n", m->path, (double)sizes.total / 1e6,
-           (double)sizes.active / 1e6, cli_bytes(bytes, each));
+    printf("%s (%.2f million parameters, %.2f million active; a token reads %s%s%s)\n", m->path,
+           (double)sizes.total / 1e6, (double)sizes.active / 1e6, cli_bytes(bytes, each), mla ? "; mla " : "",
+           mla ? mla : "");
     printf("  prefill of %4d, tokens/s    %-26s %.1f GFLOP/s, %.0f%% of the FP32 peak\n", v->n_prompt,
            rates_text(&v->prefill, text), gflops, 100 * of_peak);
     printf("  generating %4d, tokens/s    %-26s %.2f GB/s, %.0f%% of the memory's%s\n", v->n_new,
@@ -95,8 +99,10 @@ static coe_status bench_model(struct cli *c, struct limits *l)
     struct coe_model *m = NULL;
     struct speeds v = { .n_prompt = (int32_t)cli_int(c, "prompt", 512), .n_new = (int32_t)cli_int(c, "generate", 64) };
     coe_status s = cli_open_model(c, 0, &m);
-    if (!s) s = measure(m, (int)cli_int(c, "runs", 5), &v);
-    if (!s) report(c, m, &v, l);
+    coe_mla mla = COE_MLA_ABSORBED;
+    if (!s) s = cli_mla(c, m, &mla);
+    if (!s) s = measure(m, mla, (int)cli_int(c, "runs", 5), &v);
+    if (!s) report(c, m, mla, &v, l);
     model_close(m);
     return s;
 }
@@ -110,6 +116,7 @@ static coe_status run(struct cli *c)
         return coe_fail(COE_E_USAGE, "usage: coe bench MODEL, coe bench limits, coe bench train [RECIPE]");
     if (!train && !only_limits && !dir_exists(what) && !file_exists(what))
         return coe_fail(COE_E_INPUT, "%s: there is no such model", what);
+    if (cli_given(c, "mla") && (train || only_limits)) return coe_fail(COE_E_USAGE, "--mla is for coe bench MODEL");
     coe_interrupt_install();
     COE_TRY(limits_measure(&l, (int)cli_int(c, "runs", 5)));
     if (train) return bench_train(c, &l);
@@ -124,6 +131,7 @@ static const struct cli_opt opts[] = {
     { "generate", 'n', OPT_INT, "N", "tokens generated one by one behind it (default 64)", 1, 1e6, false },
     { "runs", 'r', OPT_INT, "N", "repetitions; median, least and most are printed (default 5)", 1, BENCH_RUNS, false },
     { "plan", 0, OPT_STR, "P.json", "apply a plan live, without rewriting the model", 0, 0, false },
+    CLI_MLA,
     CLI_JSON,
     CLI_THREADS,
     CLI_MEMORY,

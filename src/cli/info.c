@@ -104,6 +104,9 @@ static void print_model(const struct coe_model *m, const struct spec_sizes *size
     printf("  layers        %d, %d of them with experts\n", s->n_layers, count_moe(s));
     printf("  width         %d; %d heads of %d over %d key/value heads; context %lld\n", s->d_model, a->n_heads,
            a->head_dim, a->n_kv_heads, (long long)s->max_positions);
+    if (model_mla_name(m, COE_MLA_ABSORBED))
+        printf("  mla           %s (run, eval, logits and bench take --mla expanded)\n",
+               model_mla_name(m, COE_MLA_ABSORBED));
     print_experts(s);
     printf("  parameters    %.2f million, %.2f million active for a token (%.1f%%)\n", (double)sizes->total / 1e6,
            (double)sizes->active / 1e6, 100.0 * (double)sizes->active / (double)sizes->total);
@@ -171,7 +174,8 @@ static json_t *model_json(const struct coe_model *m, const struct spec_sizes *si
     const struct spec *s = &m->spec;
     const struct attn_spec *a = &s->layer[0].attn;
     json_t *attention =
-        json_pack("{s:i, s:i, s:i}", "heads", a->n_heads, "kv_heads", a->n_kv_heads, "head_dim", a->head_dim);
+        json_pack("{s:i, s:i, s:i, s:s?}", "heads", a->n_heads, "kv_heads", a->n_kv_heads, "head_dim", a->head_dim,
+                  "mla", model_mla_name(m, COE_MLA_ABSORBED));
     return json_pack("{s:o, s:s, s:s, s:i, s:i, s:i, s:i, s:I, s:o, s:o, s:o, s:o, s:o, s:s}", "path",
                      cli_json_text(m->path, strlen(m->path)), "format", "safetensors", "family", s->family, "layers",
                      s->n_layers, "moe_layers", count_moe(s), "d_model", s->d_model, "vocab", s->vocab, "context",

@@ -1,6 +1,8 @@
 /* model_args.c — see model_args.h. */
 #include "cli/model_args.h"
 
+#include <string.h>
+
 #include "base/file.h"
 #include "plan/plan.h"
 
@@ -33,6 +35,17 @@ coe_status cli_open_text_model(struct cli *c, int i, struct coe_model **out)
     model_close(*out);
     *out = NULL;
     return s;
+}
+
+coe_status cli_mla(const struct cli *c, const struct coe_model *m, coe_mla *form)
+{
+    const char *name = cli_str(c, "mla", "absorbed");
+    *form = strcmp(name, "expanded") ? COE_MLA_ABSORBED : COE_MLA_EXPANDED;
+    if (*form == COE_MLA_ABSORBED && strcmp(name, "absorbed"))
+        return coe_fail(COE_E_USAGE, "--mla %s: the forms are absorbed and expanded", name);
+    if (cli_given(c, "mla") && !model_mla_name(m, *form))
+        return coe_fail(COE_E_USAGE, "--mla %s: %s has no latent attention", name, m->path);
+    return COE_OK;
 }
 
 coe_status cli_check_out_dir(const char *path)

@@ -11,12 +11,17 @@
     {                                                                                                                  \
         "experts-used", 0, OPT_INT, "K", "experts of each token, instead of the model's own number", 1, 1024, false    \
     }
+#define CLI_MLA                                                                                                        \
+    { "mla", 0, OPT_STR, "FORM", "latent attention: absorbed (default) or expanded", 0, 0, false }
 #define CLI_PLAN { "plan", 'p', OPT_STR, "P.json", "apply a plan live, without rewriting the model", 0, 0, false }
 
 /* Opens the model named by argument i and applies --route, --experts-used and --plan if they were given. */
 coe_status cli_open_model(struct cli *c, int i, struct coe_model **out);
 /* As above, and a tokenizer must be there. */
 coe_status cli_open_text_model(struct cli *c, int i, struct coe_model **out);
+/* The form that --mla asks for. COE_E_USAGE when there is no such form, or it was given and m has no latent attention.
+ */
+coe_status cli_mla(const struct cli *c, const struct coe_model *m, coe_mla *form);
 /* COE_E_USAGE when `path` is a directory with something else than a model in it: a result replaces directories as a
  * whole. */
 coe_status cli_check_out_dir(const char *path);

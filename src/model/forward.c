@@ -107,6 +107,13 @@ static int64_t *positions(struct nn *c, const struct attn_batch *b)
     return pos;
 }
 
+const char *model_mla_name(const struct coe_model *m, coe_mla mla)
+{
+    for (int32_t l = 0; l < m->spec.n_layers; l++)
+        if (m->spec.layer[l].attn.kind == MIX_LATENT) return mla == COE_MLA_EXPANDED ? "expanded" : "absorbed";
+    return NULL;
+}
+
 int32_t model_n_records(const struct coe_model *m)
 {
     int32_t n = 0;

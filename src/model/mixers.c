@@ -86,6 +86,46 @@ static struct val *attention(struct pass *p, int32_t l, struct val *x)
     return nn_linear(c, o, w[SLOT_O], w[SLOT_O_BIAS]);
 }
 
+/* One key head for all: keys are [rope | latent], values the latent. */
+static struct val *absorbed(struct pass *p, int32_t l, struct val *q, struct val *key, struct val *v,
+                            const struct latent_shape *s)
+{
+    const struct attn_spec *a = &p->m->spec.layer[l].attn;
+    const struct weight *kv_b = p->m->layer[l].slot[SLOT_KV_B];
+    const int32_t width = s->rope + s->rank;
+    const struct attn_shape shape = { .n_heads = s->n_heads,
+                                      .n_kv_heads = 1,
+                                      .head_dim = width,
+                                      .head_dim_v = s->rank,
+                                      .scale = a->scale,
+                                      .window = a->window };
+    q = rotate(p, l, nn_latent_query(p->c, q, kv_b, s), width);
+    struct val *k = rotate(p, l, nn_join(p->c, key, v), width);
+    return nn_latent_output(p->c, nn_attention(p->c, q, k, v, &shape, p->f->batch, cache(p, l)), kv_b, s);
+}
+
+/* Keys [rope | nope] and values of every head, made from the latent */
+static struct val *expanded(struct pass *p, int32_t l, struct val *q, struct val *key, struct val *v,
+                            const struct latent_shape *s)
+{
+    const struct attn_spec *a = &p->m->spec.layer[l].attn;
+    const int32_t width = s->rope + s->nope;
+    const struct columns of_rope = { s->nope, s->rope }, of_nope = { 0, s->nope }, of_value = { s->nope, s->v_dim };
+    const struct attn_shape shape = { .n_heads = s->n_heads,
+                                      .n_kv_heads = s->n_heads,
+                                      .head_dim = width,
+                                      .head_dim_v = s->v_dim,
+                                      .scale = a->scale,
+                                      .window = a->window };
+    struct val *own = nn_columns(p->c, q, width, &of_rope, 1);
+    q = rotate(p, l, nn_latent_heads(p->c, own, nn_columns(p->c, q, width, &of_nope, 1), s), width);
+    struct val *kv = nn_linear(p->c, v, p->m->layer[l].slot[SLOT_KV_B], NULL);
+    struct val *nope = nn_columns(p->c, kv, s->nope + s->v_dim, &of_nope, 1);
+    struct val *k = rotate(p, l, nn_latent_heads(p->c, key, nope, s), width);
+    v = nn_columns(p->c, kv, s->nope + s->v_dim, &of_value, 1);
+    return nn_attention(p->c, q, k, v, &shape, p->f->batch, cache(p, l));
+}
+
 static struct val *latent(struct pass *p, int32_t l, struct val *x)
 {
     const struct attn_spec *a = &p->m->spec.layer[l].attn;
@@ -93,22 +133,16 @@ static struct val *latent(struct pass *p, int32_t l, struct val *x)
     const struct weight *const *w = p->m->layer[l].slot;
     struct nn *c = p->c;
     const int32_t rope = a->rope.n_rot, width = rope + m->kv_rank;
-    struct val *q = m->q_rank ? nn_rmsnorm(c, nn_linear(c, x, w[SLOT_Q_A], NULL), w[SLOT_Q_A_NORM], 0, m->eps) : x;
     const struct latent_shape shape = { a->n_heads, m->nope, rope, m->v_dim, m->kv_rank };
-    q = rotate(p, l, nn_latent_query(c, nn_linear(c, q, w[SLOT_Q], NULL), w[SLOT_KV_B], &shape), width);
+    struct val *q = m->q_rank ? nn_rmsnorm(c, nn_linear(c, x, w[SLOT_Q_A], NULL), w[SLOT_Q_A_NORM], 0, m->eps) : x;
+    q = nn_linear(c, q, w[SLOT_Q], NULL);
     struct val *both = nn_linear(c, x, w[SLOT_KV_A], NULL);
     const struct columns of_latent = { 0, m->kv_rank }, of_key = { m->kv_rank, rope };
     struct val *v = nn_rmsnorm(c, nn_columns(c, both, width, &of_latent, 1), w[SLOT_KV_A_NORM], 0, m->eps);
     v = nn_scale(c, v, m->kv_scale);
-    struct val *k = rotate(p, l, nn_join(c, nn_columns(c, both, width, &of_key, 1), v), width);
-    const struct attn_shape as_one = { .n_heads = a->n_heads,
-                                       .n_kv_heads = 1,
-                                       .head_dim = width,
-                                       .head_dim_v = m->kv_rank,
-                                       .scale = a->scale,
-                                       .window = a->window };
-    struct val *o = nn_attention(c, q, k, v, &as_one, p->f->batch, cache(p, l));
-    return nn_linear(c, nn_latent_output(c, o, w[SLOT_KV_B], &shape), w[SLOT_O], w[SLOT_O_BIAS]);
+    struct val *key = nn_columns(c, both, width, &of_key, 1);
+    struct val *o = (p->f->mla == COE_MLA_EXPANDED ? expanded : absorbed)(p, l, q, key, v, &shape);
+    return nn_linear(c, o, w[SLOT_O], w[SLOT_O_BIAS]);
 }
 
 /* LFM2: [B | C | x] = in(h);  out(C ⊙ conv(B ⊙ x)) */

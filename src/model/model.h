@@ -77,6 +77,7 @@ struct forward {
     bool last_only;                   /* logits of the last row of each sequence only */
     bool no_logits;                   /* the final hidden states, normed, instead */
     struct executor *executor;        /* NULL: executor_local */
+    coe_mla mla;                      /* expanded: without a tape, and the caches are of an expanded session */
 };
 /* Logits [n, vocab] (or [n_seq, vocab]) of ids [n]; NULL on failure. Same bits for any split into batches, calls,
  * threads. */
@@ -84,6 +85,8 @@ struct val *model_forward(const struct coe_model *m, struct nn *c, const int32_t
 /* Logits [rows, vocab] of some rows of the final hidden states that a pass with no_logits gave: the same bits, without
  * room for all rows' logits at once. */
 struct val *model_logits(const struct coe_model *m, struct nn *c, struct val *h);
+/* "absorbed" or "expanded"; NULL for a model without latent attention. What reports call "mla". */
+const char *model_mla_name(const struct coe_model *m, coe_mla mla);
 /* Routing records one forward pass makes: MoE layers times their iterations. */
 int32_t model_n_records(const struct coe_model *m);
 
@@ -98,6 +101,7 @@ struct coe_session {
     bool recurrent;      /* some layer keeps a state instead of keys and values */
     struct ids past;     /* then: the tokens evaluated, for rewinding */
     int64_t position, capacity;
+    coe_mla mla;
     coe_route_fn *on_route;
     void *user;
 };

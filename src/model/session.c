@@ -10,7 +10,7 @@ struct cache_size {
     size_t k, v, state;
 };
 
-static struct cache_size cache_size(const struct spec *spec, int32_t l, int64_t capacity)
+static struct cache_size cache_size(const struct spec *spec, int32_t l, int64_t capacity, coe_mla mla)
 {
     const struct attn_spec *a = &spec->layer[l].attn;
     const struct recurrent_spec *r = &a->recurrent;
@@ -18,6 +18,9 @@ static struct cache_size cache_size(const struct spec *spec, int32_t l, int64_t 
     const size_t each = (size_t)(capacity * a->n_kv_heads * a->head_dim);
     switch (a->kind) {
     case MIX_LATENT:
+        if (mla == COE_MLA_EXPANDED)
+            return (struct cache_size){ (size_t)(capacity * a->n_heads * (a->rope.n_rot + a->latent.nope)),
+                                        (size_t)(capacity * a->n_heads * a->latent.v_dim), 0 };
         return (struct cache_size){ (size_t)(capacity * (a->rope.n_rot + a->latent.kv_rank)),
                                     (size_t)(capacity * a->latent.kv_rank), 0 };
     case MIX_CONV: return (struct cache_size){ 0, 0, (size_t)nn_conv_state(spec->d_model, r->kernel) };
@@ -32,7 +35,7 @@ static coe_status make_caches(struct coe_session *s)
     const struct spec *spec = &s->model->spec;
     size_t floats = 1;
     for (int32_t l = 0; l < spec->n_layers; l++) {
-        const struct cache_size n = cache_size(spec, l, s->capacity);
+        const struct cache_size n = cache_size(spec, l, s->capacity, s->mla);
         floats += n.k + n.v + n.state;
         s->recurrent = s->recurrent || n.state > 0;
     }
@@ -41,7 +44,7 @@ static coe_status make_caches(struct coe_session *s)
     if (!s->kv || !s->memory) return COE_E_NOMEM;
     float *at = (float *)(void *)s->memory;
     for (int32_t l = 0; l < spec->n_layers; l++) {
-        const struct cache_size n = cache_size(spec, l, s->capacity);
+        const struct cache_size n = cache_size(spec, l, s->capacity, s->mla);
         s->kv[l] = (struct kv_layer){ .k = at, .v = at + n.k, .state = n.state ? at : NULL, .capacity = s->capacity };
         at += n.k + n.v + n.state;
     }
@@ -54,11 +57,16 @@ coe_status coe_session_open(coe_session **out, const coe_model *m, const coe_ses
     struct coe_session *s = mem_zalloc("session", sizeof *s);
     *out = NULL;
     if (!s) return COE_E_NOMEM;
+    if (o.mla == COE_MLA_EXPANDED && !model_mla_name(m, o.mla)) {
+        mem_free(s);
+        return coe_fail(COE_E_USAGE, "%s: has no latent attention that could be expanded", m->path);
+    }
     int64_t capacity = o.max_tokens > 0 ? o.max_tokens : COE_MIN(m->spec.max_positions, (int64_t)4096);
     s->model = m;
     s->capacity = (capacity + KEY_BLOCK - 1) / KEY_BLOCK * KEY_BLOCK;
     s->on_route = o.on_route;
     s->user = o.user;
+    s->mla = o.mla;
     coe_status status = make_caches(s);
     if (status) {
         coe_session_close(s);
@@ -88,7 +96,7 @@ static coe_status replay(struct coe_session *s, int64_t n)
     s->on_route = NULL;
     for (int32_t l = 0; l < s->model->spec.n_layers; l++)
         if (s->kv[l].state)
-            memset(s->kv[l].state, 0, cache_size(&s->model->spec, l, s->capacity).state * sizeof(float));
+            memset(s->kv[l].state, 0, cache_size(&s->model->spec, l, s->capacity, s->mla).state * sizeof(float));
     coe_status status = n ? coe_session_eval(s, kept.at, (size_t)n, NULL, 1) : COE_OK;
     s->on_route = on_route;
     VEC_FREE(&kept);
@@ -163,6 +171,9 @@ static coe_status check_batch(struct coe_session *const *s, const int32_t *const
 {
     for (int32_t i = 0; i < n_seq; i++) {
         if (!n[i]) return coe_fail(COE_E_USAGE, "no tokens to evaluate");
+        if (s[i]->mla != s[0]->mla)
+            return coe_fail(COE_E_USAGE, "a batch of sessions with %s and %s latent attention",
+                            model_mla_name(s[0]->model, s[0]->mla), model_mla_name(s[i]->model, s[i]->mla));
         if (s[i]->position + (int64_t)n[i] > s[i]->capacity)
             return coe_fail(COE_E_USAGE,
                             "the cache holds %lld tokens and is full at %lld + %zu; open the session with more",
@@ -203,7 +214,8 @@ static coe_status eval_pass(struct coe_session *const *s, const int32_t *const *
     const struct attn_batch batch = { n_seq, off, pos0, NULL };
     struct reporter reporter = { s, &batch };
     const struct moe_observer observer = { .user = &reporter, .route = on_route };
-    struct forward f = { .batch = &batch, .kv = kv, .observer = observed ? &observer : NULL, .last_only = last_only };
+    struct forward f = { .batch = &batch, .kv = kv, .observer = observed ? &observer : NULL, .last_only = last_only,
+                         .mla = s[0]->mla };
     struct nn c = { .arena = a };
     const struct val *y = model_forward(m, &c, row, (int64_t)total, &f);
     if (!y) {

@@ -2,7 +2,7 @@
  *
  * Paper: DeepSeek-V2, 2024 (card: routing.md 2). A head's score q_nope·(W_k c) is (W_kᵀ q_nope)·c and its output W_v Σ
  * p c, so keys and values of all heads are the latent c itself. One form for prefill and decoding: the same bits from
- * both. */
+ * both. The expanded form, on request, makes every head's keys and values instead. */
 #include <string.h>
 
 #include "nn/nn.h"
@@ -112,4 +112,18 @@ struct val *nn_latent_output(struct nn *c, struct val *o, const struct weight *k
                  NULL);
     }
     return nn_record(c, output_back, l) ? l->y : NULL;
+}
+
+struct val *nn_latent_heads(struct nn *c, struct val *rope, struct val *nope, const struct latent_shape *s)
+{
+    if (!rope || !nope || nn_forward_only(c, "the expanded form of latent attention")) return NULL;
+    const int64_t width = s->rope + s->nope, next = rope->cols == s->rope ? 0 : s->rope;
+    struct val *y = nn_val(c, nope->rows, s->n_heads * width);
+    for (int64_t t = 0; y && t < y->rows; t++)
+        for (int32_t h = 0; h < s->n_heads; h++) {
+            float *to = y->data + t * y->cols + h * width;
+            memcpy(to, rope->data + t * rope->cols + h * next, (size_t)s->rope * sizeof(float));
+            memcpy(to + s->rope, nope->data + t * nope->cols + (int64_t)h * s->nope, (size_t)s->nope * sizeof(float));
+        }
+    return y;
 }

@@ -133,6 +133,10 @@ struct latent_shape {
 };
 struct val *nn_latent_query(struct nn *c, struct val *q, const struct weight *kv_b, const struct latent_shape *s);
 struct val *nn_latent_output(struct nn *c, struct val *o, const struct weight *kv_b, const struct latent_shape *s);
+/* The expanded form, without a backward pass: every head has its own keys and values, latent · kv_bᵀ, and nn_attention
+ * runs over H key heads. rope [n, rope] (all heads share it) or [n, H*rope], nope [n, H*nope] → [n, H*(rope+nope)], per
+ * head [rope | nope]. */
+struct val *nn_latent_heads(struct nn *c, struct val *rope, struct val *nope, const struct latent_shape *s);
 
 /* Recurrent layers (recurrent.c). They evaluate token by token in order, so that any split of a sequence gives the same
  * bits; the state of each sequence goes through kv (NULL: whole sequences from nothing). Without a backward pass. */

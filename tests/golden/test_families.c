@@ -115,7 +115,7 @@ static void load_seen(struct seen *s, const struct golden_folder *f)
     s->topw = npy_array(golden_path(f, "topw.0.npy"));
 }
 
-static void check_sequence(const struct golden_folder *f, const int32_t *ids, int64_t n, size_t index)
+static void check_sequence(const struct golden_folder *f, const int32_t *ids, int64_t n, size_t index, coe_mla mla)
 {
     struct seen seen = { .folder = f, .n = n };
     if (!index) load_seen(&seen, f);
@@ -124,7 +124,8 @@ static void check_sequence(const struct golden_folder *f, const int32_t *ids, in
     const struct attn_batch batch = { 1, off, pos0, NULL };
     const struct moe_observer observer = { .user = &seen, .route = seen.router.f ? on_route : NULL };
     struct forward pass = {
-        .batch = &batch, .observer = &observer, .hidden = seen.hidden.f ? on_hidden : NULL, .hidden_user = &seen
+        .batch = &batch, .observer = &observer, .hidden = seen.hidden.f ? on_hidden : NULL, .hidden_user = &seen,
+        .mla = mla
     };
     struct nn c = { .arena = test_arena() };
     const struct val *y = model_forward(model, &c, ids, n, &pass);
@@ -143,12 +144,14 @@ static void check_sequence(const struct golden_folder *f, const int32_t *ids, in
                      (long long)arg_max(y->data + t * vocab, vocab), (long long)arg_max(want.f + t * vocab, vocab));
 }
 
-static void check_greedy(const struct golden_folder *f, const int32_t *ids, int64_t n)
+static void check_greedy(const struct golden_folder *f, const int32_t *ids, int64_t n, coe_mla mla)
 {
     int64_t count;
     const int32_t *want = ids_of(json_object_get(golden_json(f, "greedy.json"), "ids"), &count);
-    const coe_session_opts opts = { .max_tokens = (int32_t)(n + count) };
+    const coe_session_opts opts = { .max_tokens = (int32_t)(n + count), .mla = mla };
     float *logits = test_alloc((size_t)model->spec.vocab * sizeof *logits);
+    if (session) coe_session_close(session);
+    session = NULL;
     assert_ok(coe_session_open(&session, model, &opts));
     assert_ok(coe_session_eval(session, ids, (size_t)n, logits, 1));
     for (int64_t i = 0; i < count; i++) {
@@ -283,8 +286,12 @@ static void family(const struct golden_folder *f)
     assert_ok(model_open(&model, f->path));
     for (size_t i = 0; i < json_array_size(json_object_get(inputs, "sequences")); i++) {
         const int32_t *ids = ids_of(sequence_of(inputs, "sequences", i), &n);
-        check_sequence(f, ids, n, i);
-        if (!i && !access(golden_path(f, "greedy.json"), R_OK)) check_greedy(f, ids, n);
+        const bool greedy = !i && !access(golden_path(f, "greedy.json"), R_OK);
+        check_sequence(f, ids, n, i, COE_MLA_ABSORBED);
+        if (greedy) check_greedy(f, ids, n, COE_MLA_ABSORBED);
+        if (!model_mla_name(model, COE_MLA_EXPANDED)) continue;
+        check_sequence(f, ids, n, i, COE_MLA_EXPANDED);
+        if (greedy) check_greedy(f, ids, n, COE_MLA_EXPANDED);
     }
     if (!access(golden_path(f, "train/loss.json"), R_OK)) check_training(f);
     close_model();

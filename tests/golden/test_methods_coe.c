@@ -325,6 +325,22 @@ static void whole_route(void *user, const struct route_record *r)
     check_choice(&(struct iterations){ m, r->layer, 0 }, r);
 }
 
+/* The same logits with every head's keys and values made from the latent; training refuses that form by its name. */
+static void whole_expanded(const struct fixture_model *m)
+{
+    struct tape tape = { 0 };
+    struct nn c = { .arena = test_arena() };
+    const struct attn_batch batch = { m->n_seq, m->off, test_alloc((size_t)m->n_seq * sizeof(int64_t)), NULL };
+    struct forward f = { .batch = &batch, .mla = COE_MLA_EXPANDED };
+    struct val *y = model_forward(model, &c, m->ids, m->n, &f);
+    if (!y) fail_msg("%s", coe_error());
+    check_logits(m, y);
+    c.tape = &tape;
+    assert_null(model_forward(model, &c, m->ids, m->n, &f));
+    assert_int_equal(coe_last_status(), COE_E_USAGE);
+    assert_non_null(strstr(coe_error(), "the expanded form of latent attention"));
+}
+
 /* Both sequences as one batch, with the auxiliary losses injected into the gradient */
 static void whole_step(const struct fixture_model *m)
 {
@@ -355,6 +371,7 @@ static void check_whole(const struct fixture_model *m)
     if (model) model_close(model);
     model = NULL;
     assert_ok(model_open(&model, m->folder->path));
+    whole_expanded(m);
     assert_ok(model_make_trainable(model));
     whole_step(m);
     for (size_t i = 0; i < model->n_params; i++) {

@@ -3,6 +3,7 @@
  * those of fixtures/families; their expected values are the golden tests' business. */
 #include "support/arrays.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -11,6 +12,7 @@
 
 #define TOKENS 37 /* longer than every window and chunk of the fixtures */
 
+static coe_mla mla;             /* the form of latent attention under test */
 static struct coe_model *model; /* closed by the next folder when a check fails */
 static struct coe_session *sessions[2];
 
@@ -28,7 +30,7 @@ static struct coe_session *open_session(int i)
 {
     if (sessions[i]) coe_session_close(sessions[i]);
     sessions[i] = NULL;
-    assert_ok(coe_session_open(&sessions[i], model, &(coe_session_opts){ .max_tokens = TOKENS + 3 }));
+    assert_ok(coe_session_open(&sessions[i], model, &(coe_session_opts){ .max_tokens = TOKENS + 3, .mla = mla }));
     return sessions[i];
 }
 
@@ -76,13 +78,42 @@ static void each_family(void (*check)(const char *family, const int32_t *ids, co
         if (!fixture_exists(config)) continue;
         const struct arena_mark mark = arena_save(test_arena());
         close_all();
+        mla = COE_MLA_ABSORBED;
         if (model_open(&model, fixture(path))) continue; /* the golden test says why */
         const int32_t *ids = some_ids(i);
         check(names.name[i], ids, whole(ids));
+        if (model_mla_name(model, COE_MLA_EXPANDED)) {
+            mla = COE_MLA_EXPANDED;
+            check(names.name[i], ids, whole(ids));
+        }
         close_all();
         arena_rewind(test_arena(), mark);
     }
     file_list_free(&names);
+}
+
+static void check_forms(const char *family, const int32_t *ids, const float *want)
+{
+    struct coe_session *s[2];
+    const float *y;
+    if (mla == COE_MLA_ABSORBED) return; /* once, for models that have both forms */
+    mla = COE_MLA_ABSORBED;
+    y = whole(ids);
+    double most = 0;
+    for (int64_t i = 0; i < TOKENS * (int64_t)model->spec.vocab; i++)
+        most = fmax(most, fabs((double)y[i] - (double)want[i]));
+    if (!(most > 0 && most < 1e-3)) fail_msg("%s: the forms differ by %g, expected rounding", family, most);
+    s[0] = open_session(0);
+    mla = COE_MLA_EXPANDED;
+    s[1] = open_session(1);
+    const size_t n[] = { 2, 2 };
+    assert_int_equal(session_eval_batch(s, (const int32_t *[]){ ids, ids }, n, 2, NULL, true), COE_E_USAGE);
+}
+
+static void forms_of_latent_attention_differ_by_rounding_and_share_no_batch(void **state)
+{
+    (void)state;
+    each_family(check_forms);
 }
 
 static void check_pieces(const char *family, const int32_t *ids, const float *want)
@@ -169,6 +200,7 @@ int main(void)
         cmocka_unit_test(a_rewind_leaves_no_trace),
         cmocka_unit_test(a_sequence_alone_equals_itself_in_a_batch),
         cmocka_unit_test(threads_and_instruction_sets_agree),
+        cmocka_unit_test(forms_of_latent_attention_differ_by_rounding_and_share_no_batch),
     };
     coe_set_threads(1);
     return kernels_init() || cmocka_run_group_tests_name("model/family_identity", tests, NULL, tear_down);

@@ -188,7 +188,8 @@ static void open_session(int32_t max_tokens, coe_route_fn *on_route, void *user)
     if (!model) assert_ok(model_open(&model, tiny_model("whole", &plain)));
     if (session) coe_session_close(session);
     session = NULL;
-    assert_ok(coe_session_open(&session, model, &(coe_session_opts){ max_tokens, on_route, user }));
+    const coe_session_opts opts = { .max_tokens = max_tokens, .on_route = on_route, .user = user };
+    assert_ok(coe_session_open(&session, model, &opts));
 }
 
 static void a_session_refuses_what_it_cannot_hold(void **state)
@@ -202,6 +203,9 @@ static void a_session_refuses_what_it_cannot_hold(void **state)
     assert_error_has("no tokens");
     assert_int_equal(coe_session_eval(session, wrong, 2, NULL, 1), COE_E_USAGE);
     assert_error_has("token id 320 at position 1");
+    coe_session *expanded;
+    assert_int_equal(coe_session_open(&expanded, model, &(coe_session_opts){ .mla = COE_MLA_EXPANDED }), COE_E_USAGE);
+    assert_error_has("no latent attention");
     assert_int_equal(coe_session_eval(session, negative, 1, NULL, 1), COE_E_USAGE);
     assert_int_equal(coe_session_position(session), 0); /* nothing of all that was kept */
     int32_t *late = test_alloc(600 * sizeof *late);

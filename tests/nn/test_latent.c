@@ -107,6 +107,28 @@ static void gradients_of_the_output_product(void **state)
     check_gradients(nn_latent_output, HEADS * RANK);
 }
 
+/* head 0: [10 11 | 0 1 2 3], head 1: … 4 5 6 7; shared rope, then one of each head */
+static void expanded_heads_are_rope_then_nope(void **state)
+{
+    (void)state;
+    struct nn c = context(NULL);
+    float nope[HEADS * NOPE], own[HEADS * ROPE];
+    for (int i = 0; i < HEADS * NOPE; i++) nope[i] = (float)i;
+    for (int i = 0; i < HEADS * ROPE; i++) own[i] = (float)(10 + i);
+    struct val *n = nn_wrap(&c, nope, 1, HEADS * NOPE), *each = nn_wrap(&c, own, 1, HEADS * ROPE);
+    const struct val *shared = nn_latent_heads(&c, nn_wrap(&c, own, 1, ROPE), n, &shape);
+    const struct val *y = nn_latent_heads(&c, each, n, &shape);
+    for (int h = 0; h < HEADS; h++) {
+        const float *a = shared->data + h * (ROPE + NOPE), *b = y->data + h * (ROPE + NOPE);
+        for (int i = 0; i < ROPE; i++) assert_true(a[i] == own[i] && b[i] == own[h * ROPE + i]);
+        for (int i = 0; i < NOPE; i++) assert_true(a[ROPE + i] == nope[h * NOPE + i] && b[ROPE + i] == a[ROPE + i]);
+    }
+    struct tape tape = { 0 };
+    c.tape = &tape;
+    assert_null(nn_latent_heads(&c, each, n, &shape));
+    assert_int_equal(coe_last_status(), COE_E_USAGE);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -114,6 +136,7 @@ int main(void)
         cmocka_unit_test(outputs_go_through_the_value_part),
         cmocka_unit_test(gradients_of_the_query_product),
         cmocka_unit_test(gradients_of_the_output_product),
+        cmocka_unit_test(expanded_heads_are_rope_then_nope),
     };
     return kernels_init() || cmocka_run_group_tests_name("nn/latent", tests, NULL, NULL);
 }

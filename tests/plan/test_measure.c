@@ -32,7 +32,7 @@ static struct measure measure(struct route_hook *hook, int64_t window, int64_t s
 {
     struct measure r = { 0 };
     struct route_hook *const hooks[] = { hook };
-    const struct measure_opts o = { window, stride, 0 };
+    const struct measure_opts o = { .window = window, .stride = stride };
     assert_ok(measure_text(&r, model, hooks, 1, &text, &o));
     return r;
 }
@@ -101,7 +101,7 @@ static void divergence_from_the_whole_model(void **state)
     hook[0] = (struct route_hook){ keep, 7 };
     struct route_hook *const hooks[] = { NULL, hook, NULL };
     struct measure r[3] = { { 0 } };
-    const struct measure_opts o = { 250, 250, 0 };
+    const struct measure_opts o = { .window = 250, .stride = 250 };
     assert_ok(measure_text(r, model, hooks, 3, &text, &o));
     assert_true(model->hook == NULL);
     assert_true(r[1].kl > 0 && r[1].same_top < r[1].tokens);
@@ -147,7 +147,7 @@ static void a_limit_counts_only_the_bytes_it_kept(void **state)
 static void strides_beyond_the_window_are_refused(void **state)
 {
     (void)state;
-    struct measure_opts o = { 8, 9, 0 };
+    struct measure_opts o = { .window = 8, .stride = 9 };
     assert_int_equal(measure_opts_fill(&o, model), COE_E_USAGE);
 }
 
