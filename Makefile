@@ -87,7 +87,7 @@ gradient: $(filter $(BUILD)/tests/gradient/%,$(TESTBIN)) ## only the gradient te
 check: test
 
 asan: ## the tests under AddressSanitizer and UBSan, in build-asan
-	@$(MAKE) BUILD=build-asan OPT=-O1 EXTRA="-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer" test
+	@LSAN_OPTIONS=suppressions=$(CURDIR)/tests/lsan.supp $(MAKE) BUILD=build-asan OPT=-O1 EXTRA="-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer" test
 
 -include tests/fuzz/fuzz.mk
 -include bench/bench.mk
