@@ -2,6 +2,7 @@
 
 CC       ?= gcc
 BUILD    ?= build
+PROGRAM  ?= coe
 PREFIX   ?= /usr/local
 OPT      ?= -O3
 # -ffp-contract=off: a product and a sum are rounded twice unless the source says fma, whatever -m flags a file gets.
@@ -38,11 +39,11 @@ ifeq (,$(filter -j%,$(MAKEFLAGS)))
 MAKEFLAGS += -j$(shell nproc)
 endif
 
-all: coe $(BUILD)/libcoe.a
+all: $(PROGRAM) $(BUILD)/libcoe.a
 .PHONY: all tests test golden gradient check asan fuzz bench claims tidy clean install help docs
 .SECONDARY:
 
-coe: $(OBJ)
+$(PROGRAM): $(OBJ)
 	@echo "  LINK  $@"; $(CC) $(STD) $(CFLAGS) $(EXTRA) -o $@ $(OBJ) $(LIBS)
 
 # One relocatable object inside the archive: the registry's parts are all linked wherever libcoe.a is.
@@ -73,13 +74,13 @@ $(BUILD)/tests/support/%.o: tests/support/%.c
 $(BUILD)/examples/%: examples/%.c $(BUILD)/libcoe.a
 	@mkdir -p $(@D); $(CC) -std=c11 -Wall -Wextra -Werror -fopenmp $(CFLAGS) $(EXTRA) -Iinclude -o $@ $< $(BUILD)/libcoe.a $(LIBS)
 
-tests: coe $(TESTBIN) $(EXAMPLES) ## build the tests and the examples
+tests: $(PROGRAM) $(TESTBIN) $(EXAMPLES) ## build the tests and the examples
 
 test: tests ## build and run the tests; ends with "N passed, N failed, N skipped"
-	@COE=./coe scripts/run-tests $(BUILD)/tests $(NAME)
+	@COE=./$(PROGRAM) scripts/run-tests $(BUILD)/tests $(NAME)
 
-golden: coe $(filter $(BUILD)/tests/golden/%,$(TESTBIN)) ## only the golden tests; COE_FIXTURES=DIR takes them from elsewhere
-	@COE=./coe scripts/run-tests $(BUILD)/tests/golden
+golden: $(PROGRAM) $(filter $(BUILD)/tests/golden/%,$(TESTBIN)) ## only the golden tests; COE_FIXTURES=DIR takes them from elsewhere
+	@COE=./$(PROGRAM) scripts/run-tests $(BUILD)/tests/golden
 
 gradient: $(filter $(BUILD)/tests/gradient/%,$(TESTBIN)) ## only the gradient tests: FP64 twins against central differences
 	@scripts/run-tests $(BUILD)/tests/gradient
@@ -87,7 +88,7 @@ gradient: $(filter $(BUILD)/tests/gradient/%,$(TESTBIN)) ## only the gradient te
 check: test
 
 asan: ## the tests under AddressSanitizer and UBSan, in build-asan
-	@LSAN_OPTIONS=suppressions=$(CURDIR)/tests/lsan.supp $(MAKE) BUILD=build-asan OPT=-O1 EXTRA="-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer" test
+	@LSAN_OPTIONS=suppressions=$(CURDIR)/tests/lsan.supp $(MAKE) BUILD=build-asan PROGRAM=build-asan/coe OPT=-O1 EXTRA="-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer" test
 
 -include tests/fuzz/fuzz.mk
 -include bench/bench.mk
