@@ -256,23 +256,38 @@ static void link_param(struct coe_model *m, struct param *p)
 
 static bool same_rope(const struct rope_spec *a, const struct rope_spec *b) { return !memcmp(a, b, sizeof *a); }
 
+static coe_status frequencies(struct coe_model *m, const struct rope_spec *r, float **inv_freq, float *factor)
+{
+    *inv_freq = arena_push(&m->arena, (size_t)r->n_rot / 2 * sizeof(float));
+    if (!*inv_freq) return COE_E_NOMEM;
+    rope_frequencies(r, *inv_freq, factor);
+    return COE_OK;
+}
+
+static coe_status layer_rope(struct coe_model *m, int32_t l)
+{
+    const struct rope_spec *r = &m->spec.layer[l].attn.rope;
+    if (r->kind == ROPE_NONE) return COE_OK;
+    for (int32_t o = 0; o < l; o++)
+        if (m->inv_freq[o] && same_rope(&m->spec.layer[o].attn.rope, r)) {
+            m->inv_freq[l] = m->inv_freq[o], m->rope_factor[l] = m->rope_factor[o];
+            m->far_inv_freq[l] = m->far_inv_freq[o], m->far_factor[l] = m->far_factor[o];
+            return COE_OK;
+        }
+    COE_TRY(frequencies(m, r, &m->inv_freq[l], &m->rope_factor[l]));
+    const struct rope_spec far = rope_far(r);
+    return r->far_divide ? frequencies(m, &far, &m->far_inv_freq[l], &m->far_factor[l]) : COE_OK;
+}
+
 static coe_status rope_tables(struct coe_model *m)
 {
-    const struct spec *s = &m->spec;
-    m->inv_freq = arena_push_zero(&m->arena, (size_t)s->n_layers * sizeof *m->inv_freq);
-    m->rope_factor = arena_push_zero(&m->arena, (size_t)s->n_layers * sizeof *m->rope_factor);
-    if (!m->inv_freq || !m->rope_factor) return COE_E_NOMEM;
-    for (int32_t l = 0; l < s->n_layers; l++) {
-        const struct rope_spec *r = &s->layer[l].attn.rope;
-        if (r->kind == ROPE_NONE) continue;
-        for (int32_t o = 0; o < l && !m->inv_freq[l]; o++)
-            if (m->inv_freq[o] && same_rope(&s->layer[o].attn.rope, r))
-                m->inv_freq[l] = m->inv_freq[o], m->rope_factor[l] = m->rope_factor[o];
-        if (m->inv_freq[l]) continue;
-        m->inv_freq[l] = arena_push(&m->arena, (size_t)r->n_rot / 2 * sizeof(float));
-        if (!m->inv_freq[l]) return COE_E_NOMEM;
-        rope_frequencies(r, m->inv_freq[l], &m->rope_factor[l]);
-    }
+    const size_t n = (size_t)m->spec.n_layers;
+    m->inv_freq = arena_push_zero(&m->arena, n * sizeof *m->inv_freq);
+    m->rope_factor = arena_push_zero(&m->arena, n * sizeof *m->rope_factor);
+    m->far_inv_freq = arena_push_zero(&m->arena, n * sizeof *m->far_inv_freq);
+    m->far_factor = arena_push_zero(&m->arena, n * sizeof *m->far_factor);
+    if (!m->inv_freq || !m->rope_factor || !m->far_inv_freq || !m->far_factor) return COE_E_NOMEM;
+    for (int32_t l = 0; l < m->spec.n_layers; l++) COE_TRY(layer_rope(m, l));
     return COE_OK;
 }
 

@@ -65,28 +65,50 @@ static coe_status scaling_numbers(struct rope_spec *r, const json_t *config, con
     return json_get_bool(p, "truncate", &r->truncate, where);
 }
 
-/* LongRoPE: the factors within the original length. cos and sin times short_mscale, else sqrt(1 + ln(factor) /
- * ln(original)). */
-static coe_status long_factors(struct rope_spec *r, struct arena *a, const json_t *config, const json_t *p,
-                               const char *where)
+static coe_status factor_list(const double **out, struct arena *a, const json_t *p, const char *key, size_t n,
+                              const char *where)
 {
-    const json_t *list = json_object_get(p, "short_factor");
-    const size_t n = (size_t)r->n_rot / 2;
-    int64_t positions = r->original_positions;
+    const json_t *list = json_object_get(p, key);
     if (!json_is_array(list) || json_array_size(list) != n)
-        return coe_fail(COE_E_INPUT, "%s: short_factor has %zu numbers, expected %zu", where, json_array_size(list), n);
+        return coe_fail(COE_E_INPUT, "%s: %s has %zu numbers, expected %zu", where, key, json_array_size(list), n);
     double *divide = arena_push(a, n * sizeof *divide);
     if (!divide) return COE_E_NOMEM;
     for (size_t i = 0; i < n; i++) {
         divide[i] = json_number_value(json_array_get(list, i));
-        if (!(divide[i] > 0)) return coe_fail(COE_E_INPUT, "%s: short_factor[%zu] is %g", where, i, divide[i]);
+        if (!(divide[i] > 0)) return coe_fail(COE_E_INPUT, "%s: %s[%zu] is %g", where, key, i, divide[i]);
     }
-    r->divide = divide;
+    *out = divide;
+    return COE_OK;
+}
+
+/* LongRoPE: factors within the original length and beyond it. cos and sin times short_mscale and long_mscale, else both
+ * times sqrt(1 + ln(factor) / ln(original)). */
+static coe_status long_factors(struct rope_spec *r, struct arena *a, const json_t *config, const json_t *p,
+                               const char *where)
+{
+    const size_t n = (size_t)r->n_rot / 2;
+    int64_t positions = r->original_positions;
+    if (positions < 2)
+        return coe_fail(COE_E_INPUT, "%s: longrope with original_max_position_embeddings %lld", where,
+                        (long long)positions);
+    COE_TRY(factor_list(&r->divide, a, p, "short_factor", n, where));
+    COE_TRY(factor_list(&r->far_divide, a, p, "long_factor", n, where));
     COE_TRY(json_get_int(config, "max_position_embeddings", 1, INT64_MAX / 2, &positions, where));
     const double factor = (double)positions / (double)r->original_positions;
     if (!(r->attention_factor > 0) && factor > 1)
         r->attention_factor = sqrt(1 + log(factor) / log((double)r->original_positions));
+    r->far_attention_factor = r->attention_factor;
+    COE_TRY(json_get_num(p, "long_mscale", &r->far_attention_factor, where));
     return json_get_num(p, "short_mscale", &r->attention_factor, where);
+}
+
+/* Hunyuan's dynamic scaling changes theta once. The other one leaves the trained length alone and changes theta with
+ * every token beyond it, which caches cannot follow: that is where it ends here. */
+static coe_status dynamic(struct rope_spec *r, const json_t *config, double alpha, const char *where)
+{
+    if (alpha > 0 && r->n_rot > 2) r->theta *= pow(alpha, r->n_rot / (r->n_rot - 2.0));
+    return alpha > 0 ? COE_OK
+                     : json_get_int(config, "max_position_embeddings", 1, INT64_MAX / 2, &r->limit, where);
 }
 
 static coe_status scaling(struct rope_spec *r, struct arena *a, const json_t *config, const json_t *p,
@@ -103,8 +125,7 @@ static coe_status scaling(struct rope_spec *r, struct arena *a, const json_t *co
     COE_TRY(json_get_str(p, "rope_type", &kind, where));
     COE_TRY(scaling_numbers(r, config, p, where));
     COE_TRY(json_get_num(p, "alpha", &alpha, where));
-    /* Hunyuan's dynamic scaling: theta changed once; the other dynamic kind acts beyond the trained length only */
-    if (alpha > 0 && !strcmp(kind, "dynamic") && r->n_rot > 2) r->theta *= pow(alpha, r->n_rot / (r->n_rot - 2.0));
+    if (!strcmp(kind, "dynamic")) COE_TRY(dynamic(r, config, alpha, where));
     for (size_t i = 0; i < COE_COUNT(kinds); i++)
         if (!strcmp(kinds[i].name, kind)) {
             r->kind = kinds[i].kind;

@@ -124,6 +124,19 @@ int32_t model_n_records(const struct coe_model *m)
     return n;
 }
 
+coe_status model_check_length(const struct coe_model *m, int64_t length)
+{
+    for (int32_t l = 0; l < m->spec.n_layers; l++) {
+        const int64_t limit = m->spec.layer[l].attn.rope.limit;
+        if (limit && length > limit)
+            return coe_fail(COE_E_USAGE,
+                            "%s: a sequence of %lld tokens: rope scaling 'dynamic' changes with every token beyond "
+                            "%lld, which this program does not follow",
+                            m->path, (long long)length, (long long)limit);
+    }
+    return COE_OK;
+}
+
 static coe_status check_input(const struct coe_model *m, const int32_t *ids, int64_t n, const int64_t *position)
 {
     for (int64_t t = 0; t < n; t++) {
@@ -189,6 +202,8 @@ struct val *model_forward(const struct coe_model *m, struct nn *c, const int32_t
                       .moe = { c, f->executor ? f->executor : &executor_local, f->observer, f->records, 0,
                                f->max_records, f->batch } };
     if (!p.position || check_input(m, ids, n, p.position)) return NULL;
+    for (int32_t i = 0; i < f->batch->n_seq; i++)
+        if (model_check_length(m, f->batch->pos0[i] + f->batch->off[i + 1] - f->batch->off[i])) return NULL;
     struct val *h = embed(&p, ids, n);
     struct val *stream = c->tape ? NULL : nn_val(c, n, s->d_model);
     struct val *later = !c->tape && anything_later(s) ? nn_val(c, n, s->d_model) : NULL;

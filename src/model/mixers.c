@@ -9,6 +9,19 @@ static struct kv_layer *cache(const struct pass *p, int32_t l)
     return p->f->kv ? p->f->kv + (int64_t)l * p->f->batch->n_seq : NULL;
 }
 
+/* A LongRoPE, sequence by sequence: beyond the original length every position turns by the other factors. */
+static void fill_by_length(const struct pass *p, int32_t l, int32_t half, float *cos, float *sin)
+{
+    const struct attn_batch *b = p->f->batch;
+    const struct coe_model *m = p->m;
+    for (int32_t i = 0; i < b->n_seq; i++) {
+        const int64_t from = b->off[i], n = b->off[i + 1] - from;
+        const bool far = p->f->far ? p->f->far[i] : b->pos0[i] + n > m->spec.layer[l].attn.rope.original_positions;
+        rope_fill(far ? m->far_inv_freq[l] : m->inv_freq[l], far ? m->far_factor[l] : m->rope_factor[l], half,
+                  p->position + from, n, cos + from * half, sin + from * half);
+    }
+}
+
 bool pass_rope(struct pass *p, int32_t l)
 {
     const int32_t half = p->m->spec.layer[l].attn.rope.n_rot / 2;
@@ -17,7 +30,8 @@ bool pass_rope(struct pass *p, int32_t l)
     float *cos = arena_push(p->c->arena, (size_t)(n * half) * sizeof(float)),
           *sin = arena_push(p->c->arena, (size_t)(n * half) * sizeof(float));
     if (!cos || !sin) return false;
-    rope_fill(p->m->inv_freq[l], p->m->rope_factor[l], half, p->position, n, cos, sin);
+    if (p->m->far_inv_freq[l]) fill_by_length(p, l, half, cos, sin);
+    else rope_fill(p->m->inv_freq[l], p->m->rope_factor[l], half, p->position, n, cos, sin);
     p->cos = cos, p->sin = sin, p->rope_of = p->m->inv_freq[l];
     return true;
 }

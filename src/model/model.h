@@ -40,6 +40,8 @@ struct coe_model {
     struct route_hook *hook; /* [n_layers] masks of a live plan, or NULL */
     float **inv_freq;        /* [n_layers], layers with equal rope share one */
     float *rope_factor;
+    float **far_inv_freq; /* the same for sequences beyond the original length; NULL where nothing changes */
+    float *far_factor;
     char *masters;           /* F32 parameters and gradients of a model in training; owned */
 };
 
@@ -74,6 +76,7 @@ struct forward {
     void *hidden_user;
     struct route_record **records;    /* training: filled with the routing records */
     int32_t n_records, max_records;
+    const bool *far;                  /* [n_seq] LongRoPE beyond the original length; NULL: sequences that end there */
     bool last_only;                   /* logits of the last row of each sequence only */
     bool no_logits;                   /* the final hidden states, normed, instead */
     struct executor *executor;        /* NULL: executor_local */
@@ -85,6 +88,8 @@ struct val *model_forward(const struct coe_model *m, struct nn *c, const int32_t
 /* Logits [rows, vocab] of some rows of the final hidden states that a pass with no_logits gave: the same bits, without
  * room for all rows' logits at once. */
 struct val *model_logits(const struct coe_model *m, struct nn *c, struct val *h);
+/* COE_E_USAGE when a rope is not defined for sequences of this many tokens. */
+coe_status model_check_length(const struct coe_model *m, int64_t length);
 /* "absorbed" or "expanded"; NULL for a model without latent attention. What reports call "mla". */
 const char *model_mla_name(const struct coe_model *m, coe_mla mla);
 /* Routing records one forward pass makes: MoE layers times their iterations. */
@@ -99,7 +104,10 @@ struct coe_session {
     char *memory;       /* the caches */
     struct kv_layer *kv; /* [n_layers] */
     bool recurrent;      /* some layer keeps a state instead of keys and values */
-    struct ids past;     /* then: the tokens evaluated, for rewinding */
+    int64_t original;    /* LongRoPE that the capacity goes beyond: the length where its factors change; else 0 */
+    bool far;            /* what is cached was made with the factors beyond it */
+    bool remembers;      /* recurrent or original: */
+    struct ids past;     /* the tokens evaluated, to evaluate them again */
     int64_t position, capacity;
     coe_mla mla;
     coe_route_fn *on_route;

@@ -38,6 +38,14 @@ static double llama3(const struct rope_spec *r, double base)
     return (1 - smooth) * base / r->factor + smooth * base;
 }
 
+struct rope_spec rope_far(const struct rope_spec *r)
+{
+    struct rope_spec far = *r;
+    far.divide = r->far_divide;
+    far.attention_factor = r->far_attention_factor;
+    return far;
+}
+
 void rope_frequencies(const struct rope_spec *r, float *inv_freq, float *factor)
 {
     *factor = r->attention_factor > 0 ? (float)r->attention_factor : 1.0f;

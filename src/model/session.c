@@ -38,7 +38,10 @@ static coe_status make_caches(struct coe_session *s)
         const struct cache_size n = cache_size(spec, l, s->capacity, s->mla);
         floats += n.k + n.v + n.state;
         s->recurrent = s->recurrent || n.state > 0;
+        if (s->model->far_inv_freq[l] && s->capacity > spec->layer[l].attn.rope.original_positions)
+            s->original = spec->layer[l].attn.rope.original_positions;
     }
+    s->remembers = s->recurrent || s->original;
     s->kv = mem_zalloc("session", (size_t)spec->n_layers * sizeof *s->kv);
     s->memory = mem_zalloc("key/value cache", floats * sizeof(float));
     if (!s->kv || !s->memory) return COE_E_NOMEM;
@@ -86,7 +89,8 @@ void coe_session_close(coe_session *s)
     mem_free(s);
 }
 
-/* Recurrent states cannot go back: they start again and see the kept tokens once more. */
+/* Recurrent states cannot go back, and keys turned by other factors are no use: the cache starts again and sees the
+ * first n tokens once more. */
 static coe_status replay(struct coe_session *s, int64_t n)
 {
     struct ids kept = s->past;
@@ -107,8 +111,11 @@ coe_status coe_session_rewind(coe_session *s, int64_t n_keep)
 {
     if (n_keep < 0 || n_keep > s->position)
         return coe_fail(COE_E_USAGE, "cannot keep %lld of %lld tokens", (long long)n_keep, (long long)s->position);
-    if (s->recurrent && n_keep < s->position) return replay(s, n_keep);
+    const bool nearer = s->far && n_keep < s->original;
+    if (nearer) s->far = false;
+    if (nearer || (s->recurrent && n_keep < s->position)) return replay(s, n_keep);
     s->position = n_keep;
+    if (s->remembers) s->past.n = (size_t)n_keep;
     return COE_OK;
 }
 
@@ -178,6 +185,7 @@ static coe_status check_batch(struct coe_session *const *s, const int32_t *const
             return coe_fail(COE_E_USAGE,
                             "the cache holds %lld tokens and is full at %lld + %zu; open the session with more",
                             (long long)s[i]->capacity, (long long)s[i]->position, n[i]);
+        COE_TRY(model_check_length(s[i]->model, s[i]->position + (int64_t)n[i]));
         for (size_t t = 0; t < n[i]; t++)
             if (ids[i][t] < 0 || ids[i][t] >= s[i]->model->spec.vocab)
                 return coe_fail(COE_E_USAGE, "token id %d at position %lld is outside the vocabulary of %d", ids[i][t],
@@ -199,15 +207,17 @@ static coe_status eval_pass(struct coe_session *const *s, const int32_t *const *
     int32_t *off = arena_push(a, ((size_t)n_seq + 1) * sizeof *off), *row = arena_push(a, total * sizeof *row);
     int64_t *pos0 = arena_push(a, (size_t)n_seq * sizeof *pos0);
     struct kv_layer *kv = arena_push(a, (size_t)(m->spec.n_layers * n_seq) * sizeof *kv);
-    if (!off || !row || !pos0 || !kv) goto out;
+    bool *far = arena_push(a, (size_t)n_seq * sizeof *far);
+    if (!off || !row || !pos0 || !kv || !far) goto out;
     for (int32_t i = 0; i < n_seq; i++)
-        if (s[i]->recurrent && !VEC_RESERVE(&s[i]->past, s[i]->past.n + take[i])) goto out;
+        if (s[i]->remembers && !VEC_RESERVE(&s[i]->past, s[i]->past.n + take[i])) goto out;
     off[0] = 0;
     bool observed = false;
     for (int32_t i = 0; i < n_seq; i++) {
         memcpy(row + off[i], ids[i] + done[i], take[i] * sizeof *row);
         off[i + 1] = off[i] + (int32_t)take[i];
         pos0[i] = s[i]->position;
+        far[i] = s[i]->far;
         observed = observed || s[i]->on_route;
         for (int32_t l = 0; l < m->spec.n_layers; l++) kv[(int64_t)l * n_seq + i] = s[i]->kv[l];
     }
@@ -215,7 +225,7 @@ static coe_status eval_pass(struct coe_session *const *s, const int32_t *const *
     struct reporter reporter = { s, &batch };
     const struct moe_observer observer = { .user = &reporter, .route = on_route };
     struct forward f = { .batch = &batch, .kv = kv, .observer = observed ? &observer : NULL, .last_only = last_only,
-                         .mla = s[0]->mla };
+                         .mla = s[0]->mla, .far = far };
     struct nn c = { .arena = a };
     const struct val *y = model_forward(m, &c, row, (int64_t)total, &f);
     if (!y) {
@@ -228,11 +238,55 @@ static coe_status eval_pass(struct coe_session *const *s, const int32_t *const *
             memcpy(logits[i] + (last_only ? 0 : (int64_t)done[i] * y->cols), y->data + first * y->cols,
                    (size_t)(rows * y->cols) * sizeof(float));
         s[i]->position += (int64_t)take[i];
-        for (size_t t = 0; s[i]->recurrent && t < take[i]; t++) s[i]->past.at[s[i]->past.n++] = ids[i][done[i] + t];
+        for (size_t t = 0; s[i]->remembers && t < take[i]; t++) s[i]->past.at[s[i]->past.n++] = ids[i][done[i] + t];
     }
     status = COE_OK;
 out:
     arena_rewind(a, mark);
+    return status;
+}
+
+/* Long prompts in pieces; the last piece gives the last row. */
+static coe_status eval_pieces(struct coe_session *s, const int32_t *ids, size_t n, float *logits, bool last_only)
+{
+    for (size_t done = 0; done < n; done += COE_MIN((size_t)CHUNK, n - done)) {
+        const size_t take = COE_MIN((size_t)CHUNK, n - done);
+        COE_TRY(eval_pass(&s, &ids, &take, &done, 1, logits ? &logits : NULL, last_only));
+    }
+    return COE_OK;
+}
+
+static bool goes_far(const struct coe_session *s, size_t n)
+{
+    return s->original && !s->far && s->position + (int64_t)n > s->original;
+}
+
+/* Tokens within LongRoPE's original length, then all before the next once more with the other factors, then the rest:
+ * so a token's logits depend on the tokens before it only, not on how calls split them. */
+static coe_status eval_far(struct coe_session *s, const int32_t *ids, size_t n, float *logits, bool last_only)
+{
+    const size_t near = (size_t)(s->original - s->position);
+    const size_t row = last_only ? 0 : (size_t)s->model->spec.vocab;
+    if (near) COE_TRY(eval_pieces(s, ids, near, last_only ? NULL : logits, last_only));
+    s->far = true;
+    COE_TRY(replay(s, s->position));
+    return eval_pieces(s, ids + near, n - near, logits ? logits + near * row : NULL, last_only);
+}
+
+static coe_status eval_alone(struct coe_session *s, const int32_t *ids, size_t n, float *logits, bool last_only)
+{
+    if (goes_far(s, n)) return eval_far(s, ids, n, logits, last_only);
+    return eval_pieces(s, ids, n, logits, last_only);
+}
+
+/* All in one forward pass */
+static coe_status eval_together(struct coe_session *const *s, const int32_t *const *ids, const size_t *n,
+                                int32_t n_seq, float *const *logits, bool last_only)
+{
+    struct arena_mark mark = arena_save(&s[0]->arena);
+    size_t *none = arena_push_zero(&s[0]->arena, (size_t)n_seq * sizeof *none);
+    coe_status status = none ? eval_pass(s, ids, n, none, n_seq, logits, last_only) : COE_E_NOMEM;
+    arena_rewind(&s[0]->arena, mark);
     return status;
 }
 
@@ -241,20 +295,16 @@ coe_status session_eval_batch(struct coe_session *const *s, const int32_t *const
 {
     COE_TRY(check_batch(s, ids, n, n_seq));
     COE_TRY(check_whole(s, n_seq));
-    size_t longest = 0;
-    for (int32_t i = 0; i < n_seq; i++) longest = COE_MAX(longest, n[i]);
-    if (n_seq == 1 && !needs_whole(s[0]->model)) { /* long prompts in pieces; the last piece gives the last row */
-        for (size_t done = 0; done < n[0]; done += COE_MIN((size_t)CHUNK, n[0] - done)) {
-            const size_t take = COE_MIN((size_t)CHUNK, n[0] - done);
-            COE_TRY(eval_pass(s, ids, &take, &done, 1, logits, last_only));
-        }
-        return COE_OK;
+    const bool whole = needs_whole(s[0]->model);
+    bool alone = n_seq == 1 && !whole;
+    for (int32_t i = 0; i < n_seq; i++) {
+        if (whole) s[i]->far = goes_far(s[i], n[i]);
+        alone = alone || goes_far(s[i], n[i]);
     }
-    struct arena_mark mark = arena_save(&s[0]->arena);
-    size_t *none = arena_push_zero(&s[0]->arena, (size_t)n_seq * sizeof *none);
-    coe_status status = none ? eval_pass(s, ids, n, none, n_seq, logits, last_only) : COE_E_NOMEM;
-    arena_rewind(&s[0]->arena, mark);
-    return status;
+    if (!alone || whole) return eval_together(s, ids, n, n_seq, logits, last_only);
+    for (int32_t i = 0; i < n_seq; i++)
+        COE_TRY(eval_alone(s[i], ids[i], n[i], logits ? logits[i] : NULL, last_only));
+    return COE_OK;
 }
 
 coe_status coe_session_eval(coe_session *s, const int32_t *ids, size_t n, float *logits, int last_only)

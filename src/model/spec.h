@@ -28,7 +28,10 @@ struct rope_spec {
     double attention_factor;                     /* multiplies cos and sin; 0: the kind's own default */
     double mscale, mscale_all_dim;               /* yarn, DeepSeek */
     int64_t original_positions;
+    int64_t limit;                               /* positions behind it would need another rope; 0: none */
     const double *divide;                        /* long: [n_rot/2], in the spec's arena */
+    const double *far_divide;                    /* long: the same for sequences beyond original_positions … */
+    double far_attention_factor;                 /* … and their attention_factor */
 };
 
 /* Latent attention. A head's query is [nope | rope]; keys and values of all heads are made from one latent of kv_rank
@@ -207,6 +210,8 @@ coe_status config_window(int64_t *window, const json_t *config, const char *wher
 /* The aux loss and coefficient that transformers gives this family ("hf" with `router_aux_loss_coef`). */
 coe_status config_hf_loss(struct moe_spec *m, const json_t *config, const char *where);
 
+/* What a LongRoPE is for sequences of more than original_positions. */
+struct rope_spec rope_far(const struct rope_spec *r);
 /* inv_freq [n_rot/2] and the factor of cos and sin. */
 void rope_frequencies(const struct rope_spec *r, float *inv_freq, float *factor);
 /* cos, sin [n, n_rot/2] at the positions */

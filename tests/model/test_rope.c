@@ -2,6 +2,7 @@
 #include "support/arrays.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "model/spec.h"
 
@@ -120,6 +121,66 @@ static void an_attention_factor_in_the_config_wins(void **state)
     assert_near("factor", (double)frequencies(&r, f), 1.5, 1e-7);
 }
 
+/* theta 100, width 4: 1 and .1 over the short factors 1, 2 and the long ones 4, 5 */
+static void longrope_has_factors_within_and_beyond_the_original_length(void **state)
+{
+    (void)state;
+    const double within[] = { 1, 2 }, beyond[] = { 4, 5 };
+    const struct rope_spec r = { .kind = ROPE_LONG,
+                                 .n_rot = 4,
+                                 .theta = 100,
+                                 .divide = within,
+                                 .attention_factor = 1.2,
+                                 .far_divide = beyond,
+                                 .far_attention_factor = 1.4 },
+                           far = rope_far(&r);
+    float f[2];
+    assert_near("factor within", (double)frequencies(&r, f), 1.2, 1e-6);
+    assert_close("inv_freq within", f, (float[]){ 1, .05f }, 2, 1e-8, 0);
+    assert_near("factor beyond", (double)frequencies(&far, f), 1.4, 1e-6);
+    assert_close("inv_freq beyond", f, (float[]){ .25f, .02f }, 2, 1e-8, 0);
+}
+
+static coe_status read_rope(struct rope_spec *r, const char *text)
+{
+    json_t *config = json_loads(text, 0, NULL);
+    assert_non_null(config);
+    *r = (struct rope_spec){ .n_rot = 4 };
+    const coe_status s = config_rope(r, test_arena(), config, 4, NULL, "config.json");
+    json_decref(config);
+    return s;
+}
+
+/* max 64 of an original 16: sqrt(1 + ln 4 / ln 16) = sqrt(1.5) where no mscale is given */
+static void longrope_is_read_with_both_lists(void **state)
+{
+    (void)state;
+    struct rope_spec r;
+    assert_ok(read_rope(&r, "{\"rope_theta\": 100, \"max_position_embeddings\": 64, \"rope_scaling\": {\"type\": "
+                            "\"longrope\", \"original_max_position_embeddings\": 16, \"short_factor\": [1, 2], "
+                            "\"long_factor\": [4, 5], \"short_mscale\": 1.2}}"));
+    assert_int_equal(r.original_positions, 16);
+    assert_true(r.divide[1] == 2 && r.far_divide[0] == 4 && r.far_divide[1] == 5);
+    assert_near("short", r.attention_factor, 1.2, 1e-12);
+    assert_near("long", r.far_attention_factor, sqrt(1.5), 1e-12);
+    assert_int_equal(read_rope(&r, "{\"rope_scaling\": {\"type\": \"longrope\", \"short_factor\": [1, 2], "
+                                   "\"original_max_position_embeddings\": 16, \"long_factor\": [4]}}"),
+                     COE_E_INPUT);
+    assert_non_null(strstr(coe_error(), "long_factor has 1 numbers, expected 2"));
+}
+
+static void dynamic_scaling_ends_at_the_trained_length(void **state)
+{
+    (void)state;
+    struct rope_spec r;
+    assert_ok(read_rope(&r, "{\"max_position_embeddings\": 64, \"rope_scaling\": {\"type\": \"dynamic\", \"factor\": "
+                            "2}}"));
+    assert_int_equal(r.limit, 64);
+    assert_ok(read_rope(&r, "{\"max_position_embeddings\": 64, \"rope_scaling\": {\"type\": \"dynamic\", \"alpha\": "
+                            "1000}}"));
+    assert_int_equal(r.limit, 0);
+}
+
 /* Angles are position × inv_freq in float, as the reference forms them; cos and sin of that float are exact to float.
  */
 static void tables_hold_cos_and_sin_of_the_rounded_angle(void **state)
@@ -167,6 +228,9 @@ int main(void)
         cmocka_unit_test(yarn_of_deepseek),
         cmocka_unit_test(yarn_of_gpt_oss),
         cmocka_unit_test(an_attention_factor_in_the_config_wins),
+        cmocka_unit_test(longrope_has_factors_within_and_beyond_the_original_length),
+        cmocka_unit_test(longrope_is_read_with_both_lists),
+        cmocka_unit_test(dynamic_scaling_ends_at_the_trained_length),
         cmocka_unit_test(tables_hold_cos_and_sin_of_the_rounded_angle),
         cmocka_unit_test(scores_depend_on_the_distance),
     };
