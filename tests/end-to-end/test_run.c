@@ -194,10 +194,37 @@ static void an_instruction_set_nobody_knows_is_wrong_usage(void **state)
     ran_free(&r);
 }
 
+static void assert_mla(const char *verb_output, const char *want)
+{
+    json_t *o = parse(verb_output);
+    assert_string_equal(json_string_value(json_object_get(o, "mla")), want);
+    json_decref(o);
+}
+
+static void reports_name_the_form_of_latent_attention(void **state)
+{
+    (void)state;
+    need_fixture("gguf/deepseek2/f32.gguf");
+    const char *latent = fixture("gguf/deepseek2/f32.gguf"), *text = "the king";
+    struct ran a = run_coe(0, NULL, COE_ARGS("run", latent, "-p", text, "-n", "2", "--json"));
+    struct ran b = run_coe(0, NULL, COE_ARGS("run", latent, "-p", text, "-n", "2", "--json", "--mla", "expanded"));
+    struct ran c = run_coe(2, NULL, COE_ARGS("run", model(), "-p", text, "--mla", "expanded"));
+    struct ran d = run_coe(2, NULL, COE_ARGS("run", latent, "-p", text, "--mla", "other"));
+    assert_mla(a.out, "absorbed");
+    assert_mla(b.out, "expanded");
+    assert_non_null(strstr(c.err, "has no latent attention"));
+    assert_non_null(strstr(d.err, "the forms are absorbed and expanded"));
+    ran_free(&a);
+    ran_free(&b);
+    ran_free(&c);
+    ran_free(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_same_seed_gives_the_same_text_and_another_another),
+        cmocka_unit_test(reports_name_the_form_of_latent_attention),
         cmocka_unit_test(the_prompt_comes_from_option_file_or_standard_input),
         cmocka_unit_test(json_holds_the_text_its_ids_and_the_experts),
         cmocka_unit_test(a_heat_map_has_a_line_for_each_layer_and_pass),
