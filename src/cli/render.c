@@ -63,7 +63,8 @@ static const struct verb verb = {
     .details =
         "CONTEXT.json is an object with the template's variables (messages, tools, add_generation_prompt, …) or just\n"
         "the array of messages, which is followed by the prompt for an answer.",
-    .example = "  coe render models/chat conversation.json",
+    .example = "  echo '[{\"role\": \"user\", \"content\": \"Hi\"}]' > talk.json\n"
+               "  coe render chat_template.jinja talk.json",
     .opts = opts,
     .n_opts = COE_COUNT(opts),
     .min_args = 2,

@@ -237,8 +237,8 @@ static coe_status check_mergeable(const struct trace *t, const struct trace *fro
             return coe_fail(COE_E_INPUT, "%s: %s is '%s', in %s it is '%s'; such traces do not add up", from->path,
                             equal[i].what, equal[i].b, t->path, equal[i].a);
     if (t->importance != from->importance)
-        return coe_fail(COE_E_INPUT, "%s: one of it and %s has importance, the other not; such traces do not add up",
-                        from->path, t->path);
+        return coe_fail(COE_E_INPUT, "%s: was recorded %s importance (--imatrix), %s is not; such traces do not add up",
+                        from->path, from->importance ? "with" : "without", t->path);
     if (!same_layers(t, from))
         return coe_fail(COE_E_INPUT, "%s: layers and experts differ from those of %s", from->path, t->path);
     return COE_OK;
