@@ -77,7 +77,7 @@ typedef void coe_route_fn(void *user, const coe_route_event *event);
 typedef enum coe_mla { COE_MLA_ABSORBED, COE_MLA_EXPANDED } coe_mla;
 
 typedef struct coe_session_opts {
-    int32_t max_tokens;     /* capacity of the cache; 0: the model's context length, at most 4096 */
+    int32_t max_tokens;     /* tokens the cache holds, in blocks of 16; 0: the model's context length, at most 4096 */
     coe_route_fn *on_route; /* called for every token, layer and iteration, or NULL */
     void *user;
     coe_mla mla;            /* COE_E_USAGE: expanded, and the model has no latent attention */

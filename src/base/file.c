@@ -7,11 +7,15 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-static coe_status io_fail(coe_status s, const char *path) { return coe_fail(s, "%s: %s", path, strerror(errno)); }
+static coe_status io_fail(coe_status s, const char *path)
+{
+    return coe_fail(s, "%s: %s", *path ? path : "a file with an empty name", strerror(errno));
+}
 
 static char *copy_text(const char *a, const char *b, const char *c)
 {
@@ -107,13 +111,80 @@ static char *temp_name(const char *path)
     return out;
 }
 
+coe_status file_check_target(const char *path)
+{
+    struct stat st;
+    if (!*path) return coe_fail(COE_E_USAGE, "the name of the file to write is empty");
+    if (!stat(path, &st)) {
+        if (S_ISREG(st.st_mode)) return COE_OK;
+        /* renaming over /dev/null would take the device away from the whole machine */
+        return coe_fail(COE_E_FAILED, "%s: %s", path,
+                        S_ISDIR(st.st_mode) ? "is a directory, expected the name of a file"
+                                            : "is no regular file, and is not replaced by one");
+    }
+    if (path[strlen(path) - 1] == '/')
+        return coe_fail(COE_E_FAILED, "%s: ends like a directory, expected the name of a file", path);
+    char *dir = copy_text(path, "", "");
+    if (!dir) return COE_E_NOMEM;
+    char *slash = strrchr(dir, '/');
+    if (slash) slash[1] = 0; /* "a/": what is no directory is said so */
+    coe_status s = !slash || !access(dir, W_OK) ? COE_OK : io_fail(COE_E_FAILED, path);
+    mem_free(dir);
+    return s;
+}
+
+/* `name`: only what was to become this; NULL: anything. */
+static void sweep(const char *dir, const char *name)
+{
+    struct file_list list;
+    const size_t n = name ? strlen(name) : 0;
+    if (dir_list(&list, dir)) return;
+    for (size_t i = 0; i < list.n; i++) {
+        const char *mark = strstr(list.name[i], ".part~");
+        const long pid = mark ? strtol(mark + 6, NULL, 10) : 0;
+        if (name && (mark != list.name[i] + n || memcmp(list.name[i], name, n))) continue;
+        char *path = pid > 0 && kill((pid_t)pid, 0) && errno == ESRCH ? path_join(dir, list.name[i]) : NULL;
+        if (path && unlink(path)) (void)dir_remove(path);
+        mem_free(path);
+    }
+    file_list_free(&list);
+}
+
+void file_sweep(const char *dir) { sweep(dir, NULL); }
+
+/* The leftovers of killed writers of `temp` = DIR/NAME.part~PID. */
+static void sweep_siblings(const char *temp)
+{
+    char *dir = copy_text(temp, "", "");
+    if (!dir) return;
+    char *slash = strrchr(dir, '/'), *name = slash ? slash + 1 : dir;
+    char *mark = strstr(name, ".part~");
+    if (mark) *mark = 0;
+    if (slash && slash != dir) *slash = 0;
+    if (mark && slash != dir) sweep(slash ? dir : ".", name);
+    mem_free(dir);
+}
+
+/* The file that a link leads to is the one replaced, and the link stays. NULL: no link, or one that leads nowhere. */
+static char *link_target(const char *path)
+{
+    struct stat st;
+    return !lstat(path, &st) && S_ISLNK(st.st_mode) ? realpath(path, NULL) : NULL;
+}
+
 coe_status file_begin(struct file_out *f, const char *path)
 {
-    *f = (struct file_out){ .path = copy_text(path, "", ""), .temp = temp_name(path) };
+    *f = (struct file_out){ 0 };
+    COE_TRY(file_check_target(path));
+    char *behind = link_target(path);
+    *f = (struct file_out){ .path = copy_text(behind ? behind : path, "", ""),
+                            .temp = temp_name(behind ? behind : path) };
+    free(behind); /* realpath's own */
     if (!f->path || !f->temp) {
         file_abort(f);
         return COE_E_NOMEM;
     }
+    sweep_siblings(f->temp);
     f->stream = fopen(f->temp, "wbe");
     if (!f->stream) {
         coe_status s = io_fail(COE_E_FAILED, path);
@@ -271,6 +342,7 @@ coe_status dir_begin(struct dir_out *d, const char *path)
         return COE_E_NOMEM;
     }
     if (dir_exists(d->temp)) (void)dir_remove(d->temp);
+    sweep_siblings(d->temp);
     coe_status s = dir_make(d->temp);
     if (s) dir_abort(d);
     return s;
@@ -310,6 +382,21 @@ void dir_abort(struct dir_out *d)
     *d = (struct dir_out){ 0 };
 }
 
+coe_status dir_lock(int *lock, const char *path)
+{
+    *lock = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (*lock < 0) return io_fail(COE_E_FAILED, path);
+    if (!flock(*lock, LOCK_EX | LOCK_NB) || errno != EWOULDBLOCK) return COE_OK; /* some file systems have no locks */
+    close(*lock);
+    *lock = -1;
+    return coe_fail(COE_E_FAILED, "%s: another process is writing there", path);
+}
+
+void dir_unlock(int lock)
+{
+    if (lock >= 0) close(lock);
+}
+
 coe_status file_copy(const char *from, const char *to)
 {
     struct file_map m;
@@ -317,18 +404,4 @@ coe_status file_copy(const char *from, const char *to)
     coe_status s = file_write(to, m.at, (size_t)m.bytes);
     file_map_close(&m);
     return s;
-}
-
-void file_sweep(const char *dir)
-{
-    struct file_list list;
-    if (dir_list(&list, dir)) return;
-    for (size_t i = 0; i < list.n; i++) {
-        const char *mark = strstr(list.name[i], ".part~");
-        const long pid = mark ? strtol(mark + 6, NULL, 10) : 0;
-        char *path = pid > 0 && kill((pid_t)pid, 0) && errno == ESRCH ? path_join(dir, list.name[i]) : NULL;
-        if (path && unlink(path)) (void)dir_remove(path);
-        mem_free(path);
-    }
-    file_list_free(&list);
 }

@@ -18,8 +18,12 @@ void file_map_close(struct file_map *m);
 /* Appends the whole file to out; refuses more than max_bytes. */
 coe_status file_read(struct str *out, const char *path, uint64_t max_bytes);
 
-/* A file written beside its target: file_begin opens PATH.part~PID, file_commit syncs and renames it, file_abort
- * removes it.
+/* Whether a file can be written under this name, asked before long work: its directory is there, and what has the name
+ * already is a regular file. COE_E_FAILED, or COE_E_USAGE for an empty name. */
+coe_status file_check_target(const char *path);
+
+/* A file written beside its target: file_begin opens PATH.part~PID and removes those of killed writers, file_commit
+ * syncs and renames it, file_abort removes it.
  *     struct file_out f; COE_TRY(file_begin(&f, path)); s = file_put(&f, p, n); … s ? file_abort(&f) : (s =
  *     file_commit(&f)); */
 struct file_out {
@@ -42,6 +46,11 @@ struct dir_out {
 coe_status dir_begin(struct dir_out *d, const char *path);
 coe_status dir_commit(struct dir_out *d);
 void dir_abort(struct dir_out *d);
+
+/* Takes the directory for this process alone until dir_unlock (or the process's end); nothing is written for it.
+ * COE_E_FAILED when another process has it. */
+coe_status dir_lock(int *lock, const char *path);
+void dir_unlock(int lock);
 
 bool file_exists(const char *path);
 bool dir_exists(const char *path);

@@ -79,7 +79,7 @@ coe_status input_open(struct input **out, const char *path)
     if (!in->path || !in->buffer) goto out;
     memcpy(in->path, path, strlen(path) + 1);
     in->fd = strcmp(path, "-") ? open(path, O_RDONLY | O_CLOEXEC) : dup(STDIN_FILENO);
-    if (in->fd < 0) s = coe_fail(COE_E_INPUT, "%s: %s", path, strerror(errno));
+    if (in->fd < 0) s = coe_fail(COE_E_INPUT, "%s: %s", *path ? path : "a file with an empty name", strerror(errno));
     else s = fill(in);
     if (!s) s = start(in);
 out:

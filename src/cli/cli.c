@@ -134,7 +134,8 @@ static coe_status check_value(const struct cli_opt *o, const char *value)
     }
     if (o->type == OPT_SIZE) {
         uint64_t x;
-        return parse_size(value, what, &x);
+        COE_TRY(parse_size(value, what, &x));
+        if (!x) return coe_fail(COE_E_USAGE, "%s: '%s' is no room at all", what, value);
     }
     return COE_OK;
 }
@@ -188,13 +189,14 @@ static coe_status parse(struct cli *c, int argc, char **argv)
         while (o->many && i + 1 < argc && argv[i + 1][0] != '-') COE_TRY(keep(c, o, argv[++i]));
     }
     if (c->n_args < c->verb->min_args || (c->verb->max_args >= 0 && c->n_args > c->verb->max_args))
-        return coe_fail(COE_E_USAGE, "usage: coe %s [options] %s", verb, c->verb->usage);
+        return coe_fail(COE_E_USAGE, "usage: coe %s [options]%s%s", verb, *c->verb->usage ? " " : "", c->verb->usage);
     return COE_OK;
 }
 
 static int finish(coe_status s, const char *verb)
 {
-    if (fflush(stdout) && !s) s = coe_fail(COE_E_FAILED, "cannot write to standard output");
+    /* ferror: what a verb flushed itself is lost from the buffer, and the last flush succeeds */
+    if ((fflush(stdout) || ferror(stdout)) && !s) s = coe_fail(COE_E_FAILED, "cannot write to standard output");
     if (s) fprintf(stderr, "coe%s%s: %s\n", *verb ? " " : "", verb, *coe_error() ? coe_error() : "failed");
     return (int)s;
 }

@@ -1,6 +1,7 @@
 /* data.c — `coe data tokenizer FILE… --vocab N --kind bpe|unigram -o tokenizer.json`. */
 #include <string.h>
 
+#include "base/file.h"
 #include "cli/cli.h"
 #include "text/text.h"
 #include "text/textin.h"
@@ -34,6 +35,7 @@ static coe_status run(struct cli *c)
     if (strcmp(cli_arg(c, 0), "tokenizer"))
         return coe_fail(COE_E_USAGE, "there is no `coe data %s`; there is: tokenizer", cli_arg(c, 0));
     if (!out) return coe_fail(COE_E_USAGE, "-o FILE is missing: where to write the tokenizer");
+    COE_TRY(file_check_target(out));
     coe_interrupt_install();
     struct files f = { .c = c, .next = 1, .opts = { .field = cli_str(c, "field", NULL) } };
     coe_status s;
@@ -59,7 +61,7 @@ static const struct verb verb = {
     .details =
         "Trains a tokenizer on text files (plain or JSONL; .gz, .xz and .zst are unpacked on the way) and writes a\n"
         "tokenizer.json. The token <|endoftext|> has id 0; where a plain text contains it, documents are separated.",
-    .example = "  coe data tokenizer stories.txt.xz --vocab 8192 -o tokenizer.json",
+    .example = "  coe data tokenizer models/tales/calibration.txt --vocab 2000 -o tokenizer.json",
     .opts = opts,
     .n_opts = COE_COUNT(opts),
     .min_args = 2,

@@ -293,8 +293,8 @@ static const struct verb verb = {
                "tokens/s of the passes, bits per byte, KL divergence (unedited to edited, nats per token) and how "
                "often the most\n"
                "probable next token is the same.",
-    .example = "  coe eval ppl models/tales held-out.txt\n"
-               "  coe eval harm models/tales held-out.txt --plan reap.json frequency.json random.json --write",
+    .example = "  coe eval ppl models/tales models/tales/held-out.txt\n"
+               "  coe eval harm models/tales models/tales/held-out.txt --plan reap.json frequency.json --write",
     .opts = opts,
     .n_opts = COE_COUNT(opts),
     .min_args = 3,

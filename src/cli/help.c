@@ -16,7 +16,8 @@ static void print_option(const struct cli_opt *o)
 static void print_verb(const struct part *p)
 {
     const struct verb *v = p->impl;
-    printf("coe %s — %s\n\nusage: coe %s [options] %s\n", p->name, p->summary, p->name, v->usage);
+    printf("coe %s — %s\n\nusage: coe %s [options]%s%s\n", p->name, p->summary, p->name,
+           *v->usage ? " " : "", v->usage);
     if (v->details) printf("\n%s\n", v->details);
     if (v->n_opts) printf("\noptions:\n");
     for (size_t i = 0; i < v->n_opts; i++) print_option(&v->opts[i]);

@@ -34,7 +34,7 @@ static void on_route(void *user, const struct route_record *r)
     c->n_records++;
 }
 
-static coe_status read_ids(const char *path, int32_t **out, int64_t *n)
+static coe_status read_ids(const char *path, int32_t vocab, int32_t **out, int64_t *n)
 {
     struct npy a;
     COE_TRY(npy_read(&a, path));
@@ -56,8 +56,9 @@ static coe_status read_ids(const char *path, int32_t **out, int64_t *n)
     }
     for (int64_t i = 0; i < *n; i++) {
         const int64_t id = a.type == DT_I32 ? ((const int32_t *)a.data)[i] : ((const int64_t *)a.data)[i];
-        if (id < INT32_MIN || id > INT32_MAX) {
-            s = coe_fail(COE_E_INPUT, "%s: id %lld at position %lld", path, (long long)id, (long long)i);
+        if (id < 0 || id >= vocab) {
+            s = coe_fail(COE_E_INPUT, "%s: token id %lld at position %lld is outside the vocabulary of %d", path,
+                         (long long)id, (long long)i, vocab);
             goto out;
         }
         (*out)[i] = (int32_t)id;
@@ -151,7 +152,7 @@ static coe_status run(struct cli *cli)
         return coe_fail(COE_E_USAGE, "nothing to write: give -o OUT.npy, --hidden DIR or --routes DIR");
     coe_status s = cli_open_model(cli, 0, &m);
     c.m = m;
-    if (!s) s = read_ids(cli_str(cli, "ids", NULL), &ids, &c.n);
+    if (!s) s = read_ids(cli_str(cli, "ids", NULL), m->spec.vocab, &ids, &c.n);
     if (!s) s = make_collect(&c, cli_given(cli, "hidden"), cli_given(cli, "routes"));
     if (!s) s = compute(&c, ids, cli);
     mem_free(c.hidden);

@@ -1,4 +1,5 @@
 /* main.c — the program `coe`. */
+#include <fcntl.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -14,8 +15,17 @@ static void wait_briefly(char **argv)
     if (!setenv("GOMP_SPINCOUNT", "100", 1)) (void)execv("/proc/self/exe", argv);
 }
 
+/* A standard stream that the caller closed would give its number to the next file opened, a model being written, say,
+ * and notes would go there. Opened the wrong way round, its use still fails. */
+static void fill_closed_streams(void)
+{
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) < 0) (void)open("/dev/null", fd ? O_RDONLY : O_WRONLY);
+}
+
 int main(int argc, char **argv)
 {
+    fill_closed_streams();
     wait_briefly(argv);
     return cli_main(argc, argv);
 }

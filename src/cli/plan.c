@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "cli/model_args.h"
 #include "plan/plan.h"
 
@@ -36,6 +37,7 @@ static coe_status run(struct cli *c)
     if (!part_find("planner", method))
         return coe_fail(COE_E_USAGE, "there is no planner '%s'; see: coe methods --kind planner", method);
     if (!out && !cli_flag(c, "json")) return coe_fail(COE_E_USAGE, "-o P.json is needed: where to write the plan");
+    if (out) COE_TRY(file_check_target(out));
     coe_status s = model_open(&m, cli_arg(c, 1));
     if (!s && cli_given(c, "trace")) s = trace_read(&t, cli_str(c, "trace", NULL));
     if (!s) s = plan_make(&p, method, m, t, &o);

@@ -1,4 +1,5 @@
 /* run.c — `coe run`: continues one prompt, or talks at a terminal. */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -31,7 +32,7 @@ static coe_status write_piece(struct talk *t)
     str_add(&t->text, piece->at, piece->n);
     if (!t->quiet && piece->n) {
         fwrite(piece->at, 1, piece->n, stdout);
-        fflush(stdout);
+        if (fflush(stdout)) return coe_fail(COE_E_FAILED, "cannot write to standard output: %s", strerror(errno));
     }
     return str_check(&t->text);
 }
@@ -223,8 +224,8 @@ static const struct cli_opt opts[] = {
       false },
     { "repetition-penalty", 0, OPT_NUM, "X", "divide the logits of tokens that were there already by X (default 1)", 0,
       100, false },
-    { "context", 'c', OPT_INT, "N", "tokens the session holds (default: the model's context, at most 4096)", 1, 1e9,
-      false },
+    { "context", 'c', OPT_INT, "N", "tokens it holds, in blocks of 16 (default: the model's context, at most 4096)",
+      1, 1e9, false },
     { "echo", 'e', OPT_FLAG, NULL, "print the prompt before what follows it", 0, 0, false },
     { "show-experts", 'x', OPT_FLAG, NULL, "afterwards a heat map: how often each expert of each layer and pass worked",
       0, 0, false },

@@ -1,4 +1,5 @@
 /* tokenize.c — `coe tokenize MODEL|FILE`: text to ids, ids to text. */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -10,7 +11,7 @@ static coe_status read_stdin(struct str *out)
 {
     char buffer[1 << 16];
     for (size_t n; (n = fread(buffer, 1, sizeof buffer, stdin)) > 0;) str_add(out, buffer, n);
-    if (ferror(stdin)) return coe_fail(COE_E_FAILED, "cannot read standard input");
+    if (ferror(stdin)) return coe_fail(COE_E_INPUT, "cannot read standard input: %s", strerror(errno));
     return str_check(out);
 }
 
@@ -37,14 +38,18 @@ static coe_status add_string(struct str *out, const struct str *bytes)
     return st;
 }
 
-static coe_status ids_of_json(struct ids *ids, const json_t *list)
+static coe_status ids_of_json(const struct tokenizer *t, struct ids *ids, const json_t *list)
 {
+    const int32_t vocab = tokenizer_vocab_size(t);
     if (!json_is_array(list))
         return coe_fail(COE_E_INPUT, "standard input is %s, expected an array of ids", json_kind(list));
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *v = json_array_get(list, i);
-        if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > INT32_MAX)
-            return coe_fail(COE_E_INPUT, "id %zu is %s, expected a whole number from 0 on", i, json_kind(v));
+        if (!json_is_integer(v))
+            return coe_fail(COE_E_INPUT, "id %zu of the list is %s, expected a whole number", i, json_kind(v));
+        if (json_integer_value(v) < 0 || json_integer_value(v) >= vocab)
+            return coe_fail(COE_E_INPUT, "id %zu of the list is %lld, outside 0 … %d", i,
+                            (long long)json_integer_value(v), vocab - 1);
         if (!VEC_PUSH(ids, (int32_t)json_integer_value(v))) return COE_E_NOMEM;
     }
     return COE_OK;
@@ -105,7 +110,7 @@ static coe_status answer_ids(const struct tokenizer *t, const json_t *request, s
 {
     struct ids ids = { 0 };
     struct str text = { 0 };
-    coe_status s = ids_of_json(&ids, json_object_get(request, "ids"));
+    coe_status s = ids_of_json(t, &ids, json_object_get(request, "ids"));
     if (!s && json_is_true(json_object_get(request, "stream"))) {
         s = answer_stream(t, &ids, out);
     } else if (!s) {
@@ -154,7 +159,7 @@ static coe_status decode_stdin(const struct tokenizer *t, const struct str *inpu
     struct ids ids = { 0 };
     struct str text = { 0 };
     coe_status s = json_read_text(&list, input->at ? input->at : "", input->n, "standard input");
-    if (!s) s = ids_of_json(&ids, list);
+    if (!s) s = ids_of_json(t, &ids, list);
     if (!s) s = tokenizer_decode(t, &text, ids.at, ids.n, false);
     if (!s && text.n) fwrite(text.at, 1, text.n, stdout);
     json_decref(list);

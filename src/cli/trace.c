@@ -1,6 +1,7 @@
 /* trace.c — `coe trace`: runs a model over labelled text and writes down what its experts did. */
 #include <string.h>
 
+#include "base/file.h"
 #include "cli/model_args.h"
 #include "model/imatrix.h"
 #include "plan/plan.h"
@@ -81,6 +82,8 @@ static coe_status check_options(const struct cli *c, size_t n_data)
     if (!n_data && !cli_given(c, "merge"))
         return coe_fail(COE_E_USAGE, "--data label=FILE is needed: the text to trace");
     if (!cli_given(c, "output")) return coe_fail(COE_E_USAGE, "-o T.coet is needed: where to write the trace");
+    COE_TRY(file_check_target(cli_str(c, "output", NULL)));
+    if (cli_given(c, "export-imatrix")) COE_TRY(file_check_target(cli_str(c, "export-imatrix", NULL)));
     if (strcmp(level, trace_level_name[TRACE_COUNTS]))
         return coe_fail(COE_E_USAGE, "--level %s: this program records counts", level);
     return COE_OK;
@@ -140,7 +143,7 @@ static const struct verb verb = {
         "the\n"
         "model; counts, gate sums and output norms of every expert are added up. The same text gives the same bytes,\n"
         "whatever the threads. Look at the result with `coe look`, or give it to `coe plan`.",
-    .example = "  coe trace models/tales --data stories=stories.txt.xz --tokens 100000 -o tales.coet",
+    .example = "  coe trace models/tales --data stories=models/tales/calibration.txt --tokens 100000 -o tales.coet",
     .opts = opts,
     .n_opts = COE_COUNT(opts),
     .min_args = 1,

@@ -1,11 +1,25 @@
 /* train.c — `coe train RECIPE.yaml`. */
+#include "base/file.h"
+#include "base/mem.h"
 #include "cli/cli.h"
 #include "train/train.h"
+
+/* A model is written as OUTPUT/model; an output that is a model itself was meant to be something else. */
+static coe_status check_output(const char *output)
+{
+    char *config = path_join(output, "config.json");
+    if (!config) return COE_E_NOMEM;
+    const bool model = file_exists(config);
+    mem_free(config);
+    return model ? coe_fail(COE_E_USAGE, "%s: is a model; choose another place for the run", output) : COE_OK;
+}
 
 static coe_status run(struct cli *c)
 {
     struct recipe r;
     struct trainer *t = NULL;
+    if (cli_flag(c, "resume") && cli_flag(c, "restart"))
+        return coe_fail(COE_E_USAGE, "--resume or --restart, not both");
     coe_interrupt_install();
     COE_TRY(recipe_read(&r, cli_arg(c, 0)));
     if (cli_given(c, "seed")) r.seed = (uint64_t)cli_int(c, "seed", 0);
@@ -14,7 +28,8 @@ static coe_status run(struct cli *c)
     const enum resume_mode mode = cli_flag(c, "restart")  ? RESUME_RESTART
                                   : cli_flag(c, "resume") ? RESUME_YES
                                                           : RESUME_REFUSE;
-    coe_status s = trainer_open(&t, &r, mode);
+    coe_status s = check_output(r.output);
+    if (!s) s = trainer_open(&t, &r, mode);
     if (!s) s = trainer_run(t);
     if (!s && cli_flag(c, "json")) cli_print_json(trainer_report(t));
     trainer_close(t);

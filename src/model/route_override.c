@@ -138,5 +138,6 @@ coe_status spec_route(struct spec *s, const char *text)
     if (!status) status = spec_overlay(s, overlay, where);
     if (!status) status = spec_check(s, where);
     json_decref(overlay);
-    return status;
+    /* the same checks blame a config.json elsewhere; here the command line is at fault */
+    return status == COE_E_INPUT ? COE_E_USAGE : status;
 }

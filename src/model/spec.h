@@ -194,8 +194,7 @@ coe_status spec_read(struct spec *s, struct arena *a, const json_t *config, cons
 /* The "coe" object: MoE settings that override or extend what the family says. Unknown keys are errors. */
 coe_status spec_overlay(struct spec *s, const json_t *coe, const char *where);
 /* A live change of how tokens are routed, in the words of `coe help route`: "top_p=0.4", "top_k=4, renormalize=yes".
- * Only what needs no other parameters. COE_E_USAGE naming what is not understood; COE_E_INPUT when the network cannot
- * do it. */
+ * Only what needs no other parameters. COE_E_USAGE naming what is not understood, or what the network cannot do. */
 coe_status spec_route(struct spec *s, const char *text);
 /* Every layer's moe_spec_check, with the layer in the message. */
 coe_status spec_check(const struct spec *s, const char *where);

@@ -222,6 +222,7 @@ coe_status tok_read_json(struct tok_def *d, const char *bytes, size_t n, const c
     if (!s && ys != yajl_status_ok) s = parse_error(y, bytes, n, where);
     if (!s && !json_is_object(json_object_get(d->config, "model")))
         s = coe_fail(COE_E_INPUT, "%s: has no \"model\"", where);
+    if (!s && !d->piece.n) s = coe_fail(COE_E_INPUT, "%s: model: has no \"vocab\", or an empty one", where);
     yajl_free(y);
     for (int i = 0; i < MAX_DEPTH; i++) str_free(&r.key[i]);
     str_free(&r.word[0]);

@@ -31,6 +31,7 @@ struct trainer {
     uint64_t *counts; /* [n_records, max_experts] of the step so far */
     int32_t max_experts;
     FILE *log;
+    int lock;            /* on the output directory: two runs in it would mix their logs and states */
     struct progress bar; /* on a terminal, instead of lines */
     int64_t bar_from;    /* steps done when it began */
 };

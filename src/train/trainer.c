@@ -94,6 +94,7 @@ static coe_status make(struct trainer **out, const struct recipe *r)
     *out = mem_zalloc("trainer", sizeof **out);
     if (!*out) return COE_E_NOMEM;
     (*out)->r = r;
+    (*out)->lock = -1;
     (*out)->loss = NAN;
     return COE_OK;
 }
@@ -114,6 +115,7 @@ coe_status trainer_open(struct trainer **out, const struct recipe *r, enum resum
     if (!s) s = make_optimizer(t);
     if (!s) s = make_buffers(t);
     if (!s) s = dir_make(r->output);
+    if (!s) s = dir_lock(&t->lock, r->output);
     if (!s) file_sweep(r->output);
     if (!s && mode == RESUME_YES && state_exists(t)) s = state_load(t);
     if (!s) s = monitor_open(t);
@@ -156,6 +158,7 @@ void trainer_close(struct trainer *t)
     if (t->tokenizer) tokenizer_close(t->tokenizer);
     json_decref(t->config);
     arena_free(&t->arena);
+    dir_unlock(t->lock);
     mem_free(t);
 }
 

@@ -125,6 +125,7 @@ static void wrong_values_are_wrong_usage_and_wrong_input_is_wrong_input(void **s
 {
     (void)state;
     expect("exec $COE run $MODEL -p king --memory 0", 2, "--memory");
+    expect("exec $COE info ''", 3, "empty name");
     expect("exec $COE train recipe.yaml --resume --restart", 2, "not both");
     expect("exec $COE run $MODEL -p king --experts-used 99", 2, "top_k 99");
     expect("echo '[1, 99999]' | $COE tokenize $MODEL --decode", 3, "99999");

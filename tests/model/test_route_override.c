@@ -91,10 +91,10 @@ static void what_is_not_understood_is_refused_by_name(void **state)
     assert_refused("top_p=0.4 x", COE_E_USAGE, "left over");
     assert_refused("top_k(1)", COE_E_USAGE, "'=' is missing");
     assert_refused("grouped=1", COE_E_USAGE, "no settings");
-    assert_refused("top_p(z=1)", COE_E_INPUT, "'z'");
-    assert_refused("top_p=-1", COE_E_INPUT, "p of top_p");
-    assert_refused("threshold(of=best)", COE_E_INPUT, "'best'");
-    assert_refused("top_k=5", COE_E_INPUT, "layer 1");
+    assert_refused("top_p(z=1)", COE_E_USAGE, "'z'");
+    assert_refused("top_p=-1", COE_E_USAGE, "p of top_p");
+    assert_refused("threshold(of=best)", COE_E_USAGE, "'best'");
+    assert_refused("top_k=5", COE_E_USAGE, "layer 1");
     assert_refused("", COE_E_USAGE, "missing");
 }
 
