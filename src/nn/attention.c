@@ -123,8 +123,9 @@ struct val *nn_attention(struct nn *c, struct val *q, struct val *k, struct val 
     store(k, v, shape, batch, kv);
     visible(s->lo, s->hi, shape, batch);
     const float *sinks = shape->sink ? shape->sink->data : NULL;
-    const int64_t n_tasks = make_tasks(tasks, batch);
-#pragma omp parallel for schedule(dynamic, 1) collapse(2) if (n_tasks * shape->n_heads > 1)
+    const int64_t n_tasks = make_tasks(tasks, batch), keys = n ? s->hi[n - 1] - s->lo[n - 1] : 0;
+    const bool parallel = n * keys * shape->n_heads * shape->head_dim > NN_ALONE_BELOW;
+#pragma omp parallel for schedule(dynamic, 1) collapse(2) if (parallel)
     for (int64_t i = 0; i < n_tasks; i++)
         for (int32_t h = 0; h < shape->n_heads; h++) forward_tile(s, kv, &tasks[i], h, sinks);
     return nn_record(c, attn_back, s) ? out : NULL;

@@ -17,6 +17,9 @@
 
 #include "tensor/gemm.h"
 
+/* Loops of less work (multiply-adds or elements) run on the calling thread: waking the others would take longer. */
+#define NN_ALONE_BELOW 32768
+
 /* An activation [rows, cols], contiguous. */
 struct val {
     float *data, *grad;

@@ -27,7 +27,7 @@ static void add_bias_rows(float *y, int64_t cols, const struct ffn_saved *s, con
 {
     const struct route *r = s->route;
     if (!bias) return;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (r->n_slots * cols > NN_ALONE_BELOW)
     for (int32_t e = 0; e < computed_experts(s); e++)
         for (int32_t row = r->off[e]; row < r->off[e + 1]; row++) kern->add(y + row * cols, bias[e]->data, cols);
 }
@@ -55,7 +55,7 @@ static void copy_identity_rows(const struct ffn_saved *s, float *rows)
 static void combine(struct val *y, const struct route *r, const float *rows, bool weighed)
 {
     const int64_t d = y->cols, strip = r->n_tokens >= 8 ? d : 256, strips = (d + strip - 1) / strip;
-#pragma omp parallel for collapse(2) schedule(static)
+#pragma omp parallel for collapse(2) schedule(static) if (r->n_slots * d > NN_ALONE_BELOW)
     for (int32_t t = 0; t < r->n_tokens; t++)
         for (int64_t s = 0; s < strips; s++) {
             const int64_t j = s * strip, n = COE_MIN(strip, d - j);
@@ -80,7 +80,7 @@ static void activate(const struct moe_spec *spec, float *u, const float *gate, c
 static void activate_rows(const struct ffn_saved *s, float *u)
 {
     const int64_t f = s->spec->expert_ffn;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (computed_rows(s) * f > NN_ALONE_BELOW / 8)
     for (int32_t row = 0; row < computed_rows(s); row++)
         activate(s->spec, u + row * f, s->h1 + row * f, s->h3 ? s->h3 + row * f : NULL, f);
 }
