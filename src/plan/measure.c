@@ -119,6 +119,9 @@ coe_status measure_opts_fill(struct measure_opts *o, const struct coe_model *m)
 {
     if (!o->window) o->window = COE_MIN(m->spec.max_positions, (int64_t)1024);
     if (!o->stride) o->stride = o->window;
+    if (o->window > m->spec.max_positions)
+        return coe_fail(COE_E_USAGE, "a window of %lld tokens; the model's context is %lld", (long long)o->window,
+                        (long long)m->spec.max_positions);
     if (o->window < 1 || o->stride < 1 || o->stride > o->window)
         return coe_fail(COE_E_USAGE, "a stride of %lld tokens in windows of %lld", (long long)o->stride,
                         (long long)o->window);

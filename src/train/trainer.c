@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/log.h"
 #include "train/internal.h"
 
 static coe_status make_optimizer(struct trainer *t)
@@ -118,6 +119,7 @@ coe_status trainer_open(struct trainer **out, const struct recipe *r, enum resum
     if (!s) s = dir_lock(&t->lock, r->output);
     if (!s) file_sweep(r->output);
     if (!s && mode == RESUME_YES && state_exists(t)) s = state_load(t);
+    else if (!s && mode == RESUME_YES) log_note("%s holds no saved run: this one begins at step 1", r->output);
     if (!s) s = monitor_open(t);
     if (s)
         trainer_close(t);

@@ -68,7 +68,7 @@ static void every_token_is_predicted_once_whatever_the_windows(void **state)
 {
     (void)state;
     const int64_t n = text.off[1] - 1;
-    static const int64_t windows[][2] = { { 1, 1 }, { 7, 7 }, { 7, 3 }, { 16, 1 }, { 100, 50 }, { 1000, 1000 } };
+    static const int64_t windows[][2] = { { 1, 1 }, { 7, 7 }, { 7, 3 }, { 16, 1 }, { 100, 50 }, { 256, 256 } };
     for (size_t i = 0; i < COE_COUNT(windows); i++)
         assert_int_equal(measure(NULL, windows[i][0], windows[i][1]).tokens, n);
 }
@@ -89,7 +89,7 @@ static void the_loss_is_that_of_single_predictions(void **state)
 static void more_context_than_needed_changes_no_bit(void **state)
 {
     (void)state;
-    assert_true(measure(NULL, 500, 500).nats == measure(NULL, 250, 250).nats);
+    assert_true(measure(NULL, 256, 256).nats == measure(NULL, 250, 250).nats);
 }
 
 /* Expert 0 of layer 0 is masked. KL by hand from the logits of two passes. */
@@ -144,10 +144,12 @@ static void a_limit_counts_only_the_bytes_it_kept(void **state)
     measured_text_free(&t);
 }
 
-static void strides_beyond_the_window_are_refused(void **state)
+static void strides_beyond_the_window_and_windows_beyond_the_context_are_refused(void **state)
 {
     (void)state;
     struct measure_opts o = { .window = 8, .stride = 9 };
+    assert_int_equal(measure_opts_fill(&o, model), COE_E_USAGE);
+    o = (struct measure_opts){ .window = model->spec.max_positions + 1, .stride = 1 };
     assert_int_equal(measure_opts_fill(&o, model), COE_E_USAGE);
 }
 
@@ -160,7 +162,7 @@ int main(void)
         cmocka_unit_test(more_context_than_needed_changes_no_bit),
         cmocka_unit_test(divergence_from_the_whole_model),
         cmocka_unit_test(a_limit_counts_only_the_bytes_it_kept),
-        cmocka_unit_test(strides_beyond_the_window_are_refused),
+        cmocka_unit_test(strides_beyond_the_window_and_windows_beyond_the_context_are_refused),
     };
     return cmocka_run_group_tests_name("plan/measure", tests, set_up, tear_down);
 }
