@@ -22,20 +22,12 @@ static coe_status translate(struct spec *s, struct arena *a, const json_t *confi
 }
 
 static const struct name_row names[] = {
-    NAME(SLOT_EMBED, "model.embed_tokens.weight"),
-    NAME(SLOT_FINAL_NORM, "model.norm.weight"),
-    NAME(SLOT_HEAD, "lm_head.weight"),
-    NAME(SLOT_ATTN_NORM, "model.layers.{l}.input_layernorm.weight"),
-    NAME(SLOT_Q, "model.layers.{l}.self_attn.q_proj.weight"),
-    NAME(SLOT_K, "model.layers.{l}.self_attn.k_proj.weight"),
-    NAME(SLOT_V, "model.layers.{l}.self_attn.v_proj.weight"),
-    NAME(SLOT_O, "model.layers.{l}.self_attn.o_proj.weight"),
-    NAME(SLOT_FFN_NORM, "model.layers.{l}.post_attention_layernorm.weight"),
-    NAME(SLOT_ROUTER, "model.layers.{l}.block_sparse_moe.gate.weight"),
-    NAME(SLOT_ROUTER, "model.layers.{l}.mlp.gate.weight"),
-    NAME(SLOT_EXPERT_GATE, "model.layers.{l}.block_sparse_moe.experts.{e}.w1.weight"),
-    NAME(SLOT_EXPERT_UP, "model.layers.{l}.block_sparse_moe.experts.{e}.w3.weight"),
-    NAME(SLOT_EXPERT_DOWN, "model.layers.{l}.block_sparse_moe.experts.{e}.w2.weight"),
+    NAMES_MODEL,
+    NAMES_PRE_NORMS,
+    NAMES_ATTENTION,
+    NAME(SLOT_ROUTER, LAYER "block_sparse_moe.gate.weight"),
+    NAME(SLOT_ROUTER, LAYER "mlp.gate.weight"),
+    NAMES_EXPERTS_W123(LAYER "block_sparse_moe."),
     NAMES_END,
 };
 static const char *const types[] = { "mixtral", NULL };
@@ -44,8 +36,7 @@ static const struct family family = { .model_types = types,
                                       .translate = translate,
                                       .names = names,
                                       .ignore = ignore,
-                                      .fused_gate_up = "model.layers.{l}.mlp.experts.gate_up_proj",
-                                      .fused_down = "model.layers.{l}.mlp.experts.down_proj",
+                                      FUSED_IN(LAYER "mlp."),
                                       .key_n_experts = "num_local_experts",
                                       .key_top_k = "num_experts_per_tok" };
 COE_PART(family, mixtral, .summary = "Mixtral: softmax, top-k, renormalised", .impl = &family)

@@ -29,25 +29,11 @@ static coe_status translate(struct spec *s, struct arena *a, const json_t *confi
 }
 
 static const struct name_row names[] = {
-    NAME(SLOT_EMBED, "model.embed_tokens.weight"),
-    NAME(SLOT_FINAL_NORM, "model.norm.weight"),
-    NAME(SLOT_HEAD, "lm_head.weight"),
-    NAME(SLOT_ATTN_NORM, "model.layers.{l}.input_layernorm.weight"),
-    NAME(SLOT_Q, "model.layers.{l}.self_attn.q_proj.weight"),
-    NAME(SLOT_K, "model.layers.{l}.self_attn.k_proj.weight"),
-    NAME(SLOT_V, "model.layers.{l}.self_attn.v_proj.weight"),
-    NAME(SLOT_O, "model.layers.{l}.self_attn.o_proj.weight"),
-    NAME(SLOT_Q_BIAS, "model.layers.{l}.self_attn.q_proj.bias"),
-    NAME(SLOT_K_BIAS, "model.layers.{l}.self_attn.k_proj.bias"),
-    NAME(SLOT_V_BIAS, "model.layers.{l}.self_attn.v_proj.bias"),
-    NAME(SLOT_O_BIAS, "model.layers.{l}.self_attn.o_proj.bias"),
-    NAME(SLOT_Q_NORM, "model.layers.{l}.self_attn.q_norm.weight"),
-    NAME(SLOT_K_NORM, "model.layers.{l}.self_attn.k_norm.weight"),
-    NAME(SLOT_FFN_NORM, "model.layers.{l}.post_attention_layernorm.weight"),
-    NAME(SLOT_ROUTER, "model.layers.{l}.mlp.gate.weight"),
-    NAME(SLOT_EXPERT_GATE, "model.layers.{l}.mlp.experts.{e}.gate_proj.weight"),
-    NAME(SLOT_EXPERT_UP, "model.layers.{l}.mlp.experts.{e}.up_proj.weight"),
-    NAME(SLOT_EXPERT_DOWN, "model.layers.{l}.mlp.experts.{e}.down_proj.weight"),
+    NAMES_MODEL,
+    NAMES_PRE_NORMS,
+    NAMES_ATTENTION,
+    NAME(SLOT_ROUTER, LAYER "mlp.gate.weight"),
+    NAMES_EXPERTS(LAYER "mlp."),
     NAMES_END,
 };
 static const char *const types[] = { "olmoe", NULL };
@@ -56,8 +42,7 @@ static const struct family family = { .model_types = types,
                                       .translate = translate,
                                       .names = names,
                                       .ignore = ignore,
-                                      .fused_gate_up = "model.layers.{l}.mlp.experts.gate_up_proj",
-                                      .fused_down = "model.layers.{l}.mlp.experts.down_proj",
+                                      FUSED_IN(LAYER "mlp."),
                                       .key_n_experts = "num_experts",
                                       .key_top_k = "num_experts_per_tok" };
 COE_PART(family, olmoe, .summary = "OLMoE: softmax, top-k, not renormalised, q/k norm", .impl = &family)
