@@ -43,7 +43,7 @@ const char *moe_needs_whole_sequence(const struct moe_spec *m)
     const struct capacity_spec *c = &m->router.capacity;
     const struct selection_part *s = part_find("selection", m->router.selection)->impl;
     if (c->always && (c->factor > 0 || c->tokens > 0)) return "a capacity";
-    return s->whole_sequence ? m->router.selection : NULL;
+    return s->couples && s->couples(&m->router) ? m->router.selection : NULL;
 }
 
 static coe_status check_selection(const struct moe_spec *m, const char *where)

@@ -28,30 +28,30 @@ extern const char *const score_name[2], *const group_score_name[2], *const resid
 enum capacity_order { CAPACITY_POSITION, CAPACITY_BEST, CAPACITY_SCORE };
 extern const char *const capacity_order_name[3];
 struct capacity_spec {
-    double factor;         /* ceil(factor * T * top_k / E) tokens; 0: no such limit */
-    int32_t tokens;        /* that many tokens; 0: no such limit. Both 0: no capacity */
+    double factor;  /* ceil(factor * T * top_k / E) tokens; 0: no such limit */
+    int32_t tokens; /* that many tokens; 0: no such limit. Both 0: no capacity */
     enum capacity_order order;
-    bool weigh_first;      /* weights are renormalised over the choice before drops, else over what is left */
-    bool always;           /* else only in training */
+    bool weigh_first; /* weights are renormalised over the choice before drops, else over what is left */
+    bool always;      /* else only in training */
 };
 
 struct router_spec {
-    const char *kind;      /* part "router": "linear" */
+    const char *kind; /* part "router": "linear" */
     enum score_kind score;
-    bool bias;             /* the router's own bias, added to z */
-    bool selection_bias;   /* added to the score for choosing only, never to the weight */
-    const char *selection; /* part "selection": "top_k"; set it with moe_select */
+    bool bias;                 /* the router's own bias, added to z */
+    bool selection_bias;       /* added to the score for choosing only, never to the weight */
+    const char *selection;     /* part "selection": "top_k"; set it with moe_select */
     double param[PART_PARAMS]; /* settings of the selection, in the order of its table */
     struct capacity_spec capacity;
     int32_t top_k;
     int32_t n_group, topk_group; /* 1, 1: no group constraint */
     enum group_score group_score;
-    bool renormalize;      /* weights divided by their sum over the chosen */
-    float renorm_eps;      /* added to that sum (DeepSeek: 1e-20) */
-    float renorm_min;      /* that sum is at least this (ERNIE) */
-    bool expert_scale;     /* weights times a learned factor of each expert (Pangu) */
-    float scale;           /* multiplies the weights last */
-    float jitter;          /* sparsemixer: relative distance within which experts share the softmax */
+    bool renormalize;  /* weights divided by their sum over the chosen */
+    float renorm_eps;  /* added to that sum (DeepSeek: 1e-20) */
+    float renorm_min;  /* that sum is at least this (ERNIE) */
+    bool expert_scale; /* weights times a learned factor of each expert (Pangu) */
+    float scale;       /* multiplies the weights last */
+    float jitter;      /* sparsemixer: relative distance within which experts share the softmax */
 };
 
 /* How the selection bias follows the load: by the sign of the gap to the mean, or by the gap itself. */
@@ -59,10 +59,10 @@ enum bias_rule { BIAS_SIGN, BIAS_PROPORTIONAL };
 extern const char *const bias_rule_name[2];
 
 struct chain_spec {
-    int32_t n_iterations;  /* C; 1: an ordinary layer */
-    bool shared_gate;      /* one router for all iterations */
+    int32_t n_iterations; /* C; 1: an ordinary layer */
+    bool shared_gate;     /* one router for all iterations */
     enum residual_mode residual;
-    bool learned_weight;   /* a_t = coe_weight (a parameter of the layer) for all but the last pass; else a_t = 1 */
+    bool learned_weight; /* a_t = coe_weight (a parameter of the layer) for all but the last pass; else a_t = 1 */
 };
 
 #define MAX_LOSSES 8
@@ -73,18 +73,18 @@ struct loss_spec {
 
 struct moe_spec {
     int32_t n_experts, expert_ffn;
-    int32_t n_identity;    /* so many of the last return their input and have no weights */
-    int32_t n_null;        /* the very last: they return nothing, have no weights and are no work */
+    int32_t n_identity; /* so many of the last return their input and have no weights */
+    int32_t n_null;     /* the very last: they return nothing, have no weights and are no work */
     enum activation act;
-    float act_limit;       /* of ACT_SWIGLU_CLAMP */
-    bool expert_bias;      /* biases of the three matrices of an expert */
-    bool weigh_input;      /* the weight multiplies the expert's input instead of its output */
-    bool out_bias;         /* one vector is added to the weighted sum */
+    float act_limit;  /* of ACT_SWIGLU_CLAMP */
+    bool expert_bias; /* biases of the three matrices of an expert */
+    bool weigh_input; /* the weight multiplies the expert's input instead of its output */
+    bool out_bias;    /* one vector is added to the weighted sum */
     struct router_spec router;
     struct chain_spec chain;
-    int32_t shared_ffn;    /* width of the shared expert; 0: none */
-    bool shared_gate;      /* shared expert times sigmoid(x · g) */
-    double bias_update;    /* step of the selection bias after each optimiser step; 0: off */
+    int32_t shared_ffn; /* width of the shared expert; 0: none */
+    bool shared_gate;   /* shared expert times sigmoid(x · g) */
+    double bias_update; /* step of the selection bias after each optimiser step; 0: off */
     enum bias_rule bias_rule;
     struct loss_spec loss[MAX_LOSSES];
     double loss_param[MAX_LOSSES][PART_PARAMS]; /* settings of each loss, in the order of its table */
@@ -107,9 +107,9 @@ coe_status moe_spec_check(const struct moe_spec *m, const char *where);
 struct moe_weights {
     const struct weight *router[16], *router_bias[16]; /* per iteration; a shared gate repeats the pointer */
     const struct weight *selection_bias[16];
-    const struct weight *expert_scale;                  /* [E], with router.expert_scale */
-    const struct weight *out_bias;                      /* [d] */
-    const struct weight *coe_weight;                    /* [1], with chain.learned_weight */
+    const struct weight *expert_scale;                                         /* [E], with router.expert_scale */
+    const struct weight *out_bias;                                             /* [d] */
+    const struct weight *coe_weight;                                           /* [1], with chain.learned_weight */
     const struct weight *const *gate, *const *up, *const *down;                /* [E]: [F,d], [F,d], [d,F] */
     const struct weight *const *gate_bias, *const *up_bias, *const *down_bias; /* [E] or NULL */
     const struct weight *shared_gate, *shared_up, *shared_down;                /* [S,d], [S,d], [d,S] */
@@ -129,12 +129,12 @@ struct route_hook {
 struct route_record {
     int32_t layer, iteration;
     const struct moe_spec *spec;
-    struct val *z;     /* [T, E] router logits, with the router's own bias, before any mask */
-    float *p;          /* [T, E] score after activation (masked experts: 0) */
+    struct val *z; /* [T, E] router logits, with the router's own bias, before any mask */
+    float *p;      /* [T, E] score after activation (masked experts: 0) */
     struct route route;
     struct route wanted; /* with a capacity or null experts: the choice before drops; else empty (tok_off NULL) */
     const struct attn_batch *batch; /* rows of sequences; NULL: all rows are one sequence from position 0 */
-    float *dz;         /* [T, E] gradient contributed by losses, already scaled; NULL until a loss adds one */
+    float *dz; /* [T, E] gradient contributed by losses, already scaled; NULL until a loss adds one */
     const struct weight *selection_bias, *expert_scale;
     bool of_attention; /* experts are projections of an attention layer */
 };
@@ -155,13 +155,13 @@ struct moe_observer {
 struct expert_call {
     const struct moe_spec *spec;
     const struct moe_weights *w;
-    struct val *x;           /* [T, d] */
+    struct val *x; /* [T, d] */
     struct route *route;
     /* [T, d], zeroed by the executor: Σ_e weight·E_e(x), experts in ascending id, one fma each */
     struct val *y;
-    float *rows;             /* [n_slots, d] outputs before weights, or NULL when nobody wants them kept */
+    float *rows; /* [n_slots, d] outputs before weights, or NULL when nobody wants them kept */
     int32_t layer;
-    float *hidden;           /* [n_slots, expert_ffn] inputs of the down matrices, likewise */
+    float *hidden; /* [n_slots, expert_ffn] inputs of the down matrices, likewise */
 };
 struct executor {
     const char *name;
@@ -177,7 +177,7 @@ struct moe_pass {
     const struct moe_observer *observer; /* NULL: none */
     struct route_record **records;       /* [max_records] filled in order, or NULL */
     int32_t n_records, max_records;
-    const struct attn_batch *batch;      /* what route_record.batch will say */
+    const struct attn_batch *batch; /* what route_record.batch will say */
 };
 
 /* One MoE layer including its residual: h [T,d] the stream before it, x0 = norm(h). Returns the stream after it.
@@ -207,11 +207,11 @@ struct router_part {
 
 /* kind "selection": chooses experts for every token, calling route_choose in token order, best expert first. */
 struct selection_call {
-    struct nn *c;           /* arena for scratch, rewound by the caller; seed and step of training */
+    struct nn *c; /* arena for scratch, rewound by the caller; seed and step of training */
     const struct moe_spec *spec;
-    int32_t k;              /* top_k, reduced to the experts that are allowed */
-    const float *s;         /* [T, E] score plus selection bias; -inf: not allowed */
-    const float *p, *z;     /* [T, E] score, router logit */
+    int32_t k;          /* top_k, reduced to the experts that are allowed */
+    const float *s;     /* [T, E] score plus selection bias; -inf: not allowed */
+    const float *p, *z; /* [T, E] score, router logit */
     const struct route_record *rec;
     struct route *out;
 };
@@ -219,7 +219,8 @@ struct selection_part {
     int64_t (*max_slots)(const struct router_spec *r, int32_t n_tokens, int32_t n_experts);
     coe_status (*choose)(const struct selection_call *call);
     coe_status (*check)(const struct moe_spec *m, const char *where); /* NULL: nothing to refuse */
-    bool whole_sequence;    /* a token's experts depend on tokens behind it */
+    /* whether a token's experts depend on tokens behind it at inference; NULL: never */
+    bool (*couples)(const struct router_spec *r);
 };
 
 /* kind "loss": sees all records of one forward pass (and, for the global batch, the counts of the step so far). Adds

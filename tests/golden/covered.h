@@ -26,6 +26,7 @@ static const struct coverage method_coverage[] = {
     { "reap", "methods_prune" },
     { "router_table", "methods_moe" },
     { "smoe_dropout", "methods_selection" },
+    { "sparse_ot", "methods_selection" },
     { "switch_layer", "methods_moe" },
     { "top_p_dynamic", "methods_selection" },
 };

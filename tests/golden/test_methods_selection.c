@@ -1,10 +1,11 @@
 /* Golden: selections, capacities and null experts of fixtures/methods: top-p, expert choice, growing k, top-2 with
- * capacity, AdaMoE. */
+ * capacity, AdaMoE, transport. */
 #include "support/golden.h"
 
 #include <stdio.h>
 #include <string.h>
 
+#include "moe/selection/transport.h"
 #include "support/block.h"
 #include "support/routes.h"
 
@@ -204,8 +205,8 @@ static void null_layer(const struct golden_folder *f)
     const struct array own = tensor_array(in, "gate.weight"), nulls = tensor_array(in, "gate2.weight");
     const struct array up = tensor_array(in, "experts.0.w1.weight");
     const int32_t true_experts = whole(parameters(f), "true_experts");
-    struct moe_spec s = routes_spec(true_experts + whole(parameters(f), "null_experts"), whole(parameters(f), "top_k"),
-                                    "top_k");
+    struct moe_spec s =
+        routes_spec(true_experts + whole(parameters(f), "null_experts"), whole(parameters(f), "top_k"), "top_k");
     s.n_null = whole(parameters(f), "null_experts");
     s.expert_ffn = (int32_t)up.dim[0];
     s.router.renormalize = true;
@@ -259,15 +260,99 @@ static void adamoe(const struct golden_folder *f)
     null_loss(f);
 }
 
+/* ---- sparsity-constrained transport ---- */
+
+static const double *doubles(const struct array *a)
+{
+    double *x = test_alloc((size_t)a->n * sizeof *x);
+    for (int64_t i = 0; i < a->n; i++) x[i] = (double)a->f[i];
+    return x;
+}
+
+static double row_sum(const double *x, int64_t n, int64_t stride)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += x[i * stride];
+    return sum;
+}
+
+/* How far the sum of row t is from its share; a row that misses it by more than a hundredth sits on a kink. */
+static double row_error(const double *plan, int32_t t, int32_t m, int32_t n)
+{
+    return fabs(row_sum(plan + (int64_t)t * n, n, 1) - 1.0 / m);
+}
+static bool on_kink(const double *plan, int32_t t, int32_t m, int32_t n) { return row_error(plan, t, m, n) > .01 / m; }
+
+/* Without a limit the maximum is one plan. With one, tokens whose entries tie for the k-th place of a column are split
+ * by where a solver stops: they are left out, the other rows agree as closely as the reference met its own sums. */
+static void check_plan(const struct golden_folder *f, const double *cost, const char *dual, bool sparse, double reg)
+{
+    const struct array file = tensor_array(golden_ckpt(f, "expect.safetensors"), "%s_%s_%d_%d", dual,
+                                           sparse ? "sparse" : "l2", (int)reg, (int)(reg * 10 + .5) % 10);
+    const double *want = doubles(&file);
+    const int32_t m = (int32_t)file.dim[0], n = (int32_t)file.dim[1];
+    const struct transport p = { cost, m, n, sparse ? whole(parameters(f), "max_nz") : m, reg };
+    double *plan = test_alloc((size_t)file.n * sizeof *plan), tolerance = 1e-4;
+    const bool semi = !strcmp(dual, "semi");
+    transport_solve(&p, semi ? transport_semi_dual : transport_dual, semi ? m : m + n, 1e-9, 1000, plan, NULL,
+                    test_arena());
+    for (int32_t j = 0; j < n; j++) {
+        int32_t used = 0;
+        for (int32_t t = 0; t < m; t++) used += plan[(int64_t)t * n + j] > 0;
+        assert_in_range(used, 1, p.k);
+        if (semi) assert_near("column", row_sum(plan + j, m, n), 1.0 / n, 1e-6);
+    }
+    int32_t kinks = 0;
+    for (int32_t t = 0; t < m; t++)
+        if (!on_kink(want, t, m, n)) tolerance = fmax(tolerance, 4 * row_error(want, t, m, n));
+    for (int32_t t = 0; t < m; t++) {
+        kinks += on_kink(want, t, m, n);
+        if (sparse && (on_kink(want, t, m, n) || on_kink(plan, t, m, n))) continue;
+        for (int32_t j = 0; j < n; j++)
+            assert_near(dual, plan[(int64_t)t * n + j], want[(int64_t)t * n + j], tolerance);
+    }
+    if (kinks == m || (!sparse && kinks)) fail_msg("%s: the reference met no sums", dual);
+}
+
+static void sparse_ot(const struct golden_folder *f)
+{
+    const struct ckpt *in = golden_ckpt(f, "case.safetensors"), *want = golden_ckpt(f, "expect.safetensors");
+    const struct array c = tensor_array(in, "cost"), alpha = tensor_array(in, "alpha"), beta = tensor_array(in, "beta");
+    const int32_t m = (int32_t)c.dim[0], n = (int32_t)c.dim[1];
+    const double *cost = doubles(&c);
+    double gamma = 0, *x = test_alloc((size_t)(m + n) * sizeof *x), *gradient = test_alloc((size_t)(m + n) * sizeof *x);
+    double *scratch = test_alloc(2 * (size_t)m * sizeof *scratch);
+    int32_t *order = test_alloc(2 * (size_t)COE_MAX(m, n) * sizeof *order);
+    assert_ok(json_get_num(parameters(f), "gamma_for_values", &gamma, "parameters"));
+    memcpy(x, doubles(&alpha), (size_t)m * sizeof *x);
+    memcpy(x + m, doubles(&beta), (size_t)n * sizeof *x);
+    const struct transport p = { cost, m, n, whole(parameters(f), "max_nz"), gamma };
+    const struct array semi = tensor_array(want, "semi_value"), dual = tensor_array(want, "dual_value");
+    const struct array semi_grad = tensor_array(want, "semi_grad"), grad_a = tensor_array(want, "dual_grad_alpha"),
+                       grad_b = tensor_array(want, "dual_grad_beta"), projection = tensor_array(want, "projection");
+    assert_near("semi-dual", transport_semi_dual(&p, x, gradient, NULL, scratch, order), (double)semi.f[0], 1e-6);
+    for (int32_t t = 0; t < m; t++) assert_near("its gradient", gradient[t], (double)semi_grad.f[t], 1e-6);
+    assert_near("dual", transport_dual(&p, x, gradient, NULL, scratch, order), (double)dual.f[0], 1e-6);
+    for (int32_t t = 0; t < m; t++) assert_near("by alpha", gradient[t], (double)grad_a.f[t], 1e-6);
+    for (int32_t j = 0; j < n; j++) assert_near("by beta", gradient[m + j], (double)grad_b.f[j], 1e-6);
+    for (int32_t j = 0; j < n; j++) {
+        for (int32_t t = 0; t < m; t++) scratch[t] = cost[(int64_t)t * n + j];
+        transport_project(scratch + m, scratch, m, m, order);
+        for (int32_t t = 0; t < m; t++)
+            assert_near("projection", scratch[m + t], (double)projection.f[(int64_t)j * m + t], 1e-6);
+    }
+    const json_t *regs = json_object_get(parameters(f), "reg");
+    for (size_t i = 0; i < json_array_size(regs); i++)
+        for (int k = 0; k < 4; k++)
+            check_plan(f, cost, k & 1 ? "semi" : "dual", k & 2, json_number_value(json_array_get(regs, i)));
+}
+
 static const struct {
     const char *prefix;
     golden_fn *fn;
 } tests[] = {
-    { "adamoe", adamoe },
-    { "top_p_dynamic", top_p },
-    { "expert_choice", expert_choice },
-    { "nllb_top2_router", nllb },
-    { "smoe_dropout", smoe_dropout },
+    { "adamoe", adamoe },         { "top_p_dynamic", top_p },       { "expert_choice", expert_choice },
+    { "nllb_top2_router", nllb }, { "smoe_dropout", smoe_dropout }, { "sparse_ot", sparse_ot },
 };
 
 static golden_fn *choose(struct golden_folder *f)

@@ -90,8 +90,16 @@ static float *logits_of(const struct coe_model *m)
 static bool refusal_is_known(const char *config)
 {
     static const char *const reasons[] = {
-        "expert_choice fills every expert", "grouped needs a top_k", "grouped uses every group", "hybrid needs softmax",
-        "weights before drops", "sigmoid scores", "sparsemixer", "more than the", "has no gradient",
+        "expert_choice fills every expert",
+        "grouped needs a top_k",
+        "grouped uses every group",
+        "hybrid needs softmax",
+        "weights before drops",
+        "sigmoid scores",
+        "sparsemixer",
+        "more than the",
+        "has no gradient",
+        "transport l",
     };
     for (size_t i = 0; i < COE_COUNT(reasons); i++)
         if (strstr(coe_error(), reasons[i])) return true;
@@ -110,7 +118,8 @@ static bool one_draw(uint64_t seed)
     coe_status s = model_new(&m, config, "draw", seed, 0.2);
     for (uint64_t i = 0; !s && i < 2; i++) s = step(m, i);
     const bool trained = !s;
-    if (s) refusal_is_known(text);
+    if (s)
+        refusal_is_known(text);
     else {
         const char *dir = temp_path(name);
         assert_ok(model_write(m, dir, config, DT_F32, NULL));

@@ -39,11 +39,16 @@ static coe_status choose(const struct selection_call *c)
     for (int32_t i = 0, from, end; pick_sequence(c->rec, i, &from, &end); i++)
         for (int32_t e = 0; e < n && end > from; e++) take(c, e, from, end, column, best, taken);
     for (int32_t t = 0; t < rows; t++) {
-        for (int32_t e = 0; e < n; e++)
-            column[e] = taken[(int64_t)t * n + e] ? c->p[(int64_t)t * n + e] : -INFINITY;
+        for (int32_t e = 0; e < n; e++) column[e] = taken[(int64_t)t * n + e] ? c->p[(int64_t)t * n + e] : -INFINITY;
         route_choose(c->out, t, best, pick_sorted(column, n, best));
     }
     return COE_OK;
+}
+
+static bool couples(const struct router_spec *r)
+{
+    (void)r;
+    return true;
 }
 
 static coe_status check(const struct moe_spec *m, const char *where)
@@ -57,7 +62,7 @@ static const struct part_param params[] = {
     { 0 },
 };
 static const struct selection_part expert_choice = {
-    .max_slots = pick_all_slots, .choose = choose, .check = check, .whole_sequence = true
+    .max_slots = pick_all_slots, .choose = choose, .check = check, .couples = couples
 };
 COE_PART(selection, expert_choice, .summary = "each expert takes its best tokens of a sequence: equal loads",
          .paper = "Expert Choice Routing, 2022", .card = "routing.md 11", .unit = "sequence", .impl = &expert_choice,

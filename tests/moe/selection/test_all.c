@@ -16,6 +16,12 @@ static struct moe_spec spec_of(const struct part *p, bool renormalize)
     return s;
 }
 
+/* These refuse a capacity. */
+static bool limits_itself(const struct part *p)
+{
+    return !strcmp(p->name, "expert_choice") || !strcmp(p->name, "transport");
+}
+
 static void assert_same_tokens(const char *what, const struct route *all, int32_t from, const struct route *alone)
 {
     for (int32_t t = 0; t < alone->n_tokens; t++) {
@@ -34,7 +40,7 @@ static void sequences_in_a_batch_equal_each_alone(void **state)
     for (size_t i = 0; (p = part_at("selection", i)); i++)
         for (int limit = 0; limit < 2; limit++) {
             struct moe_spec s = spec_of(p, true);
-            if (limit && !strcmp(p->name, "expert_choice")) continue;
+            if (limit && limits_itself(p)) continue;
             s.router.capacity = (struct capacity_spec){ .factor = limit ? .7 : 0, .always = true };
             const struct route *all = &routes_of(&s, NULL, z, A + B, &both)->route;
             assert_same_tokens(p->name, all, 0, &routes_of(&s, NULL, z, A, NULL)->route);
@@ -96,7 +102,7 @@ static void gradients_of_weights_agree_with_central_differences(void **state)
     for (size_t i = 0; (p = part_at("selection", i)); i++)
         for (int mode = 0; mode < 4; mode++) { /* renormalised; with a capacity, then weighed before drops */
             struct moe_spec s = spec_of(p, mode > 0);
-            if (!strcmp(p->name, "sparsemixer") || (mode > 1 && !strcmp(p->name, "expert_choice"))) continue;
+            if (!strcmp(p->name, "sparsemixer") || (mode > 1 && limits_itself(p))) continue;
             if (!strcmp(p->name, "sinkhorn")) s.router.param[0] = 0; /* transport's weights are constants */
             s.router.capacity = (struct capacity_spec){ .factor = mode > 1 ? .7 : 0, .weigh_first = mode == 3 };
             check_gradient(p->name, &s, z, r);

@@ -1,0 +1,118 @@
+/* transport.c — experts share the tokens of a sequence by optimal transport in which no expert may have more than k.
+ *
+ * Paper: Sparsity-Constrained Optimal Transport, 2023 (card: routing.md 9b). Over the m tokens of a sequence
+ *     min_T <T, C> + gamma·m/2 |T|²,  rows sum to 1/m, columns to 1/E, at most ceil(factor·m·top_k/E) non-zeros a
+ * column with C = -score or -logit. A token visits the experts with a part of its row, 0 to E of them; a token whose
+ * row is empty, which the solver's tolerance and a tight limit leave possible, visits its best. `weight: score` weighs
+ * them like any other choice; `plan` by their share of the row, constants under differentiation. gamma counts per
+ * token, so that one value serves any length. By default inference is plain top-k, since a token's part depends on
+ * those behind it; `inference: transport` needs whole sequences. */
+#include "moe/selection/transport.h"
+
+#include <math.h>
+
+#include "moe/selection/pick.h"
+
+enum { GAMMA, FACTOR, OF, WEIGHT, INFERENCE, ROUNDS };
+#define TOLERANCE 1e-6 /* of a row or column sum, as a share of the whole */
+static const char *const affinities[] = { "score", "logit", NULL };
+static const char *const weights[] = { "score", "plan", NULL };
+static const char *const inferences[] = { "top_k", "transport", NULL };
+
+/* One row of the plan [n_columns] → the token's slots; column: the experts that may be used. */
+static void take_row(const struct selection_call *c, int32_t t, const double *plan, const int32_t *column,
+                     int32_t n_columns, float *row, int32_t *best)
+{
+    const struct router_spec *r = &c->spec->router;
+    const int32_t n = c->out->n_experts, first = c->out->n_slots;
+    for (int32_t j = 0; j < n_columns; j++) row[j] = plan[j] > 0 ? (float)plan[j] : -INFINITY;
+    int32_t got = pick_sorted(row, n_columns, best);
+    const bool empty = !got;
+    double sum = 0;
+    for (int32_t i = 0; i < got; i++) sum += plan[best[i]];
+    for (int32_t i = 0; i < got; i++) {
+        row[i] = (float)(plan[best[i]] / sum);
+        best[i] = column[best[i]];
+    }
+    if (empty) {
+        got = pick_best(c->s + (int64_t)t * n, n, 1, best);
+        row[0] = 1;
+    }
+    route_choose(c->out, t, best, got);
+    for (int32_t i = 0; i < got && r->param[WEIGHT] > 0; i++) {
+        c->out->score[first + i] = c->p[(int64_t)t * n + best[i]];
+        c->out->weight[first + i] = row[i] * r->scale;
+    }
+}
+
+static coe_status transport_rows(const struct selection_call *c, int32_t from, int32_t end)
+{
+    const struct router_spec *r = &c->spec->router;
+    const int32_t n = c->out->n_experts, m = end - from;
+    const float *affinity = (r->param[OF] > 0 ? c->z : c->p) + (int64_t)from * n;
+    struct arena *a = c->c->arena;
+    const struct arena_mark mark = arena_save(a);
+    double *cost = arena_push(a, (size_t)m * (size_t)n * sizeof *cost);
+    double *plan = arena_push(a, (size_t)m * (size_t)n * sizeof *plan);
+    float *row = arena_push(a, (size_t)n * sizeof *row);
+    int32_t *best = arena_push(a, (size_t)n * sizeof *best), *column = arena_push(a, (size_t)n * sizeof *column);
+    if (!cost || !plan || !row || !best || !column) return COE_E_NOMEM;
+    int32_t columns = 0; /* a masked expert takes no share of the tokens */
+    for (int32_t e = 0; e < n; e++)
+        if (c->s[(int64_t)from * n + e] != -INFINITY) column[columns++] = e;
+    for (int32_t t = 0; t < m; t++)
+        for (int32_t j = 0; j < columns; j++)
+            cost[(int64_t)t * columns + j] = -(double)affinity[(int64_t)t * n + column[j]];
+    const double most = ceil((double)m * r->top_k / columns * r->param[FACTOR] - 1e-9);
+    const struct transport p = { cost, m, columns, (int32_t)COE_MIN(COE_MAX(most, 1), (double)m), r->param[GAMMA] * m };
+    if (transport_solve(&p, transport_semi_dual, m, TOLERANCE, (int32_t)r->param[ROUNDS], plan, NULL, a) < 0)
+        return COE_E_NOMEM;
+    for (int32_t t = 0; t < m; t++) take_row(c, from + t, plan + (int64_t)t * columns, column, columns, row, best);
+    arena_rewind(a, mark);
+    return COE_OK;
+}
+
+static bool couples(const struct router_spec *r) { return r->param[INFERENCE] > 0; }
+
+static coe_status choose(const struct selection_call *c)
+{
+    int32_t best[MAX_TOP_K];
+    const int32_t n = c->out->n_experts;
+    if (!c->c->tape && !couples(&c->spec->router)) {
+        for (int32_t t = 0; t < c->out->n_tokens; t++)
+            route_choose(c->out, t, best, pick_best(c->s + (int64_t)t * n, n, c->k, best));
+        return COE_OK;
+    }
+    for (int32_t i = 0, from, end; pick_sequence(c->rec, i, &from, &end); i++)
+        if (end > from) COE_TRY(transport_rows(c, from, end));
+    c->out->weighed = c->spec->router.param[WEIGHT] > 0;
+    return COE_OK;
+}
+
+static coe_status check(const struct moe_spec *m, const char *where)
+{
+    if (m->router.capacity.factor || m->router.capacity.tokens)
+        return coe_fail(COE_E_INPUT,
+                        "%s: transport limits the tokens of an expert itself (factor); a capacity has "
+                        "nothing to do",
+                        where);
+    if (m->router.n_group > 1)
+        return coe_fail(COE_E_INPUT, "%s: transport loads all experts equally, groups leave some out", where);
+    return COE_OK;
+}
+
+static const struct part_param params[] = {
+    { "gamma", "weight of the squared plan, per token", NULL, 1e-6, 1e6, 0.5, false },
+    { "factor", "an expert has at most factor*T*top_k/E tokens", NULL, 1e-3, 1e6, 1, false },
+    { "of", "what the plan is made of", affinities, 0, 0, 0, false },
+    { "weight", "what weighs the experts", weights, 0, 0, 0, false },
+    { "inference", "how tokens are routed then", inferences, 0, 0, 0, false },
+    { "rounds", "most rounds of the solver", NULL, 1, 100000, 100, true },
+    { 0 },
+};
+static const struct selection_part transport_choice = {
+    .max_slots = pick_all_slots, .choose = choose, .check = check, .couples = couples
+};
+COE_PART(selection, transport, .summary = "experts share a sequence by transport, each with a limited number of tokens",
+         .paper = "Sparsity-Constrained Optimal Transport, 2023", .card = "routing.md 9b", .unit = "sequence",
+         .impl = &transport_choice, .params = params)

@@ -1,0 +1,38 @@
+/* transport.h — optimal transport with few non-zeros in every column (card: routing.md 9b).
+ *
+ *     min_T <T, C> + gamma/2 |T|²,   T >= 0,  rows sum to a = 1/m,  columns to b = 1/n,  at most k non-zeros a column
+ *
+ * Rows are tokens, columns experts, C = -affinity. Both concave duals are here: the semi-dual in alpha [m], whose plan
+ * always has the column sums, and the dual in (alpha [m], beta [n]), whose plan meets the sums only at its maximum. */
+#ifndef COE_TRANSPORT_H
+#define COE_TRANSPORT_H
+
+#include "base/mem.h"
+
+struct transport {
+    const double *cost; /* [m, n] */
+    int32_t m, n, k;    /* k = m: quadratically regularised transport */
+    double gamma;
+};
+
+/* out [n] = projection of v [n] on the simplex of its k largest entries (equal ones: the earlier), 0 elsewhere; order
+ * [2 n] is scratch. */
+void transport_project(double *out, const double *v, int32_t n, int32_t k, int32_t *order);
+
+/* Value of the semi-dual at alpha, its gradient and (or NULL) the plan [m, n] of alpha. scratch [2 m] and order [2 m].
+ */
+double transport_semi_dual(const struct transport *p, const double *alpha, double *gradient, double *plan,
+                           double *scratch, int32_t *order);
+/* The same for the dual: x and gradient are alpha, then beta [m + n]. */
+double transport_dual(const struct transport *p, const double *x, double *gradient, double *plan, double *scratch,
+                      int32_t *order);
+
+typedef double transport_objective(const struct transport *p, const double *x, double *gradient, double *plan,
+                                   double *scratch, int32_t *order);
+/* Maximises from 0 by L-BFGS until no entry of the gradient exceeds `tolerance` or `rounds` are done (or no step
+ * rises: a kink of the k largest entries); fills plan [m, n] and, unless NULL, value. `size`: entries of the
+ * objective's x, m or m + n. Scratch comes from the arena. Returns the rounds, -1 when memory is out. */
+int32_t transport_solve(const struct transport *p, transport_objective *objective, int32_t size, double tolerance,
+                        int32_t rounds, double *plan, double *value, struct arena *arena);
+
+#endif

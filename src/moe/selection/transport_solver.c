@@ -1,0 +1,214 @@
+/* transport_solver.c — see transport.h. With X_j = alpha - C_j (a column) and top_k the k largest entries
+ *
+ *     semi-dual  alpha·a - Σ_j b (<X_j, G_j> - gamma b/2 |G_j|²),  G_j = projection of X_j / (b gamma);  T_j = b G_j
+ *     dual       alpha·a + beta·b - 1/(2 gamma) Σ_j Σ_{top_k} max(alpha + beta_j - C_j, 0)²;   T = max(·, 0) / gamma
+ * Both gradients are what the plan's sums miss: a - T1 and b - Tᵀ1. */
+#include "moe/selection/transport.h"
+
+#include <math.h>
+#include <string.h>
+
+/* order = indices of v in descending order, equal ones ascending: a heap of the k best would save little at m = 256 */
+static void sort_descending(const double *v, int32_t *order, int32_t *spare, int32_t n)
+{
+    for (int32_t i = 0; i < n; i++) order[i] = i;
+    for (int32_t width = 1; width < n; width *= 2) { /* merges keep equal entries in their order */
+        for (int32_t at = 0; at < n; at += 2 * width) {
+            int32_t a = at, b = COE_MIN(at + width, n), to = at;
+            const int32_t a_end = b, b_end = COE_MIN(at + 2 * width, n);
+            while (a < a_end || b < b_end)
+                spare[to++] = b == b_end || (a < a_end && v[order[a]] >= v[order[b]]) ? order[a++] : order[b++];
+        }
+        memcpy(order, spare, (size_t)n * sizeof *order);
+    }
+}
+
+void transport_project(double *out, const double *v, int32_t n, int32_t k, int32_t *order)
+{
+    double sum = 0, theta = 0;
+    sort_descending(v, order, order + n, n);
+    for (int32_t i = 0; i < COE_MIN(k, n); i++) {
+        sum += v[order[i]];
+        if (v[order[i]] - (sum - 1) / (i + 1) > 0) theta = (sum - 1) / (i + 1);
+    }
+    memset(out, 0, (size_t)n * sizeof *out);
+    for (int32_t i = 0; i < COE_MIN(k, n); i++) out[order[i]] = fmax(v[order[i]] - theta, 0);
+}
+
+double transport_semi_dual(const struct transport *p, const double *alpha, double *gradient, double *plan,
+                           double *scratch, int32_t *order)
+{
+    const double b = 1.0 / p->n;
+    double value = 0, *v = scratch, *g = scratch + p->m;
+    for (int32_t t = 0; t < p->m; t++) {
+        value += alpha[t] / p->m;
+        gradient[t] = 1.0 / p->m;
+    }
+    for (int32_t j = 0; j < p->n; j++) {
+        double inner = 0, square = 0;
+        for (int32_t t = 0; t < p->m; t++) v[t] = (alpha[t] - p->cost[(int64_t)t * p->n + j]) / (b * p->gamma);
+        transport_project(g, v, p->m, p->k, order);
+        for (int32_t t = 0; t < p->m; t++) {
+            inner += v[t] * b * p->gamma * g[t];
+            square += g[t] * g[t];
+            gradient[t] -= b * g[t];
+            if (plan) plan[(int64_t)t * p->n + j] = b * g[t];
+        }
+        value -= b * (inner - p->gamma * b / 2 * square);
+    }
+    return value;
+}
+
+double transport_dual(const struct transport *p, const double *x, double *gradient, double *plan, double *scratch,
+                      int32_t *order)
+{
+    const double *alpha = x, *beta = x + p->m;
+    double value = 0, *v = scratch;
+    for (int32_t t = 0; t < p->m; t++) {
+        value += alpha[t] / p->m;
+        gradient[t] = 1.0 / p->m;
+    }
+    if (plan) memset(plan, 0, (size_t)p->m * (size_t)p->n * sizeof *plan);
+    for (int32_t j = 0; j < p->n; j++) {
+        double *column = &gradient[p->m + j];
+        value += beta[j] / p->n;
+        *column = 1.0 / p->n;
+        for (int32_t t = 0; t < p->m; t++) v[t] = alpha[t] + beta[j] - p->cost[(int64_t)t * p->n + j];
+        sort_descending(v, order, order + p->m, p->m);
+        for (int32_t i = 0; i < COE_MIN(p->k, p->m) && v[order[i]] > 0; i++) {
+            const double mass = v[order[i]] / p->gamma;
+            value -= mass * v[order[i]] / 2;
+            gradient[order[i]] -= mass;
+            *column -= mass;
+            if (plan) plan[(int64_t)order[i] * p->n + j] = mass;
+        }
+    }
+    return value;
+}
+
+/* ---- maximising: L-BFGS with the last MEMORY steps ---- */
+
+#define MEMORY 10
+
+struct search {
+    double *x, *gradient, *next, *next_gradient, *direction, *scratch;
+    int32_t *order;
+    double *step[MEMORY], *change[MEMORY], rho[MEMORY]; /* of x, of -gradient, 1 / their product */
+    int32_t size, kept;
+};
+
+static double dot(const double *a, const double *b, int32_t n)
+{
+    double sum = 0;
+    for (int32_t i = 0; i < n; i++) sum += a[i] * b[i];
+    return sum;
+}
+
+static void axpy(double *y, double a, const double *x, int32_t n)
+{
+    for (int32_t i = 0; i < n; i++) y[i] += a * x[i];
+}
+
+static double largest(const double *x, int32_t n)
+{
+    double most = 0;
+    for (int32_t i = 0; i < n; i++) most = fmax(most, fabs(x[i]));
+    return most;
+}
+
+/* direction = inverse Hessian (two-loop recursion) times gradient; history goes round, the newest at kept - 1 */
+static void ascent_direction(struct search *s)
+{
+    const int32_t n = s->size, first = COE_MAX(0, s->kept - MEMORY);
+    double a[MEMORY];
+    memcpy(s->direction, s->gradient, (size_t)n * sizeof *s->direction);
+    for (int32_t i = s->kept; i-- > first;) {
+        const int32_t at = i % MEMORY;
+        a[at] = s->rho[at] * dot(s->step[at], s->direction, n);
+        axpy(s->direction, -a[at], s->change[at], n);
+    }
+    if (s->kept) {
+        const int32_t at = (s->kept - 1) % MEMORY;
+        const double scale = 1 / (s->rho[at] * dot(s->change[at], s->change[at], n));
+        for (int32_t i = 0; i < n; i++) s->direction[i] *= scale;
+    }
+    for (int32_t i = first; i < s->kept; i++) {
+        const int32_t at = i % MEMORY;
+        axpy(s->direction, a[at] - s->rho[at] * dot(s->change[at], s->direction, n), s->step[at], n);
+    }
+}
+
+static void remember(struct search *s)
+{
+    const int32_t at = s->kept % MEMORY;
+    for (int32_t i = 0; i < s->size; i++) {
+        s->step[at][i] = s->next[i] - s->x[i];
+        s->change[at][i] = s->gradient[i] - s->next_gradient[i];
+    }
+    const double product = dot(s->step[at], s->change[at], s->size);
+    if (!(product > 0)) return; /* flat: nothing to learn from */
+    s->rho[at] = 1 / product;
+    s->kept++;
+}
+
+/* Halves the step until the value rises by a share of what the slope promises; false when none does. */
+static bool climb(struct search *s, const struct transport *p, transport_objective *f, double *value)
+{
+    const double slope = dot(s->gradient, s->direction, s->size);
+    double length = s->kept ? 1 : p->gamma; /* a plan is a gap over gamma: the first step is of that order */
+    for (int i = 0; i < 40 && slope > 0; i++, length /= 2) {
+        for (int32_t j = 0; j < s->size; j++) s->next[j] = s->x[j] + length * s->direction[j];
+        const double now = f(p, s->next, s->next_gradient, NULL, s->scratch, s->order);
+        if (now < *value + 1e-4 * length * slope) continue;
+        *value = now;
+        return true;
+    }
+    return false;
+}
+
+static bool make(struct search *s, const struct transport *p, int32_t size, struct arena *arena)
+{
+    const size_t n = (size_t)size, vectors = 5 + 2 * MEMORY;
+    double *all = arena_push_zero(arena, (n * vectors + 2 * (size_t)p->m) * sizeof *all);
+    int32_t *order = arena_push(arena, 2 * (size_t)p->m * sizeof *order);
+    if (!all || !order) return false;
+    *s = (struct search){ .x = all,
+                          .gradient = all + n,
+                          .next = all + 2 * n,
+                          .next_gradient = all + 3 * n,
+                          .direction = all + 4 * n,
+                          .scratch = all + n * vectors,
+                          .order = order,
+                          .size = size };
+    for (size_t i = 0; i < MEMORY; i++) {
+        s->step[i] = all + (5 + 2 * i) * n;
+        s->change[i] = all + (6 + 2 * i) * n;
+    }
+    return true;
+}
+
+int32_t transport_solve(const struct transport *p, transport_objective *objective, int32_t size, double tolerance,
+                        int32_t rounds, double *plan, double *value, struct arena *arena)
+{
+    struct search s;
+    const struct arena_mark mark = arena_save(arena);
+    if (!make(&s, p, size, arena)) return -1;
+    double now = objective(p, s.x, s.gradient, NULL, s.scratch, s.order);
+    int32_t round = 0;
+    for (; round < rounds && largest(s.gradient, size) > tolerance; round++) {
+        ascent_direction(&s);
+        if (!climb(&s, p, objective, &now)) {
+            if (!s.kept) break;
+            s.kept = 0; /* behind a kink the history misleads: once more along the gradient */
+            continue;
+        }
+        remember(&s);
+        double *x = s.x, *gradient = s.gradient;
+        s.x = s.next, s.gradient = s.next_gradient;
+        s.next = x, s.next_gradient = gradient;
+    }
+    now = objective(p, s.x, s.gradient, plan, s.scratch, s.order);
+    if (value) *value = now;
+    arena_rewind(arena, mark);
+    return round;
+}
