@@ -21,6 +21,9 @@ ISAS := portable
 ifeq ($(ARCH),x86_64)
 ISAS += avx2 avx512
 endif
+ifeq ($(ARCH),aarch64)
+ISAS += neon
+endif
 FLAGS_avx2   := -mavx2 -mfma -mf16c
 FLAGS_avx512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c -mprefer-vector-width=512
 
@@ -34,8 +37,8 @@ SUPPORT := $(wildcard tests/support/*.c)
 SUPPORTOBJ := $(SUPPORT:%.c=$(BUILD)/%.o)
 EXAMPLES := $(patsubst examples/%.c,$(BUILD)/examples/%,$(wildcard examples/*.c))
 
-# plain `make` uses all processors
-ifeq (,$(filter -j%,$(MAKEFLAGS)))
+# plain `make` uses all processors; a make under it shares them
+ifeq (0,$(MAKELEVEL)$(filter -j%,$(MAKEFLAGS)))
 MAKEFLAGS += -j$(shell nproc)
 endif
 
@@ -90,6 +93,7 @@ check: test
 asan: ## the tests under AddressSanitizer and UBSan, in build-asan
 	@LSAN_OPTIONS=suppressions=$(CURDIR)/tests/lsan.supp $(MAKE) BUILD=build-asan PROGRAM=build-asan/coe OPT=-O1 EXTRA="-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer" test
 
+-include tests/tensor/neon.mk
 -include tests/fuzz/fuzz.mk
 -include bench/bench.mk
 -include recipes/claims.mk
@@ -108,6 +112,6 @@ clean:
 	rm -rf build build-asan build-fuzz coe
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' Makefile tests/fuzz/fuzz.mk bench/bench.mk recipes/claims.mk 2>/dev/null | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{ printf "  %-10s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*##' Makefile tests/tensor/neon.mk tests/fuzz/fuzz.mk bench/bench.mk recipes/claims.mk 2>/dev/null | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{ printf "  %-10s %s\n", $$1, $$2 }'
 
 -include $(OBJ:.o=.d) $(TESTBIN:=.d) $(SUPPORTOBJ:.o=.d)

@@ -2,6 +2,7 @@
  * code runs before it is known what the CPU has. */
 #include "tensor/kernels.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,12 +20,20 @@ static struct kernels tables[3];
 static const struct kernels *usable[4]; /* portable first, best last */
 const struct kernels *kern;
 
-static void use(struct kernels *k, const char *name)
+/* Levels that some CPU has, for the message. */
+static const char *const elsewhere[] = { "avx2", "avx512", "neon" };
+
+static size_t count_usable(void)
 {
     size_t n = 0;
     while (usable[n]) n++;
+    return n;
+}
+
+static void use(struct kernels *k, const char *name)
+{
     k->name = name;
-    usable[n] = kern = k;
+    usable[count_usable()] = kern = k;
 }
 
 /* Before main, so that fm_exp & co. work for whoever calls them first and no thread ever sees a table half filled. */
@@ -43,6 +52,9 @@ __attribute__((constructor)) static void fill_tables(void)
         return;
     FILL(avx512, &tables[2]);
     use(&tables[2], "avx512");
+#elif defined(__aarch64__)
+    FILL(neon, &tables[1]); /* a part of the architecture: every CPU has it */
+    use(&tables[1], "neon");
 #endif
 }
 
@@ -55,11 +67,14 @@ coe_status kernels_init(void)
         kern = usable[i];
         return COE_OK;
     }
-    const bool known = !strcmp(wanted, "avx2") || !strcmp(wanted, "avx512");
-    return coe_fail(COE_E_USAGE, known ? "COE_ISA=%s: this CPU does not have it; its best level is %s"
-                                       : "COE_ISA=%s: no such level; this CPU's best is %s, the others are below it: "
-                                         "portable, avx2, avx512",
-                    wanted, kern->name);
+    for (size_t i = 0; i < COE_COUNT(elsewhere); i++)
+        if (!strcmp(elsewhere[i], wanted))
+            return coe_fail(COE_E_USAGE, "COE_ISA=%s: this CPU does not have it; its best level is %s", wanted,
+                            usable[count_usable() - 1]->name);
+    char have[64] = "";
+    for (size_t i = 0, at = 0; usable[i]; i++)
+        at += (size_t)snprintf(have + at, sizeof have - at, "%s%s", i ? ", " : "", usable[i]->name);
+    return coe_fail(COE_E_USAGE, "COE_ISA=%s: no such level; this CPU has %s", wanted, have);
 }
 
 const struct kernels *const *kernels_all(void) { return usable; }

@@ -6,7 +6,7 @@
  *   2+2 1+1
  *   chain      acc = fma(a_k, b_k, acc) in ascending k, from the given start
  *   exp & co.  our own polynomials (cpu/fmath.h), same operations at every width
- * `kern` is chosen once: the best level this CPU has, or COE_ISA=portable|avx2|avx512.
+ * `kern` is chosen once: the best level this CPU has, or COE_ISA=portable|avx2|avx512|neon.
  * Pointers need not be aligned; outputs never alias inputs unless a comment says they may. n may be 0. */
 #ifndef COE_KERNELS_H
 #define COE_KERNELS_H

@@ -4,7 +4,7 @@
  * elements of a row at a time, and the sums are folded at the end, four at once.
  * outer_tile: a tile of mr rows x nv v16 columns of C, each element one chain over k. B is copied in panels of nv v16
  * columns and KC rows, so that the inner loop streams it; C is stored and loaded again between panels, which keeps the
- * chain. Tile sizes fit the registers: 32 of 512 bits, 16 of 256. What was tried:
+ * chain. Tile sizes fit the registers: 32 of 512 bits, 16 of 256, 32 of 128. What was tried:
  * bench/kernels/{dot_tile,outer_tile}.md. */
 #include "tensor/cpu/lanes.h"
 
@@ -20,6 +20,12 @@ static const int dot_nr[DOT_MR + 1] = { 0, 8, 8, 8, 4, 4, 4 };
 #define OUTER_MR 6
 #define OUTER_NV 1
 static const int dot_nr[DOT_MR + 1] = { 0, 4, 2, 2 };
+#elif defined(ISA_neon) /* a v16 is four registers: 16 accumulators and their operands fill the 32 */
+#define DOT_MR 2
+#define FETCH 1
+#define OUTER_MR 4
+#define OUTER_NV 1
+static const int dot_nr[DOT_MR + 1] = { 0, 4, 2 };
 #else
 #define DOT_MR 2
 #define FETCH 0

@@ -1,6 +1,6 @@
 /* lanes.h — sixteen floats at once, the same bits from every instruction set.
  *
- *   v16   sixteen floats: one __m512, two __m256, or float[16] with fmaf
+ *   v16   sixteen floats: one __m512, two __m256, four float32x4_t, or float[16] with fmaf
  *   m16   sixteen truth values
  *
  * Every operation rounds each lane once, as IEEE 754 says; min, max and comparisons follow x86 where a NaN takes part
@@ -49,6 +49,8 @@
 #include "tensor/cpu/lanes_avx512.h"
 #elif defined(ISA_avx2)
 #include "tensor/cpu/lanes_avx2.h"
+#elif defined(ISA_neon)
+#include "tensor/cpu/lanes_neon.h"
 #else
 #include "tensor/cpu/lanes_portable.h"
 #endif

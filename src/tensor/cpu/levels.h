@@ -19,5 +19,6 @@
 LEVEL_EXPORTS(portable)
 LEVEL_EXPORTS(avx2)
 LEVEL_EXPORTS(avx512)
+LEVEL_EXPORTS(neon)
 
 #endif

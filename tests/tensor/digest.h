@@ -1,0 +1,262 @@
+/* digest.h — a number for every kernel of a level: its outputs on fixed inputs of many sizes, hashed. Levels that
+ * cannot run in one process, because they belong to different machines, are compared by these numbers. Needs nothing
+ * but src/base and src/tensor, so that it is easily compiled for a foreign machine. */
+#ifndef COE_TESTS_TENSOR_DIGEST_H
+#define COE_TESTS_TENSOR_DIGEST_H
+
+#include <math.h>
+#include <string.h>
+
+#include "base/rng.h"
+#include "tensor/gemm.h"
+#include "tensor/half.h"
+
+#define DIGEST_ROOM 8192 /* floats of an operand */
+#define DIGEST_MOST 64   /* kernels */
+
+struct digest {
+    const char *name;
+    uint64_t hash;
+};
+/* Operands x, w, g with some numbers at the ends of the range among them, and outputs y, z. */
+struct digest_data {
+    float x[DIGEST_ROOM], w[DIGEST_ROOM], g[DIGEST_ROOM], y[DIGEST_ROOM], z[DIGEST_ROOM];
+    uint16_t half[DIGEST_ROOM];
+    uint64_t hash; /* of the kernel at work */
+};
+
+static inline void digest_bits(struct digest_data *d, uint64_t bits) { d->hash = rng_mix(d->hash ^ bits) + bits; }
+/* Machines differ in the payload of a NaN: all count as one. */
+static inline void digest_float(struct digest_data *d, float f)
+{
+    digest_bits(d, f != f ? 0x7FC00000u : bits_of_float(f));
+}
+static inline void digest_floats(struct digest_data *d, const float *f, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) digest_float(d, f[i]);
+}
+static inline void digest_double(struct digest_data *d, double f)
+{
+    uint64_t bits;
+    memcpy(&bits, &f, sizeof bits);
+    digest_bits(d, f != f ? UINT64_C(0x7FF8000000000000) : bits);
+}
+
+static inline void digest_fill(struct digest_data *d)
+{
+    static const float ends[] = { 0.0f,       -0.0f,     INFINITY,      -INFINITY,     NAN,    0x1p-149f, -0x1p-130f,
+                                  0x1p-126f,  0x1p127f,  -0x1.8p127f,   88.7228f,      -88.8f, 65520.0f,  65519.0f,
+                                  -0x1p-25f,  0x1.4p-14f, 0x1.010100p0f, -0x1.018000p5f, 13.6f,  -0.625f,   0x1p-24f };
+    float *const all[] = { d->x, d->w, d->g };
+    for (size_t a = 0; a < COE_COUNT(all); a++)
+        for (uint64_t i = 0; i < DIGEST_ROOM; i++)
+            all[a][i] = 6.0f * rng_unitf(rng_at(a, rng_stream(RNG_TEST, 9), i)) - 3.0f;
+    /* the last part of every operand; products read what lies before it */
+    for (size_t a = 0; a < COE_COUNT(all); a++)
+        for (size_t i = 0; i < COE_COUNT(ends); i++) all[a][DIGEST_ROOM - 64 + (i * (a + 1)) % 61] = ends[i];
+}
+
+/* Runs `call` for lengths n and operands x, w, g: ordinary numbers, then the ends of the range. */
+#define DIGEST_ROWS(call)                                                                                      \
+    do {                                                                                                       \
+        static const int64_t lengths[] = { 0, 1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 61, 100 };                    \
+        for (size_t i_ = 0; i_ < COE_COUNT(lengths); i_++)                                                     \
+            for (int from_ = 0; from_ < 2; from_++) {                                                          \
+                const int64_t n = from_ ? COE_MIN(lengths[i_], 61) : lengths[i_];                              \
+                const int64_t at_ = from_ ? DIGEST_ROOM - 64 : 1;                                              \
+                const float *const x = d->x + at_, *const w = d->w + at_, *const g = d->g + at_;               \
+                float *const y = d->y + 3, *const z = d->z + 5;                                                \
+                (void)x, (void)w, (void)g, (void)y, (void)z, (void)n;                                          \
+                call;                                                                                          \
+            }                                                                                                  \
+    } while (0)
+#define DIGEST_Y(call) DIGEST_ROWS((call, digest_floats(d, y, n)))
+#define DIGEST_YZ(call) DIGEST_ROWS((call, digest_floats(d, y, n), digest_floats(d, z, n)))
+
+static inline void digest_dot_tile(const struct kernels *k, struct digest_data *d)
+{
+    static const int32_t rows[] = { 4, 0, 4, 7, 2, 6, 1, 3, 5, 2, 2, 0, 1 };
+    static const enum dtype types[] = { DT_F32, DT_F16, DT_BF16 };
+    for (size_t t = 0; t < COE_COUNT(types); t++)
+        for (int64_t m = 1; m <= 13; m += 3)
+            for (int64_t depth = 0; depth <= 115; depth += 23) {
+                const void *w = d->w;
+                if (types[t] != DT_F32) k->narrow(d->half, types[t], d->w, 2000), w = d->half;
+                k->dot_tile(d->y, 11, d->x, 117, m > 4 ? rows : NULL, m, w, types[t], 119, 11, depth);
+                digest_floats(d, d->y, m * 11);
+            }
+    k->dot_tile(d->y, 3, d->x + DIGEST_ROOM - 64, 20, NULL, 3, d->w + DIGEST_ROOM - 64, DT_F32, 20, 3, 20);
+    digest_floats(d, d->y, 9);
+}
+
+static inline void digest_outer_tile(const struct kernels *k, struct digest_data *d)
+{
+    static const int32_t rows[] = { 4, 0, 4, 7, 2, 6, 1, 3, 5, 2, 2, 0, 1, 8, 9 };
+    for (int64_t m = 1; m <= 15; m += 7)
+        for (int64_t n = 1; n <= 85; n += 28)
+            for (int64_t depth = 0; depth <= 300; depth += 100) {
+                const bool gathered = depth == 100 && n == 29;
+                k->outer_tile(&(struct outer_args){ .c = d->y, .ldc = 85, .a = d->x, .a_m = depth > 100 ? 1 : 103,
+                                                    .a_k = depth > 100 ? 21 : 1, .mi = gathered ? rows : NULL,
+                                                    .b = d->w, .ldb = depth > 100 ? 25 : n, .m = m,
+                                                    .n = depth > 100 ? COE_MIN(n, 25) : n, .k = depth,
+                                                    .accumulate = n == 57 });
+                digest_floats(d, d->y, 15 * 85);
+            }
+}
+
+static inline void digest_attn(const struct kernels *k, struct digest_data *d)
+{
+    enum { ROWS = 13, KEYS = 80, DIM = 20, DIM_V = 24 };
+    int64_t lo[ROWS], hi[ROWS];
+    float sink[ROWS], max[ROWS], total[ROWS];
+    for (int r = 0; r < ROWS; r++) {
+        lo[r] = r % 4 == 3 ? 17 + r : 0;
+        hi[r] = r == 5 ? lo[r] : KEYS - ROWS + r;
+        sink[r] = d->g[r];
+    }
+    for (int64_t p = 0; p < KEYS; p++) k->store_key(d->z, p, d->w + p * DIM, DIM);
+    for (int variant = 0; variant < 3; variant++) {
+        struct attn_args a = { .out = d->y, .ld_out = DIM_V + 1, .q = d->x, .ld_q = DIM, .k = d->z, .v = d->g,
+                               .lo = lo, .hi = hi, .n_rows = ROWS, .head_dim = DIM, .head_dim_v = DIM_V,
+                               .scale = 0.2f, .cap = variant == 1 ? 5.0f : 0.0f,
+                               .sink = variant == 2 ? sink : NULL, .max = max, .total = total };
+        k->attn(&a);
+        digest_floats(d, d->y, ROWS * (DIM_V + 1));
+        digest_floats(d, max, ROWS);
+        digest_floats(d, total, ROWS);
+    }
+}
+
+static inline void digest_act(const struct kernels *k, struct digest_data *d)
+{
+    for (int a = 0; a < ACT_COUNT; a++) {
+        DIGEST_Y(k->act(a, y, x, w, n));
+        DIGEST_Y(k->act(a, y, x, NULL, n));
+    }
+}
+static inline void digest_act_back(const struct kernels *k, struct digest_data *d)
+{
+    for (int a = 0; a < ACT_COUNT; a++) {
+        DIGEST_YZ(k->act_back(a, y, z, NULL, x, w, g, n));
+        DIGEST_YZ(k->act_back(a, y, NULL, z, x, NULL, g, n));
+    }
+}
+
+static inline void digest_halves(const struct kernels *k, struct digest_data *d, bool widen_too)
+{
+    for (enum dtype t = DT_F16; t <= DT_BF16; t++)
+        DIGEST_ROWS({
+            k->narrow(d->half + 1, t, x, n);
+            if (widen_too) k->widen(y, d->half + 1, t, n);
+            for (int64_t i = 0; i < n; i++)
+                if (widen_too)
+                    digest_float(d, y[i]);
+                else
+                    digest_bits(d, x[i] != x[i] ? 1 : d->half[1 + i]);
+        });
+}
+
+static inline void digest_adamw(const struct kernels *k, struct digest_data *d)
+{
+    const struct adamw_args a = { 1e-3f, 0.9f, 0.99f, 1e-8f, 0.1f, 0.5f, 0.25f, 0.7f };
+    float *const v = d->z + 4096;
+    for (int64_t i = 0; i < 100; i++) d->y[3 + i] = d->w[i], d->z[5 + i] = d->x[i], v[i] = d->w[i] * d->w[i];
+    DIGEST_YZ((k->adamw(y, z, v, g, n, &a), digest_floats(d, v, n)));
+}
+
+static inline void digest_rope(const struct kernels *k, struct digest_data *d)
+{
+    for (int variant = 0; variant < 4; variant++)
+        DIGEST_Y((memcpy(y, x, (size_t)n * sizeof *y), k->rope(y, w, g, n / 2, variant & 1, variant & 2)));
+}
+
+static inline void digest_norms(const struct kernels *k, struct digest_data *d, bool back)
+{
+    float stats[2], *const dw = d->z + 4096, *const db = d->z + 5120;
+    if (!back) {
+        DIGEST_Y(digest_float(d, k->rmsnorm(y, x, w, 1.0f, n, 1e-5f)));
+        DIGEST_Y(digest_float(d, k->rmsnorm(y, x, NULL, 0.0f, n, 1e-5f)));
+        DIGEST_Y((k->layernorm(y, x, w, g, n, 1e-5f, stats), digest_floats(d, stats, 2)));
+        return;
+    }
+    DIGEST_YZ(k->rmsnorm_back(y, z, g, x, w, 1.0f, 0.75f, n));
+    stats[0] = 0.125f, stats[1] = 0.75f;
+    DIGEST_YZ((k->layernorm_back(y, dw, db, g, x, w, stats, n), digest_floats(d, dw, n), digest_floats(d, db, n)));
+}
+
+static inline void digest_xent(const struct kernels *k, struct digest_data *d)
+{
+    float lse;
+    DIGEST_ROWS(if (n > 0) {
+        digest_float(d, k->xent(x, n, n / 2, &lse));
+        digest_float(d, lse);
+        k->xent_back(y, x, n, n / 2, lse, 0.5f, 1e-3f);
+        digest_floats(d, y, n);
+    });
+}
+
+static inline void digest_scalars(const struct kernels *k, struct digest_data *d)
+{
+    for (int64_t i = DIGEST_ROOM - 500; i < DIGEST_ROOM; i++) {
+        digest_float(d, k->exp1(d->x[i]));
+        digest_float(d, k->log1(d->x[i]));
+        digest_float(d, k->tanh1(d->x[i]));
+        digest_float(d, k->sigmoid1(d->x[i]));
+    }
+}
+
+/* What is computed without the table, by compiled C alone. */
+static inline void digest_tables(struct digest_data *d)
+{
+    for (int64_t i = 0; i < 500; i++) {
+        float s, c;
+        fm_sincos((double)d->x[i] * 1e4, &s, &c);
+        digest_float(d, s);
+        digest_float(d, c);
+        digest_double(d, fm_pow(10000.0, (double)d->x[i]));
+    }
+}
+
+/* Fills out[] and returns how many kernels there are; of `d` everything is overwritten. */
+static inline int digest_kernels(const struct kernels *k, struct digest_data *d, struct digest out[DIGEST_MOST])
+{
+    int count = 0;
+    digest_fill(d);
+#define DIGEST(kernel, ...)                                      \
+    do {                                                         \
+        d->hash = 0;                                             \
+        memset(d->y, 0, sizeof d->y);                            \
+        memset(d->z, 0, sizeof d->z);                            \
+        __VA_ARGS__;                                             \
+        out[count++] = (struct digest){ kernel, d->hash };       \
+    } while (0)
+    DIGEST("dot_tile", digest_dot_tile(k, d));
+    DIGEST("outer_tile", digest_outer_tile(k, d));
+    DIGEST("dot", DIGEST_ROWS(digest_float(d, k->dot(x, w, n))));
+    DIGEST("narrow", digest_halves(k, d, false));
+    DIGEST("widen", digest_halves(k, d, true));
+    DIGEST("add", DIGEST_Y(k->add(y, x, n)));
+    DIGEST("sum", DIGEST_Y(k->sum(y, x, w, n)));
+    DIGEST("scale", DIGEST_Y(k->scale(y, x, 0.7f, n)));
+    DIGEST("mul", DIGEST_Y(k->mul(y, x, w, n)));
+    DIGEST("fma_row", DIGEST_Y(k->fma_row(y, 0.7f, x, n)));
+    DIGEST("exp", DIGEST_Y(k->exp(y, x, 0.3f, n)));
+    DIGEST("sigmoid", DIGEST_Y(k->sigmoid(y, x, n)));
+    DIGEST("exp1 log1 tanh1 sigmoid1", digest_scalars(k, d));
+    DIGEST("act", digest_act(k, d));
+    DIGEST("act_back", digest_act_back(k, d));
+    DIGEST("act_clamp", DIGEST_Y(k->act_clamp(1.5f, y, x, w, n)));
+    DIGEST("act_clamp_back", DIGEST_YZ(k->act_clamp_back(1.5f, y, z, NULL, x, w, g, n)));
+    DIGEST("rmsnorm layernorm", digest_norms(k, d, false));
+    DIGEST("rmsnorm_back layernorm_back", digest_norms(k, d, true));
+    DIGEST("rope", digest_rope(k, d));
+    DIGEST("xent xent_back", digest_xent(k, d));
+    DIGEST("attn store_key", digest_attn(k, d));
+    DIGEST("adamw", digest_adamw(k, d));
+    DIGEST("sumsq", DIGEST_ROWS(digest_double(d, k->sumsq(x, n))));
+    DIGEST("sincos pow", digest_tables(d));
+    return count;
+}
+
+#endif
