@@ -109,8 +109,8 @@ struct kv_layer {
 struct attn_shape {
     int32_t n_heads, n_kv_heads, head_dim, head_dim_v;
     float scale, cap;
-    int64_t window;           /* a token sees itself and the window-1 before it; 0: everything before it */
-    int64_t chunk;            /* a token sees positions of its own chunk of this length only; 0: off */
+    int64_t window;            /* a token sees itself and the window-1 before it; 0: everything before it */
+    int64_t chunk;             /* a token sees positions of its own chunk of this length only; 0: off */
     const struct weight *sink; /* [n_heads] or NULL */
 };
 /* Rows of a batch belong to sequences: rows off[i] … off[i+1]-1 are positions pos0[i] … of sequence i. `start` [n], if
@@ -162,6 +162,10 @@ struct val *nn_delta(struct nn *c, struct val *x, struct val *ba, const struct w
  * weight of the output z-loss, mean over rows of logsumexp². logits.grad is overwritten. */
 coe_status nn_xent(struct nn *c, struct val *logits, const int32_t *target, double scale, double z_coef, double *sum,
                    int64_t *count);
+/* Consistency of two passes over the same tokens (THOR, routing.md 20): adds scale * Σ over rows with target >= 0 of
+ * 1/2 Σ (p - q)(log p - log q), p and q the softmaxes of a and b [n, vocab], to the objective; the unscaled sum in
+ * *sum. Call it before the two nn_xent, which overwrite the gradients that this adds to. (consistency.c) */
+coe_status nn_consistency(struct nn *c, struct val *a, struct val *b, const int32_t *target, double scale, double *sum);
 /* loss of each row without recording, for evaluation; lse may be NULL */
 void nn_xent_rows(const float *logits, int64_t n, int64_t vocab, const int32_t *target, float *loss, float *lse);
 

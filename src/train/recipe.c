@@ -116,7 +116,8 @@ static coe_status check_numbers(const struct recipe *r, const char *where)
                    { "weight_decay", r->weight_decay, 0, 10 },
                    { "clip", r->clip, 0, 1e9 },
                    { "dropout", r->dropout, 0, 0.95 },
-                   { "z_loss", r->z_loss, 0, 10 } };
+                   { "z_loss", r->z_loss, 0, 10 },
+                   { "consistency", r->consistency, 0, 1e6 } };
     for (size_t i = 0; i < COE_COUNT(ranges); i++)
         if (!(ranges[i].value >= ranges[i].lo && ranges[i].value <= ranges[i].hi))
             return coe_fail(COE_E_INPUT, "%s: %s is %g, outside %g … %g", where, ranges[i].key, ranges[i].value,
@@ -132,11 +133,11 @@ static coe_status check_numbers(const struct recipe *r, const char *where)
 
 static coe_status read_train(struct recipe *r, const char *where)
 {
-    static const char *const keys[] = {
-        "steps", "batch",      "micro_batch", "lr",           "min_lr",    "warmup",  "schedule",
-        "beta1", "beta2",      "eps",         "weight_decay", "clip",      "dropout", "z_loss",
-        "seed",  "eval_every", "eval_tokens", "save_every",   "log_every", "dtype",   NULL
-    };
+    static const char *const keys[] = { "steps",        "batch",       "micro_batch", "lr",        "min_lr",
+                                        "warmup",       "schedule",    "beta1",       "beta2",     "eps",
+                                        "weight_decay", "clip",        "dropout",     "z_loss",    "seed",
+                                        "eval_every",   "eval_tokens", "save_every",  "log_every", "dtype",
+                                        "consistency",  NULL };
     const json_t *t = json_object_get(r->doc, "train");
     char place[700];
     snprintf(place, sizeof place, "%s: train", where);
@@ -160,7 +161,8 @@ static coe_status read_train(struct recipe *r, const char *where)
                   { "weight_decay", &r->weight_decay },
                   { "clip", &r->clip },
                   { "dropout", &r->dropout },
-                  { "z_loss", &r->z_loss } };
+                  { "z_loss", &r->z_loss },
+                  { "consistency", &r->consistency } };
     for (size_t i = 0; i < COE_COUNT(reals); i++) COE_TRY(json_get_num(t, reals[i].key, reals[i].to, place));
     r->min_lr = r->lr / 10;
     COE_TRY(json_get_num(t, "min_lr", &r->min_lr, place));

@@ -24,39 +24,64 @@ static void add_counts(struct trainer *t, int32_t n_records)
     for (int32_t i = 0; i < n_records; i++) moe_add_counts(t->records[i], t->counts + (int64_t)i * t->max_experts);
 }
 
+/* One forward pass over the micro-batch with its draws numbered `index`; objective and routing losses are recorded. */
+static struct val *forward_once(struct trainer *t, struct nn *c, const struct attn_batch *batch, int32_t index,
+                                struct forward *f)
+{
+    c->dropout_index = (uint32_t)index << 10;
+    *f = (struct forward){ .batch = batch, .records = t->records, .max_records = t->n_records };
+    return model_forward(t->model, c, t->input, (int64_t)t->r->micro_batch * t->r->sequence, f);
+}
+
+/* What the routing of one pass adds; its counts join those of the step. */
+static coe_status routing_losses(struct trainer *t, struct nn *c, const struct forward *f, int64_t n_seen,
+                                 struct step_report *out)
+{
+    const int32_t n_micro = t->r->batch / t->r->micro_batch;
+    const struct loss_call losses = { .c = c,
+                                      .records = t->records,
+                                      .n_records = f->n_records,
+                                      .batch = f->batch,
+                                      .scale = 1.0 / n_micro,
+                                      .step_counts = n_seen ? t->counts : NULL,
+                                      .step_stride = t->max_experts,
+                                      .step_tokens = (uint64_t)n_seen };
+    double aux;
+    COE_TRY(moe_losses(&losses, &aux, NULL));
+    add_counts(t, f->n_records);
+    out->aux += aux / n_micro;
+    return COE_OK;
+}
+
+/* With a consistency weight the tokens go through the network twice, and a second loss asks both for one answer. */
 static coe_status micro_step(struct trainer *t, int32_t index, struct step_report *out)
 {
     const struct recipe *r = t->r;
-    const int32_t n_micro = r->batch / r->micro_batch;
+    const int32_t n_micro = r->batch / r->micro_batch, passes = r->consistency > 0 ? 2 : 1;
     const int64_t n = (int64_t)r->micro_batch * r->sequence;
+    const double share = 1.0 / (double)(n * n_micro);
     COE_TRY(fill_batch(t, t->step * r->batch + (int64_t)index * r->micro_batch));
     arena_rewind(&t->arena, (struct arena_mark){ 0 });
     struct tape tape = { 0 };
-    struct nn c = { .arena = &t->arena,
-                    .tape = &tape,
-                    .dropout = (float)r->dropout,
-                    .seed = r->seed,
-                    .step = (uint64_t)t->step,
-                    .dropout_index = (uint32_t)index << 10 };
+    struct nn c = {
+        .arena = &t->arena, .tape = &tape, .dropout = (float)r->dropout, .seed = r->seed, .step = (uint64_t)t->step
+    };
     const struct attn_batch batch = { r->micro_batch, t->off, t->pos0, r->boundaries ? t->start : NULL };
-    struct forward f = { .batch = &batch, .records = t->records, .max_records = t->n_records };
-    struct val *logits = model_forward(t->model, &c, t->input, n, &f);
-    double sum, aux;
+    struct val *logits[2] = { 0 };
+    double sum, apart = 0;
     int64_t count;
-    COE_TRY(nn_xent(&c, logits, t->target, 1.0 / (double)(n * n_micro), r->z_loss / n_micro, &sum, &count));
-    const struct loss_call losses = { .c = &c,
-                                      .records = t->records,
-                                      .n_records = f.n_records,
-                                      .batch = &batch,
-                                      .scale = 1.0 / n_micro,
-                                      .step_counts = index ? t->counts : NULL,
-                                      .step_stride = t->max_experts,
-                                      .step_tokens = (uint64_t)(index * n) };
-    COE_TRY(moe_losses(&losses, &aux, NULL));
+    for (int32_t pass = 0; pass < passes; pass++) {
+        struct forward f;
+        if (!(logits[pass] = forward_once(t, &c, &batch, index + pass * n_micro, &f))) return coe_last_status();
+        COE_TRY(routing_losses(t, &c, &f, (index * passes + pass) * n, out));
+    }
+    if (passes == 2) COE_TRY(nn_consistency(&c, logits[0], logits[1], t->target, r->consistency * share, &apart));
+    for (int32_t pass = 0; pass < passes; pass++) {
+        COE_TRY(nn_xent(&c, logits[pass], t->target, share, r->z_loss / n_micro, &sum, &count));
+        out->loss += sum * share / passes;
+    }
     COE_TRY(nn_backward(&c));
-    add_counts(t, f.n_records);
-    out->loss += sum / (double)(n * n_micro);
-    out->aux += aux / n_micro;
+    out->aux += r->consistency * apart * share;
     out->tokens += n;
     return COE_OK;
 }
@@ -73,7 +98,8 @@ static void update_biases(struct trainer *t)
             if (!b || !(s->moe.bias_update > 0)) continue;
             if (s->moe.bias_rule == BIAS_SIGN)
                 moe_bias_update(b->master, counts, s->moe.n_experts, s->moe.bias_update);
-            else moe_bias_update_proportional(b->master, counts, s->moe.n_experts, s->moe.bias_update);
+            else
+                moe_bias_update_proportional(b->master, counts, s->moe.n_experts, s->moe.bias_update);
         }
     }
 }

@@ -39,6 +39,7 @@ struct recipe {
     int64_t steps;
     int32_t batch, micro_batch; /* rows per step, rows per forward pass */
     double lr, min_lr, beta1, beta2, eps, weight_decay, clip, dropout, z_loss;
+    double consistency; /* weight of two passes' distance (THOR); 0: one pass */
     int64_t warmup;
     enum schedule_kind schedule;
     uint64_t seed;

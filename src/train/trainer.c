@@ -64,6 +64,22 @@ static coe_status given_model(struct trainer *t)
     return t->config ? COE_OK : coe_fail(COE_E_NOMEM, "%s: config", t->r->init);
 }
 
+/* Two passes differ only where something is drawn. */
+static coe_status check_consistency(const struct trainer *t)
+{
+    const struct recipe *r = t->r;
+    bool draws = r->dropout > 0;
+    for (int32_t l = 0; l < t->model->spec.n_layers; l++) {
+        const struct layer_spec *s = &t->model->spec.layer[l];
+        draws = draws || (s->is_moe && !strcmp(s->moe.router.selection, "random"));
+    }
+    if (r->consistency <= 0 || draws) return COE_OK;
+    return coe_fail(COE_E_INPUT,
+                    "%s: train.consistency compares passes with different draws, but this network draws nothing: no "
+                    "layer has the selection random, and dropout is 0",
+                    r->path);
+}
+
 static coe_status check_model(const struct trainer *t)
 {
     const struct recipe *r = t->r;
@@ -74,7 +90,7 @@ static coe_status check_model(const struct trainer *t)
     if (s->max_positions < r->sequence)
         return coe_fail(COE_E_INPUT, "%s: data.sequence %d, the model's context is %lld", r->path, r->sequence,
                         (long long)s->max_positions);
-    return COE_OK;
+    return check_consistency(t);
 }
 
 static coe_status open_texts(struct trainer *t)
@@ -118,8 +134,10 @@ coe_status trainer_open(struct trainer **out, const struct recipe *r, enum resum
     if (!s) s = dir_make(r->output);
     if (!s) s = dir_lock(&t->lock, r->output);
     if (!s) file_sweep(r->output);
-    if (!s && mode == RESUME_YES && state_exists(t)) s = state_load(t);
-    else if (!s && mode == RESUME_YES) log_note("%s holds no saved run: this one begins at step 1", r->output);
+    if (!s && mode == RESUME_YES && state_exists(t))
+        s = state_load(t);
+    else if (!s && mode == RESUME_YES)
+        log_note("%s holds no saved run: this one begins at step 1", r->output);
     if (!s) s = monitor_open(t);
     if (s)
         trainer_close(t);

@@ -1,5 +1,6 @@
 /* Golden: selections, capacities and null experts of fixtures/methods: top-p, expert choice, growing k, top-2 with
- * capacity, AdaMoE, transport. */
+ * capacity, AdaMoE, transport, THOR's
+ * consistency. */
 #include "support/golden.h"
 
 #include <stdio.h>
@@ -347,12 +348,34 @@ static void sparse_ot(const struct golden_folder *f)
             check_plan(f, cost, k & 1 ? "semi" : "dual", k & 2, json_number_value(json_array_get(regs, i)));
 }
 
+/* ---- consistency of stochastic experts ---- */
+
+static void thor(const struct golden_folder *f)
+{
+    const struct ckpt *in = golden_ckpt(f, "case.safetensors"), *want = golden_ckpt(f, "expect.safetensors");
+    const struct array a = tensor_array(in, "logits1"), b = tensor_array(in, "logits2"), pad = tensor_array(in, "pad");
+    const struct array loss = tensor_array(want, "loss"), da = tensor_array(want, "grad1"),
+                       db = tensor_array(want, "grad2");
+    const int64_t rows = pad.n, vocab = a.n / rows;
+    struct nn *c = routes_training(0);
+    int32_t *target = test_alloc((size_t)rows * sizeof *target);
+    for (int64_t t = 0; t < rows; t++) target[t] = pad.i[t] ? -1 : 0;
+    struct val *x = nn_wrap(c, a.f, rows, vocab), *y = nn_wrap(c, b.f, rows, vocab);
+    double sum;
+    assert_ok(nn_consistency(c, x, y, target, 1, &sum));
+    assert_near("loss", sum, (double)loss.f[0], ABS_TOL + REL_TOL * fabs((double)loss.f[0]));
+    assert_ok(nn_backward(c));
+    assert_close("gradient of the first pass", x->grad, da.f, da.n, ABS_TOL, REL_TOL);
+    assert_close("gradient of the second pass", y->grad, db.f, db.n, ABS_TOL, REL_TOL);
+}
+
 static const struct {
     const char *prefix;
     golden_fn *fn;
 } tests[] = {
     { "adamoe", adamoe },         { "top_p_dynamic", top_p },       { "expert_choice", expert_choice },
     { "nllb_top2_router", nllb }, { "smoe_dropout", smoe_dropout }, { "sparse_ot", sparse_ot },
+    { "thor_consistency", thor },
 };
 
 static golden_fn *choose(struct golden_folder *f)

@@ -262,9 +262,44 @@ static void recipes_that_do_not_fit_their_model_are_refused(void **state)
     recipe_free(&r);
 }
 
+/* THOR (card 20): one expert, drawn at random: both passes are one, the step is that of a dense network with twice the
+ * loss, which clips to the same step. With two experts the passes differ. */
+static void two_passes_of_one_expert_are_a_dense_network_with_twice_the_loss(void **state)
+{
+    (void)state;
+    const char *one = "experts_per_layer: [1, 1], top_k_per_layer: [1, 1], selection: random, renormalize: true, ";
+    const struct tiny_recipe plain = { .output = "thor1", .coe = one, .train = "  clip: 0.001\n" };
+    const struct tiny_recipe thor = { .output = "thor2", .coe = one, .train = "  clip: 0.001\n  consistency: 5\n" };
+    const struct outcome a = train(&plain, STEPS, 1), b = train(&thor, STEPS, 1);
+    for (int i = 0; i < STEPS; i++) {
+        assert_near("loss", b.loss[i], a.loss[i], 1e-6);
+        assert_near("gradient norm", b.grad_norm[i], 2 * a.grad_norm[i], 1e-4 * a.grad_norm[i]);
+    }
+    assert_close("parameters", b.params, a.params, a.n, 1e-5, 1e-4);
+}
+
+static void consistency_without_draws_is_refused_and_with_them_it_is_a_function_of_the_recipe(void **state)
+{
+    (void)state;
+    struct recipe r;
+    struct trainer *t = NULL;
+    const struct tiny_recipe none = { .output = "thor3", .train = "  consistency: 1\n" };
+    tiny_recipe_read(&r, &none);
+    assert_int_equal(trainer_open(&t, &r, RESUME_RESTART), COE_E_INPUT);
+    assert_error_has("draws nothing");
+    recipe_free(&r);
+    const struct tiny_recipe thor = { .output = "thor4",
+                                      .coe = "top_k_per_layer: [1, 1], selection: random, renormalize: true, ",
+                                      .train = "  consistency: 1\n" };
+    const struct outcome a = train(&thor, STEPS, 1), b = train(&thor, STEPS, 3);
+    assert_same_bits("parameters", a.params, b.params, a.n);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(two_passes_of_one_expert_are_a_dense_network_with_twice_the_loss),
+        cmocka_unit_test(consistency_without_draws_is_refused_and_with_them_it_is_a_function_of_the_recipe),
         cmocka_unit_test(the_loss_falls),
         cmocka_unit_test(one_and_two_threads_give_the_same_bits),
         cmocka_unit_test(micro_batches_add_up_to_the_batch),
