@@ -154,7 +154,7 @@ static void grouped(float *x, float *w, float *y)
         const double flops = 2.0 * total * n * k / N_EXPERTS;
         char text[64];
         snprintf(text, sizeof text, "%d rows, %dx%d, %d threads", total, k, n, threads);
-        BEST(forward, if (e == 0) gemm_grouped_xwt(y, n, x, k, rows, g, list));
+        BEST(forward, if (e == 0) gemm_grouped_xwt(y, n, x, k, NULL, rows, g, list));
         report("grouped", text, flops, forward, threads);
         BEST(dx, if (e == 0) gemm_grouped_dx(y, k, x, n, NULL, g, list, false));
         report("grouped dX", text, flops, dx, threads);

@@ -99,7 +99,8 @@ static coe_status bind_place(void *user, struct place p, int64_t rows, int64_t c
                                    .expert = p.expert,
                                    .rows = rows,
                                    .cols = cols,
-                                   .vector = slot_info[p.slot].is_vector };
+                                   .vector = slot_info[p.slot].is_vector,
+                                   .wide = m->wide || p.slot == SLOT_KV_B || p.slot == SLOT_CONV };
     struct param *param = &m->params[b->n++];
     *param =
         (struct param){ .w = { .name = t->name, .rows = rows, .cols = cols }, .at = p, .cut = cut, .scale = r.scale };

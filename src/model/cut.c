@@ -69,6 +69,13 @@ static bool lies_together(const struct cut_request *r)
     return !(r->cut.how & CUT_ALTERNATE) || parts_of(r) == 1;
 }
 
+/* Whole rows of blocks that the products read as they are */
+static bool stays_packed(const struct cut_request *r)
+{
+    const struct dtype_info *d = &dtype_info[r->t->type];
+    return d->x_block && !r->vector && !r->wide && lies_together(r) && r->cols % d->block == 0;
+}
+
 static const char *at(const struct cut_request *r, int64_t element)
 {
     const struct dtype_info *d = &dtype_info[r->t->type];
@@ -229,8 +236,8 @@ coe_status cut_take(struct weight *w, struct arena *a, const struct cut_request 
     COE_TRY(check_shape(r));
     if (r->cut.how & CUT_MXFP4) return unpack_mxfp4(w, a, r);
     if (r->t->type == DT_F8_E4M3) return unpack_fp8(w, a, r);
-    if (dtype_info[r->t->type].block > 1) return unpack_blocks(w, a, r);
-    if (r->t->type != DT_F32 && r->t->type != DT_F16 && r->t->type != DT_BF16)
+    if (dtype_info[r->t->type].block > 1 && !stays_packed(r)) return unpack_blocks(w, a, r);
+    if (!stays_packed(r) && r->t->type != DT_F32 && r->t->type != DT_F16 && r->t->type != DT_BF16)
         return coe_fail(COE_E_INPUT,
                         "%s: tensor %s is stored as %s; this build computes with F32, F16, BF16 and packed types",
                         r->path, r->t->name, dtype_info[r->t->type].name);

@@ -14,12 +14,13 @@ struct cut_request {
     int64_t n_experts; /* with CUT_EXPERT: the first dimension */
     int64_t expert, rows, cols;
     bool vector;
+    bool wide; /* block types are widened */
 };
 /* Shape the whole tensor must have; returns its number of dimensions. Needs cut, sizes and n_experts only. */
 int32_t cut_shape(const struct cut_request *r, int64_t dim[MAX_DIMS]);
-/* Fills type and data of *w. Values that lie together are used where they are; others (turned round, taking turns, FP8,
- * MXFP4, block types) are copied into the arena: BF16 from MXFP4, which it holds exactly, F32 from other packed types.
- * COE_E_INPUT names a shape or type that cannot be. */
+/* Fills type and data of *w. Values that lie together are used where they are, rows of block types that have products
+ * too; others (turned round, taking turns, FP8, MXFP4, block types) are copied into the arena: BF16 from MXFP4, which
+ * it holds exactly, F32 from other packed types. COE_E_INPUT names a shape or type that cannot be. */
 coe_status cut_take(struct weight *w, struct arena *a, const struct cut_request *r);
 
 #endif

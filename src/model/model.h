@@ -42,11 +42,15 @@ struct coe_model {
     float *rope_factor;
     float **far_inv_freq; /* the same for sequences beyond the original length; NULL where nothing changes */
     float *far_factor;
+    bool wide;               /* block types were widened when it was opened */
     char *masters;           /* F32 parameters and gradients of a model in training; owned */
 };
 
-/* Opens a directory for inference: weights stay mapped, vectors are widened. The tokenizer is optional here. */
+/* Opens a directory or GGUF file for inference: weights stay mapped, vectors are widened. The tokenizer is optional
+ * here. */
 coe_status model_open(struct coe_model **out, const char *path);
+/* The same with matrices of block types widened to F32, for whoever rewrites weights. */
+coe_status model_open_wide(struct coe_model **out, const char *path);
 /* The config it was opened with, borrowed; NULL for a fresh model. */
 const json_t *model_config(const struct coe_model *m);
 /* A fresh model from a config (F32 masters, gradients zero): weights ~ N(0, std), norms 1 (or what w_add asks), biases

@@ -52,10 +52,10 @@ struct val *moe_attention(struct moe_pass *p, const struct moe_attention_call *c
     const int64_t hd = call->shape.head_dim, width = n_kv * hd, d = x->cols;
     const struct groups g = { r->n_experts, r->off };
     float *rows = arena_push(c->arena, (size_t)(r->n_slots * COE_MAX(width, d)) * sizeof(float));
-    float *out = arena_push(c->arena, (size_t)(r->n_slots * width) * sizeof(float));
+    struct val *out = nn_val(c, r->n_slots, width);
     struct val *q = nn_val(c, x->rows, chosen * width), *y = nn_val(c, x->rows, d);
     if (!rows || !out || !q || !y) return NULL;
-    gemm_grouped_xwt(rows, width, x->data, d, r->row_token, g, call->w->gate);
+    if (!nn_grouped(c, rows, width, x, r->row_token, g, call->w->gate)) return NULL;
     slots_to_heads(r, q->data, rows, n_kv, hd, chosen, false);
     const struct moe_rope *rope = &call->rope;
     if (rope->half && !nn_rope(c, q, (int32_t)hd, rope->cos, rope->sin, rope->half, rope->interleaved)) return NULL;
@@ -63,8 +63,8 @@ struct val *moe_attention(struct moe_pass *p, const struct moe_attention_call *c
     shape.n_heads = chosen * n_kv;
     struct val *o = nn_attention(c, q, k, v, &shape, call->batch, call->kv);
     if (!o) return NULL;
-    slots_to_heads(r, o->data, out, n_kv, hd, chosen, true);
-    gemm_grouped_xwt(rows, d, out, width, NULL, g, call->w->down);
+    slots_to_heads(r, o->data, out->data, n_kv, hd, chosen, true);
+    if (!nn_grouped(c, rows, d, out, NULL, g, call->w->down)) return NULL;
     add_outputs(r, rows, y);
     return call->spec->out_bias ? nn_add_row(c, y, call->w->out_bias) : y;
 }

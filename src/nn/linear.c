@@ -27,9 +27,10 @@ struct val *nn_embed(struct nn *c, const int32_t *ids, int64_t n, const struct w
 {
     struct val *y = nn_val(c, n, w->cols);
     if (!y) return NULL;
-    const size_t row_bytes = (size_t)w->cols * (size_t)dtype_info[w->type].bytes;
+    uint64_t row_bytes = 0;
+    dtype_bytes(w->type, (uint64_t)w->cols, &row_bytes);
     for (int64_t t = 0; t < n; t++)
-        kern->widen(y->data + t * w->cols, (const char *)w->data + (size_t)ids[t] * row_bytes, w->type, w->cols);
+        widen(y->data + t * w->cols, (const char *)w->data + (size_t)ids[t] * row_bytes, w->type, w->cols);
     if (!c->tape) return y;
     struct embed_saved *s = arena_push(c->arena, sizeof *s);
     int32_t *kept = arena_push(c->arena, (size_t)n * sizeof *kept);
@@ -37,6 +38,27 @@ struct val *nn_embed(struct nn *c, const int32_t *ids, int64_t n, const struct w
     memcpy(kept, ids, (size_t)n * sizeof *kept);
     *s = (struct embed_saved){ kept, w, y };
     return nn_record(c, embed_back, s) ? y : NULL;
+}
+
+const struct codes *nn_codes(struct nn *c, struct val *x, enum dtype t)
+{
+    const int32_t block = dtype_info[t].x_block;
+    const struct codes **kept = &x->codes[block == 256];
+    if (*kept) return *kept;
+    struct codes *made = arena_push(c->arena, sizeof *made);
+    void *memory = arena_push(c->arena, codes_bytes(x->rows, x->cols, block));
+    if (!made || !memory) return NULL;
+    codes_make(made, memory, x->data, x->cols, x->rows, x->cols, block);
+    return *kept = made;
+}
+
+bool nn_grouped(struct nn *c, float *y, int64_t ldy, struct val *x, const int32_t *xrow, struct groups g,
+                const struct weight *const *w)
+{
+    for (int32_t i = 0; i < g.n; i++)
+        if (g.off[i + 1] > g.off[i] && dtype_info[w[i]->type].x_block && !nn_codes(c, x, w[i]->type)) return false;
+    gemm_grouped_xwt(y, ldy, x->data, x->cols, x->codes, xrow, g, w);
+    return true;
 }
 
 struct linear_saved {
@@ -60,7 +82,13 @@ struct val *nn_linear(struct nn *c, struct val *x, const struct weight *w, const
     assert(x->cols == w->cols);
     struct val *y = nn_val(c, x->rows, w->rows);
     if (!y) return NULL;
-    gemm_xwt(y->data, y->cols, x->data, x->cols, x->rows, w, b);
+    const bool packed = dtype_info[w->type].x_block > 0;
+    const struct codes *codes = packed ? nn_codes(c, x, w->type) : NULL;
+    if (packed && !codes) return NULL;
+    if (packed)
+        gemm_codes_xwt(y->data, y->cols, codes, w, b);
+    else
+        gemm_xwt(y->data, y->cols, x->data, x->cols, x->rows, w, b);
     if (!c->tape) return y;
     struct linear_saved *s = arena_push(c->arena, sizeof *s);
     if (!s) return NULL;

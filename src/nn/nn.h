@@ -24,6 +24,7 @@
 struct val {
     float *data, *grad;
     int64_t rows, cols;
+    const struct codes *codes[2]; /* of data, once a product asked for them (nn_codes): blocks of 32, of 256 */
 };
 
 struct nn;
@@ -60,6 +61,13 @@ coe_status nn_backward(struct nn *c);
 
 /* y [n, d] = rows of w [vocab, d] */
 struct val *nn_embed(struct nn *c, const int32_t *ids, int64_t n, const struct weight *w);
+/* The rows of x quantised for weights of type t (codes.h), made at first use; NULL when memory is out. Whoever changes
+ * x->data in place clears x->codes. They live where the arena is now: ask for them before saving a mark. */
+const struct codes *nn_codes(struct nn *c, struct val *x, enum dtype t);
+/* y [off[n], ldy] = x·wᵀ of the grouped products (gemm.h), for weights of any type that a model computes with. false
+ * when memory is out. */
+bool nn_grouped(struct nn *c, float *y, int64_t ldy, struct val *x, const int32_t *xrow, struct groups g,
+                const struct weight *const *w);
 /* y [n, w.rows] = x · wᵀ + b; b may be NULL */
 struct val *nn_linear(struct nn *c, struct val *x, const struct weight *w, const struct weight *b);
 /* RMS norm of consecutive groups of w.cols columns (w.cols == x.cols: the whole row); multiplies by (w + w_add). */

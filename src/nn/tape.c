@@ -6,7 +6,7 @@
 struct val *nn_wrap(struct nn *c, float *data, int64_t rows, int64_t cols)
 {
     struct val *v = arena_push(c->arena, sizeof *v);
-    if (v) *v = (struct val){ data, NULL, rows, cols };
+    if (v) *v = (struct val){ .data = data, .rows = rows, .cols = cols };
     return v;
 }
 

@@ -8,8 +8,8 @@
 #define CACHE_BYTES \
     (256 * 1024) /* a quarter of the smallest second-level cache we care for: the rest is the other operands */
 #define ROW_TILE 192
-#define BIAS_COLS 512            /* columns of a task at most: its bias is widened on the stack */
-#define ALONE_BELOW (1 << 17)    /* multiply-adds that are done before a second thread has woken up */
+#define BIAS_COLS 512         /* columns of a task at most: its bias is widened on the stack */
+#define ALONE_BELOW (1 << 17) /* multiply-adds that are done before a second thread has woken up */
 
 /* One call of a driver: the output's rectangle for each group and what computes a part of it. */
 struct product {
@@ -18,7 +18,8 @@ struct product {
     const struct weight *const *w;
     const struct weight *bias;
     float *y;
-    const float *a, *b; /* left operand (x or dy), right operand (x of dW) */
+    const float *a, *b;           /* left operand (x or dy), right operand (x of dW) */
+    const struct codes *codes[2]; /* left operand of weights of block types: blocks of 32, of 256 */
     const int32_t *a_row, *b_row;
     int64_t ldy, lda, ldb;
     bool accumulate;
@@ -102,7 +103,7 @@ static void run(const struct product *p)
 
 static const char *weight_row(const struct weight *w, int64_t row)
 {
-    return (const char *)w->data + row * w->cols * dtype_info[w->type].bytes;
+    return (const char *)w->data + row * (w->cols / dtype_info[w->type].block) * dtype_info[w->type].bytes;
 }
 
 static void xwt_task(const struct product *p, int32_t g, int64_t r0, int64_t r1, int64_t c0, int64_t c1)
@@ -110,8 +111,13 @@ static void xwt_task(const struct product *p, int32_t g, int64_t r0, int64_t r1,
     const struct weight *w = p->w[g];
     const int64_t first = p->groups.off[g] + r0;
     float *y = p->y + first * p->ldy + c0;
-    kern->dot_tile(y, p->ldy, p->a_row ? p->a : p->a + first * p->lda, p->lda, p->a_row ? p->a_row + first : NULL,
-                   r1 - r0, weight_row(w, c0), w->type, w->cols, c1 - c0, w->cols);
+    const int32_t *rows = p->a_row ? p->a_row + first : NULL;
+    const int32_t block = dtype_info[w->type].x_block;
+    if (block)
+        codes_product(y, p->ldy, p->codes[block == 256], rows, first, r1 - r0, weight_row(w, c0), w->type, c1 - c0);
+    else
+        kern->dot_tile(y, p->ldy, p->a_row ? p->a : p->a + first * p->lda, p->lda, rows, r1 - r0, weight_row(w, c0),
+                       w->type, w->cols, c1 - c0, w->cols);
     if (!p->bias) return;
     float bias[BIAS_COLS];
     kern->widen(bias, (const char *)p->bias->data + c0 * dtype_info[p->bias->type].bytes, p->bias->type, c1 - c0);
@@ -129,7 +135,7 @@ static void run_xwt(struct product *p)
 {
     const struct weight *w = any_weight(p->w, p->groups);
     if (!w) return;
-    const int64_t row_bytes = COE_MAX(w->cols, 1) * dtype_info[w->type].bytes;
+    const int64_t row_bytes = COE_MAX(w->cols / dtype_info[w->type].block, 1) * dtype_info[w->type].bytes;
     p->task = xwt_task;
     p->cols = w->rows;
     p->depth = COE_MAX(w->cols, 1);
@@ -147,10 +153,19 @@ void gemm_xwt(float *y, int64_t ldy, const float *x, int64_t ldx, int64_t n, con
     run_xwt(&p);
 }
 
-void gemm_grouped_xwt(float *y, int64_t ldy, const float *x, int64_t ldx, const int32_t *xrow, struct groups g,
-                      const struct weight *const *w)
+void gemm_codes_xwt(float *y, int64_t ldy, const struct codes *x, const struct weight *w, const struct weight *bias)
+{
+    const int32_t off[2] = { 0, (int32_t)x->n };
+    struct product p = { .groups = { 1, off }, .w = &w, .bias = bias, .y = y, .ldy = ldy };
+    p.codes[x->block == 256] = x;
+    run_xwt(&p);
+}
+
+void gemm_grouped_xwt(float *y, int64_t ldy, const float *x, int64_t ldx, const struct codes *const codes[2],
+                      const int32_t *xrow, struct groups g, const struct weight *const *w)
 {
     struct product p = { .groups = g, .w = w, .y = y, .ldy = ldy, .a = x, .a_row = xrow, .lda = ldx };
+    for (int i = 0; codes && i < 2; i++) p.codes[i] = codes[i];
     run_xwt(&p);
 }
 
@@ -188,16 +203,18 @@ static void run_dx(struct product *p)
 void gemm_dx(float *dx, int64_t lddx, const float *dy, int64_t lddy, int64_t n, const struct weight *w, bool accumulate)
 {
     const int32_t off[2] = { 0, (int32_t)n };
-    struct product p = { .groups = { 1, off }, .w = &w, .y = dx, .ldy = lddx, .a = dy, .lda = lddy,
-                         .accumulate = accumulate };
+    struct product p = {
+        .groups = { 1, off }, .w = &w, .y = dx, .ldy = lddx, .a = dy, .lda = lddy, .accumulate = accumulate
+    };
     run_dx(&p);
 }
 
 void gemm_grouped_dx(float *dx, int64_t lddx, const float *dy, int64_t lddy, const int32_t *dyrow, struct groups g,
                      const struct weight *const *w, bool accumulate)
 {
-    struct product p = { .groups = g, .w = w, .y = dx, .ldy = lddx, .a = dy, .a_row = dyrow, .lda = lddy,
-                         .accumulate = accumulate };
+    struct product p = {
+        .groups = g, .w = w, .y = dx, .ldy = lddx, .a = dy, .a_row = dyrow, .lda = lddy, .accumulate = accumulate
+    };
     run_dx(&p);
 }
 

@@ -3,11 +3,14 @@
 #ifndef COE_GEMM_H
 #define COE_GEMM_H
 
+#include "tensor/codes.h"
 #include "tensor/kernels.h"
 
 /* y [n, w.rows] = x [n, w.cols] · wᵀ (+ bias [w.rows] after the product, or NULL). ldx, ldy ≥ their widths. */
 void gemm_xwt(float *y, int64_t ldy, const float *x, int64_t ldx, int64_t n, const struct weight *w,
               const struct weight *bias);
+/* The same for a weight of a block type and the codes of x [codes.n]. */
+void gemm_codes_xwt(float *y, int64_t ldy, const struct codes *x, const struct weight *w, const struct weight *bias);
 /* dx [n, w.cols] (+)= dy [n, w.rows] · w. Weight F32. */
 void gemm_dx(float *dx, int64_t lddx, const float *dy, int64_t lddy, int64_t n, const struct weight *w,
              bool accumulate);
@@ -15,16 +18,17 @@ void gemm_dx(float *dx, int64_t lddx, const float *dy, int64_t lddy, int64_t n, 
 void gemm_dw(const struct weight *w, const struct weight *bias, const float *dy, int64_t lddy, const float *x,
              int64_t ldx, int64_t n);
 
-/* Grouped: group g owns rows off[g] … off[g+1]-1 of the grouped arrays and its own weight w[g] (all of one shape and
- * type; w[g] may be NULL only for an empty group). Work is split over (group, row tile, column tile) and balanced by
+/* Grouped: group g owns rows off[g] … off[g+1]-1 of the grouped arrays and its own weight w[g] (all of one shape;
+ * w[g] may be NULL only for an empty group). Work is split over (group, row tile, column tile) and balanced by
  * cost. */
 struct groups {
     int32_t n;          /* groups */
     const int32_t *off; /* [n+1] */
 };
-/* y [off[n], rows] = x·wᵀ; row r of the groups reads row (xrow ? xrow[r] : r) of x. */
-void gemm_grouped_xwt(float *y, int64_t ldy, const float *x, int64_t ldx, const int32_t *xrow, struct groups g,
-                      const struct weight *const *w);
+/* y [off[n], rows] = x·wᵀ; row r of the groups reads row (xrow ? xrow[r] : r) of x. Types may differ from group to
+ * group: `codes` are those of x in blocks of 32 and 256, each NULL (or codes itself) when no weight needs them. */
+void gemm_grouped_xwt(float *y, int64_t ldy, const float *x, int64_t ldx, const struct codes *const codes[2],
+                      const int32_t *xrow, struct groups g, const struct weight *const *w);
 /* dx [off[n], cols] (+)= dy[(dyrow ? dyrow[r] : r)] · w[g] */
 void gemm_grouped_dx(float *dx, int64_t lddx, const float *dy, int64_t lddy, const int32_t *dyrow, struct groups g,
                      const struct weight *const *w, bool accumulate);

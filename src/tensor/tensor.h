@@ -23,6 +23,8 @@ struct dtype_info {
     int32_t block;     /* elements per block */
     int32_t bytes;     /* bytes per block */
     bool is_float;     /* kernels can read it as a weight */
+    int32_t x_block;   /* of block types with products of their own (codes.h): elements of the other factor that share a
+                          scale; 0: none, such weights are widened when a model is opened */
 };
 extern const struct dtype_info dtype_info[DT_COUNT];
 /* DT_COUNT when the name is unknown. */

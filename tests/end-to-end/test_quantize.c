@@ -4,6 +4,7 @@
 
 #include "base/json.h"
 #include "ckpt/gguf.h"
+#include "support/arrays.h"
 #include "support/process.h"
 #include "support/tiny_model.h"
 
@@ -48,6 +49,19 @@ static void assert_same_logits(const char *a, const char *b)
     coe(0, COE_ARGS("logits", a, "--ids", ids_file(), "-o", x));
     coe(0, COE_ARGS("logits", b, "--ids", ids_file(), "-o", y));
     assert_same_file(x, y);
+}
+
+/* The same weights, once with the activations rounded to eight bits, which may move a choice of experts */
+static void assert_near_logits(const char *a, const char *b)
+{
+    char x[1200], y[1200];
+    keep(x, temp_path("a.npy"));
+    keep(y, temp_path("b.npy"));
+    coe(0, COE_ARGS("logits", a, "--ids", ids_file(), "-o", x));
+    coe(0, COE_ARGS("logits", b, "--ids", ids_file(), "-o", y));
+    const struct array got = npy_array(x), want = npy_array(y);
+    assert_int_equal(got.n, want.n);
+    assert_close("logits", got.f, want.f, want.n, 0.1 * range_of(want.f, want.n), 0);
 }
 
 static void a_file_turns_back_into_the_directory_it_came_from(void **state)
@@ -179,7 +193,7 @@ static void experts_of_several_types_lie_apart(void **state)
     assert_int_equal(type_in(file, "blk.1.ffn_up.5.weight"), DT_F16);
     keep(copy, temp_path("copy"));
     coe(0, COE_ARGS("convert", file, copy, "--dtype", "f32"));
-    assert_same_logits(file, copy);
+    assert_near_logits(file, copy);
 }
 
 static void a_dry_run_knows_the_size_to_the_byte(void **state)

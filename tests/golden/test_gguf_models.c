@@ -1,5 +1,5 @@
-/* Golden: every GGUF model of fixtures/gguf (folders with ids.npy): logits against llama.cpp's of an F32 file, and of a
- * packed one against the same weights in F32 arithmetic; limits in the README there. */
+/* Golden: every GGUF model of fixtures/gguf (folders with ids.npy): logits against llama.cpp's, and those of the
+ * widened weights against the same in F32 arithmetic; limits in the README there. */
 #include "support/golden.h"
 
 #include <dirent.h>
@@ -21,7 +21,7 @@ static void close_model(void)
     model = NULL;
 }
 
-static const float *logits_of(const char *path, const int32_t *ids, int64_t n)
+static const float *logits_of(const char *path, bool wide, const int32_t *ids, int64_t n)
 {
     const int32_t off[] = { 0, (int32_t)n };
     const int64_t pos0[] = { 0 };
@@ -29,7 +29,7 @@ static const float *logits_of(const char *path, const int32_t *ids, int64_t n)
     struct forward pass = { .batch = &batch };
     struct nn c = { .arena = test_arena() };
     close_model();
-    assert_ok(model_open(&model, path));
+    assert_ok(wide ? model_open_wide(&model, path) : model_open(&model, path));
     const struct val *y = model_forward(model, &c, ids, n, &pass);
     if (!y) fail_msg("%s", coe_error());
     return y->data;
@@ -51,10 +51,9 @@ static void file(const struct golden_folder *f, const char *name)
     const char *path = golden_path(f, "%s", name);
     const struct array ids = npy_array(golden_path(f, "ids.npy"));
     snprintf(stem, sizeof stem, "%.*s", (int)(strlen(path) - strlen(".gguf")), path);
-    const float *got = logits_of(path, ids.i, ids.n);
     const bool whole = !strcmp(name, "f32.gguf");
-    compare(stem, "logits", got, whole ? F32_TOL : ROUNDED_TOL);
-    compare(stem, "exact", got, EXACT_TOL);
+    compare(stem, "logits", logits_of(path, false, ids.i, ids.n), whole ? F32_TOL : ROUNDED_TOL);
+    compare(stem, "exact", logits_of(path, true, ids.i, ids.n), EXACT_TOL);
     close_model();
 }
 
@@ -69,10 +68,7 @@ static void folder(const struct golden_folder *f)
     closedir(d);
 }
 
-static golden_fn *choose(struct golden_folder *f)
-{
-    return access(golden_path(f, "ids.npy"), R_OK) ? NULL : folder;
-}
+static golden_fn *choose(struct golden_folder *f) { return access(golden_path(f, "ids.npy"), R_OK) ? NULL : folder; }
 
 int main(void)
 {

@@ -151,7 +151,7 @@ static void grouped_products_equal_single_ones(void **state)
                 const int32_t *off = offsets[o];
                 const struct groups g = { EXPERTS, off };
                 const int32_t *row = gathered ? rows : NULL;
-                gemm_grouped_xwt(y, D, x, D, row, g, list);
+                gemm_grouped_xwt(y, D, x, D, NULL, row, g, list);
                 for (int r = 0; r < off[EXPERTS]; r++)
                     kern->dot_tile(expected + r * D, D, x + (row ? row[r] : r) * D, D, NULL, 1,
                                    list[group_of(off, r)]->data, DT_F32, D, F, D);
@@ -194,7 +194,7 @@ static void no_rows_are_no_work(void **state)
         gemm_xwt(y, D, x, D, 0, &weight[0], &bias_weight);
         gemm_dx(y, D, dy, F, 0, &weight[0], false);
         gemm_dw(&weight[0], &bias_weight, dy, F, x, D, 0);
-        gemm_grouped_xwt(y, D, x, D, NULL, (struct groups){ EXPERTS, offsets[3] }, none);
+        gemm_grouped_xwt(y, D, x, D, NULL, NULL, (struct groups){ EXPERTS, offsets[3] }, none);
         gemm_grouped_dx(y, D, dy, F, NULL, (struct groups){ EXPERTS, offsets[3] }, none, false);
         gemm_grouped_dw(none, dy, F, NULL, x, D, NULL, (struct groups){ EXPERTS, offsets[3] });
         assert_same_bits(y, expected, COE_COUNT(y), "y", kern->name);
@@ -229,7 +229,7 @@ static void the_clock_counts_two_operations_for_each_multiply_add(void **state)
     gemm_xwt(y, D, x, D, TOKENS, &weight[0], NULL);
     gemm_dx(y, D, dy, F, TOKENS, &weight[0], false);
     gemm_dw(&weight[0], NULL, dy, F, x, D, TOKENS);
-    gemm_grouped_xwt(y, D, x, D, NULL, g, list);
+    gemm_grouped_xwt(y, D, x, D, NULL, NULL, g, list);
     gemm_grouped_dx(y, D, dy, F, NULL, g, list, false);
     gemm_grouped_dw(list, dy, F, NULL, x, D, NULL, g);
     assert_true(gemm_clock.operations == 6.0 * 2 * TOKENS * F * D);

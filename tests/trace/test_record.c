@@ -30,7 +30,7 @@ static void make_record(struct route_record *r, int32_t iteration, const int32_t
 static void observe(struct trace_recorder *rec, const struct moe_observer *o, const struct route_record *r)
 {
     float x[4] = { 0 };
-    const struct val in = { x, NULL, 2, 2 };
+    const struct val in = { .data = x, .rows = 2, .cols = 2 };
     o->route(rec, r);
     o->outputs(rec, r, &in, toy_y);
 }

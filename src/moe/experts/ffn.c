@@ -33,13 +33,13 @@ static void add_bias_rows(float *y, int64_t cols, const struct ffn_saved *s, con
 }
 
 /* Rows of the input as the experts see them: with weigh_input, times the weight. */
-static const float *weighed_input(struct nn *c, const struct ffn_saved *s)
+static struct val *weighed_input(struct nn *c, const struct ffn_saved *s)
 {
     const struct route *r = s->route;
     const int64_t d = s->x->cols;
-    float *rows = arena_push(c->arena, (size_t)r->n_slots * (size_t)d * sizeof(float));
+    struct val *rows = nn_val(c, r->n_slots, d);
     for (int32_t i = 0; rows && i < r->n_slots; i++)
-        kern->scale(rows + i * d, s->x->data + r->row_token[i] * d, r->weight[r->row_slot[i]], d);
+        kern->scale(rows->data + i * d, s->x->data + r->row_token[i] * d, r->weight[r->row_slot[i]], d);
     return rows;
 }
 
@@ -73,8 +73,10 @@ static void combine(struct val *y, const struct route *r, const float *rows, boo
 
 static void activate(const struct moe_spec *spec, float *u, const float *gate, const float *up, int64_t n)
 {
-    if (spec->act == ACT_SWIGLU_CLAMP) kern->act_clamp(spec->act_limit, u, gate, up, n);
-    else kern->act(spec->act, u, gate, up, n);
+    if (spec->act == ACT_SWIGLU_CLAMP)
+        kern->act_clamp(spec->act_limit, u, gate, up, n);
+    else
+        kern->act(spec->act, u, gate, up, n);
 }
 
 static void activate_rows(const struct ffn_saved *s, float *u)
@@ -98,8 +100,10 @@ static void hidden_back(struct ffn_saved *s, float *du, float *gu)
         kern->scale(du_row, du_row, g, f);
         kern->scale(u, u, g, f);
         /* dH1, dH3 in place of H1, H3 */
-        if (s->spec->act == ACT_SWIGLU_CLAMP) kern->act_clamp_back(s->spec->act_limit, h1, h3, NULL, h1, h3, du_row, f);
-        else kern->act_back(s->spec->act, h1, h3, NULL, h1, h3, du_row, f);
+        if (s->spec->act == ACT_SWIGLU_CLAMP)
+            kern->act_clamp_back(s->spec->act_limit, h1, h3, NULL, h1, h3, du_row, f);
+        else
+            kern->act_back(s->spec->act, h1, h3, NULL, h1, h3, du_row, f);
     }
 }
 
@@ -173,6 +177,17 @@ static void ffn_back(struct nn *c, void *saved)
     arena_rewind(c->arena, mark);
 }
 
+/* Codes of the layer's input stay when this call's memory goes: the shared expert asks for them again. */
+static bool codes_of_input(struct nn *c, const struct expert_call *call, int32_t n_experts)
+{
+    for (int32_t e = 0; e < n_experts; e++) {
+        const enum dtype gate = call->w->gate[e]->type, up = call->w->up ? call->w->up[e]->type : gate;
+        if (dtype_info[gate].x_block && !nn_codes(c, call->x, gate)) return false;
+        if (dtype_info[up].x_block && !nn_codes(c, call->x, up)) return false;
+    }
+    return true;
+}
+
 coe_status experts_ffn(struct nn *c, struct expert_call *call)
 {
     const struct route *r = call->route;
@@ -184,23 +199,24 @@ coe_status experts_ffn(struct nn *c, struct expert_call *call)
     if (!s) return COE_E_NOMEM;
     *s = (struct ffn_saved){ call->spec, call->w, call->x, call->y, call->route, NULL, NULL };
     const struct groups g = { computed_experts(s), r->off };
+    if (!weighed && !codes_of_input(c, call, computed_experts(s))) return COE_E_NOMEM;
     struct arena_mark mark = arena_save(c->arena);
     s->h1 = arena_push(c->arena, hidden);
     if (call->w->up) s->h3 = arena_push(c->arena, hidden);
     struct arena_mark kept = arena_save(c->arena);
     float *u = call->hidden ? call->hidden : arena_push(c->arena, hidden);
     float *rows = call->rows ? call->rows : arena_push(c->arena, (size_t)r->n_slots * (size_t)d * sizeof(float));
-    const float *x = weighed ? weighed_input(c, s) : call->x->data;
+    struct val *x = weighed ? weighed_input(c, s) : call->x, *hidden_rows = nn_wrap(c, u, r->n_slots, f);
     const int32_t *token = weighed ? NULL : r->row_token;
-    if (!s->h1 || (call->w->up && !s->h3) || !u || !rows || !x) return COE_E_NOMEM;
-    gemm_grouped_xwt(s->h1, f, x, d, token, g, call->w->gate);
+    if (!s->h1 || (call->w->up && !s->h3) || !u || !rows || !x || !hidden_rows) return COE_E_NOMEM;
+    if (!nn_grouped(c, s->h1, f, x, token, g, call->w->gate)) return COE_E_NOMEM;
     add_bias_rows(s->h1, f, s, call->w->gate_bias);
     if (s->h3) {
-        gemm_grouped_xwt(s->h3, f, x, d, token, g, call->w->up);
+        if (!nn_grouped(c, s->h3, f, x, token, g, call->w->up)) return COE_E_NOMEM;
         add_bias_rows(s->h3, f, s, call->w->up_bias);
     }
     activate_rows(s, u);
-    gemm_grouped_xwt(rows, d, u, f, NULL, g, call->w->down);
+    if (!nn_grouped(c, rows, d, hidden_rows, NULL, g, call->w->down)) return COE_E_NOMEM;
     add_bias_rows(rows, d, s, call->w->down_bias);
     copy_identity_rows(s, rows);
     combine(call->y, r, rows, weighed);

@@ -1,5 +1,4 @@
-/* block.h — inside src/tensor/quant: one decoder and one encoder a type, and what they share.
- *
+/* block.h — inside src/tensor/quant: one unpacker and one encoder a type, and what they share.
  * All decode one block; y [block], b the block's bytes. All encode one row of n values. */
 #ifndef COE_TENSOR_QUANT_BLOCK_H
 #define COE_TENSOR_QUANT_BLOCK_H
@@ -7,14 +6,27 @@
 #include "quant.h"
 #include "tensor/half.h"
 
-typedef void decode_block_fn(float *y, const uint8_t *b);
-/* w [n] importance or NULL */
+/* One block taken apart, all of it whole numbers but d and dmin:
+ *   value i = (d * scale[i / 16]) * code[i] - dmin * min[i / 16]
+ * What the products of quantised weights compute with (product.c), and what decoding multiplies out. */
+struct quant_block {
+    float d, dmin;
+    int16_t scale[16], min[16];
+    int8_t code[256];
+};
+/* Fills the first block / 16 scales and mins and the first `block` codes from the block's bytes b. */
+typedef void unpack_block_fn(struct quant_block *u, const uint8_t *b);
+/* NVFP4, whose four scales are no whole numbers: y [64] */
+void decode_nvfp4(float *y, const uint8_t *b);
+/* NULL for a type without such blocks */
+unpack_block_fn *quant_unpacker(enum dtype t);
+/* Encodes one row of n values; w [n] importance or NULL */
 typedef void encode_row_fn(uint8_t *dst, const float *x, int64_t n, const float *w);
 
-decode_block_fn decode_q1_0, decode_q2_0, decode_q4_0, decode_q4_1, decode_q5_0, decode_q5_1, decode_q8_0, decode_q8_1;
-decode_block_fn decode_mxfp4, decode_nvfp4, decode_tq1_0, decode_tq2_0, decode_iq4_nl, decode_iq4_xs;
-decode_block_fn decode_q2_k, decode_q3_k, decode_q4_k, decode_q5_k, decode_q6_k, decode_q8_k;
-decode_block_fn decode_iq2_xxs, decode_iq2_xs, decode_iq2_s, decode_iq3_xxs, decode_iq3_s, decode_iq1_s, decode_iq1_m;
+unpack_block_fn unpack_q1_0, unpack_q2_0, unpack_q4_0, unpack_q4_1, unpack_q5_0, unpack_q5_1, unpack_q8_0, unpack_q8_1;
+unpack_block_fn unpack_mxfp4, unpack_tq1_0, unpack_tq2_0, unpack_iq4_nl, unpack_iq4_xs;
+unpack_block_fn unpack_q2_k, unpack_q3_k, unpack_q4_k, unpack_q5_k, unpack_q6_k, unpack_q8_k;
+unpack_block_fn unpack_iq2_xxs, unpack_iq2_xs, unpack_iq2_s, unpack_iq3_xxs, unpack_iq3_s, unpack_iq1_s, unpack_iq1_m;
 
 encode_row_fn encode_q4_0, encode_q4_1, encode_q5_0, encode_q5_1, encode_q8_0, encode_mxfp4, encode_nvfp4;
 encode_row_fn encode_q1_0, encode_q2_0, encode_tq1_0, encode_tq2_0, encode_iq4_nl, encode_iq4_xs;

@@ -1,4 +1,4 @@
-/* plain.c — decoding of the types whose block is a scale (and perhaps a minimum) and a run of codes.
+/* plain.c — unpacking of the types whose block is a scale (and perhaps a minimum) and a run of codes.
  *
  *     Q4_0   d | 16 bytes      the low nibble of byte j is value j, the high one value j+16
  *     Q5_0   d | 4 | 16 bytes  as Q4_0, the fifth bit of value i is bit i of the 32
@@ -7,7 +7,7 @@
  *     MXFP4  e | 16 bytes      nibbles as Q4_0, codes of E2M1; NVFP4: 4 scales, 4 times 8 bytes
  *     TQ1_0, TQ2_0             three values a code: five trits a byte, or two bits
  *     Q1_0   d | 16 bytes      one bit a value: +d or -d; Q2_0: two bits, (q - 1) d */
-#include <math.h>
+#include <string.h>
 
 #include "block.h"
 
@@ -22,59 +22,87 @@ float e8m0_half(uint8_t e)
 
 float ue4m3(uint8_t b) { return (b & 127) == 127 ? 0.0f : f8_e4m3_to_f32(b & 127); }
 
-void decode_q4_0(float *y, const uint8_t *b)
+/* The first n / 16 sub-blocks share one scale and have no minimum. */
+static void plain_scales(struct quant_block *u, float d, int n)
 {
-    const float d = get_f16(b);
+    u->d = d;
+    u->dmin = 0;
+    for (int s = 0; s < n / 16; s++) u->scale[s] = 1, u->min[s] = 0;
+}
+
+/* d and a minimum m of all 32 values: value = d * code - (-m) * 1 */
+static void with_minimum(struct quant_block *u, const uint8_t *b)
+{
+    plain_scales(u, get_f16(b), 32);
+    u->dmin = -get_f16(b + 2);
+    u->min[0] = u->min[1] = 1;
+}
+
+/* Sixteen bytes of nibbles, less `zero`: the low ones are the first half. */
+static void nibbles(int8_t *code, const uint8_t *q, int zero)
+{
     for (int j = 0; j < 16; j++) {
-        y[j] = d * (float)((b[2 + j] & 15) - 8);
-        y[j + 16] = d * (float)((b[2 + j] >> 4) - 8);
+        code[j] = (int8_t)((q[j] & 15) - zero);
+        code[j + 16] = (int8_t)((q[j] >> 4) - zero);
     }
 }
 
-void decode_q4_1(float *y, const uint8_t *b)
+/* The same through a table of values */
+static void nibble_values(int8_t *code, const uint8_t *q, const int8_t *values)
 {
-    const float d = get_f16(b), m = get_f16(b + 2);
     for (int j = 0; j < 16; j++) {
-        y[j] = d * (float)(b[4 + j] & 15) + m;
-        y[j + 16] = d * (float)(b[4 + j] >> 4) + m;
+        code[j] = values[q[j] & 15];
+        code[j + 16] = values[q[j] >> 4];
     }
 }
 
-void decode_q5_0(float *y, const uint8_t *b)
+static void fifth_bits(int8_t *code, uint32_t high)
 {
-    const float d = get_f16(b);
-    const uint32_t high = get_u32(b + 2);
-    for (int j = 0; j < 16; j++) {
-        y[j] = d * (float)((int)((b[6 + j] & 15) | (high >> j & 1) << 4) - 16);
-        y[j + 16] = d * (float)((int)(b[6 + j] >> 4 | (high >> (j + 16) & 1) << 4) - 16);
-    }
+    for (int i = 0; i < 32; i++) code[i] = (int8_t)(code[i] + (int)(high >> i & 1) * 16);
 }
 
-void decode_q5_1(float *y, const uint8_t *b)
+void unpack_q4_0(struct quant_block *u, const uint8_t *b)
 {
-    const float d = get_f16(b), m = get_f16(b + 2);
-    const uint32_t high = get_u32(b + 4);
-    for (int j = 0; j < 16; j++) {
-        y[j] = d * (float)((b[8 + j] & 15) | (high >> j & 1) << 4) + m;
-        y[j + 16] = d * (float)(b[8 + j] >> 4 | (high >> (j + 16) & 1) << 4) + m;
-    }
+    plain_scales(u, get_f16(b), 32);
+    nibbles(u->code, b + 2, 8);
 }
 
-static void decode_bytes(float *y, float d, const uint8_t *q, int n)
+void unpack_q4_1(struct quant_block *u, const uint8_t *b)
 {
-    for (int i = 0; i < n; i++) y[i] = d * (float)(int8_t)q[i];
+    with_minimum(u, b);
+    nibbles(u->code, b + 4, 0);
 }
 
-void decode_q8_0(float *y, const uint8_t *b) { decode_bytes(y, get_f16(b), b + 2, 32); }
-void decode_q8_1(float *y, const uint8_t *b) { decode_bytes(y, get_f16(b), b + 4, 32); }
-
-void decode_mxfp4(float *y, const uint8_t *b)
+void unpack_q5_0(struct quant_block *u, const uint8_t *b)
 {
-    const float d = e8m0_half(b[0]);
-    for (int j = 0; j < 16; j++) {
-        y[j] = d * (float)fp4_values[b[1 + j] & 15];
-        y[j + 16] = d * (float)fp4_values[b[1 + j] >> 4];
-    }
+    plain_scales(u, get_f16(b), 32);
+    nibbles(u->code, b + 6, 16);
+    fifth_bits(u->code, get_u32(b + 2));
+}
+
+void unpack_q5_1(struct quant_block *u, const uint8_t *b)
+{
+    with_minimum(u, b);
+    nibbles(u->code, b + 8, 0);
+    fifth_bits(u->code, get_u32(b + 4));
+}
+
+void unpack_q8_0(struct quant_block *u, const uint8_t *b)
+{
+    plain_scales(u, get_f16(b), 32);
+    memcpy(u->code, b + 2, 32);
+}
+
+void unpack_q8_1(struct quant_block *u, const uint8_t *b)
+{
+    plain_scales(u, get_f16(b), 32);
+    memcpy(u->code, b + 4, 32);
+}
+
+void unpack_mxfp4(struct quant_block *u, const uint8_t *b)
+{
+    plain_scales(u, e8m0_half(b[0]), 32);
+    nibble_values(u->code, b + 1, fp4_values);
 }
 
 static int nibble(const uint8_t *b, int i) { return b[i / 2] >> 4 * (i % 2) & 15; }
@@ -116,13 +144,10 @@ void decode_nvfp4(float *y, const uint8_t *b)
     }
 }
 
-void decode_iq4_nl(float *y, const uint8_t *b)
+void unpack_iq4_nl(struct quant_block *u, const uint8_t *b)
 {
-    const float d = get_f16(b);
-    for (int j = 0; j < 16; j++) {
-        y[j] = d * (float)iq4_values[b[2 + j] & 15];
-        y[j + 16] = d * (float)iq4_values[b[2 + j] >> 4];
-    }
+    plain_scales(u, get_f16(b), 32);
+    nibble_values(u->code, b + 2, iq4_values);
 }
 
 /* Trit k of a byte that holds ceil(v * 256 / 243), v = sum of trit_k * 3^(4-k). */
@@ -132,28 +157,28 @@ static int trit(uint8_t byte, int k)
     return (uint8_t)(byte * power[k]) * 3 >> 8;
 }
 
-void decode_tq1_0(float *y, const uint8_t *b)
+void unpack_tq1_0(struct quant_block *u, const uint8_t *b)
 {
-    const float d = get_f16(b + 52);
-    for (int i = 0; i < 160; i++) y[i] = d * (float)(trit(b[i % 32], i / 32) - 1);
-    for (int i = 0; i < 80; i++) y[160 + i] = d * (float)(trit(b[32 + i % 16], i / 16) - 1);
-    for (int i = 0; i < 16; i++) y[240 + i] = d * (float)(trit(b[48 + i % 4], i / 4) - 1);
+    plain_scales(u, get_f16(b + 52), 256);
+    for (int i = 0; i < 160; i++) u->code[i] = (int8_t)(trit(b[i % 32], i / 32) - 1);
+    for (int i = 0; i < 80; i++) u->code[160 + i] = (int8_t)(trit(b[32 + i % 16], i / 16) - 1);
+    for (int i = 0; i < 16; i++) u->code[240 + i] = (int8_t)(trit(b[48 + i % 4], i / 4) - 1);
 }
 
-void decode_tq2_0(float *y, const uint8_t *b)
+void unpack_tq2_0(struct quant_block *u, const uint8_t *b)
 {
-    const float d = get_f16(b + 64);
-    for (int i = 0; i < 256; i++) y[i] = d * (float)((b[i / 128 * 32 + i % 32] >> 2 * (i / 32 % 4) & 3) - 1);
+    plain_scales(u, get_f16(b + 64), 256);
+    for (int i = 0; i < 256; i++) u->code[i] = (int8_t)((b[i / 128 * 32 + i % 32] >> 2 * (i / 32 % 4) & 3) - 1);
 }
 
-void decode_q1_0(float *y, const uint8_t *b)
+void unpack_q1_0(struct quant_block *u, const uint8_t *b)
 {
-    const float d = get_f16(b);
-    for (int i = 0; i < 128; i++) y[i] = b[2 + i / 8] >> i % 8 & 1 ? d : -d;
+    plain_scales(u, get_f16(b), 128);
+    for (int i = 0; i < 128; i++) u->code[i] = b[2 + i / 8] >> i % 8 & 1 ? 1 : -1;
 }
 
-void decode_q2_0(float *y, const uint8_t *b)
+void unpack_q2_0(struct quant_block *u, const uint8_t *b)
 {
-    const float d = get_f16(b);
-    for (int i = 0; i < 64; i++) y[i] = d * (float)((b[2 + i / 4] >> 2 * (i % 4) & 3) - 1);
+    plain_scales(u, get_f16(b), 64);
+    for (int i = 0; i < 64; i++) u->code[i] = (int8_t)((b[2 + i / 4] >> 2 * (i % 4) & 3) - 1);
 }
