@@ -92,9 +92,12 @@ coe_status moe_spec_check(const struct moe_spec *m, const char *where)
                         residual_name[m->chain.residual]);
     if (!part_find("router", r->kind)) return coe_fail(COE_E_INPUT, "%s: there is no router '%s'", where, r->kind);
     COE_TRY(check_selection(m, where));
-    for (int32_t i = 0; i < m->n_losses; i++)
-        if (!part_find("loss", m->loss[i].kind))
-            return coe_fail(COE_E_INPUT, "%s: there is no loss '%s'", where, m->loss[i].kind);
+    for (int32_t i = 0; i < m->n_losses; i++) {
+        const struct part *p = part_find("loss", m->loss[i].kind);
+        if (!p) return coe_fail(COE_E_INPUT, "%s: there is no loss '%s'", where, m->loss[i].kind);
+        const struct loss_part *loss = p->impl;
+        if (loss->check) COE_TRY(loss->check(m, where));
+    }
     return COE_OK;
 }
 
@@ -115,6 +118,7 @@ static struct val *pass_once(struct moe_pass *p, const struct moe_spec *spec, co
     rec->layer = layer;
     rec->iteration = iteration;
     rec->batch = p->batch;
+    rec->w = w;
     const struct router_part *router = part_find("router", spec->router.kind)->impl;
     struct val *z = router->logits(c, spec, w, iteration, x);
     rec->expert_scale = w->expert_scale;

@@ -136,7 +136,8 @@ struct route_record {
     const struct attn_batch *batch; /* rows of sequences; NULL: all rows are one sequence from position 0 */
     float *dz; /* [T, E] gradient contributed by losses, already scaled; NULL until a loss adds one */
     const struct weight *selection_bias, *expert_scale;
-    bool of_attention; /* experts are projections of an attention layer */
+    const struct moe_weights *w; /* of the layer; NULL for a decision made alone */
+    bool of_attention;           /* experts are projections of an attention layer */
 };
 
 /* What a forward pass reports to whoever asks (trace, session callbacks, `logits --routes`). Any member may be NULL. */
@@ -224,7 +225,8 @@ struct selection_part {
 };
 
 /* kind "loss": sees all records of one forward pass (and, for the global batch, the counts of the step so far). Adds
- * its value to *value, unscaled by coef, and coef*scale*gradient to each record's dz (made with loss_dz). */
+ * its value to *value, unscaled by coef, and coef*scale*gradient to each record's dz (made with loss_dz), or to the
+ * gradients of the weights it is about. */
 struct loss_call {
     struct nn *c;
     struct route_record *const *records;
@@ -240,6 +242,7 @@ struct loss_call {
 };
 struct loss_part {
     coe_status (*apply)(const struct loss_call *call, double *value);
+    coe_status (*check)(const struct moe_spec *m, const char *where); /* NULL: nothing to refuse */
 };
 float *loss_dz(struct nn *c, struct route_record *r);
 /* Applies every loss of the specs to the records of a pass; *total receives Σ coef·value; value[i] (or NULL, MAX_LOSSES

@@ -100,6 +100,8 @@ static bool refusal_is_known(const char *config)
         "more than the",
         "has no gradient",
         "transport l",
+        "balances groups",
+        "needs softmax scores",
     };
     for (size_t i = 0; i < COE_COUNT(reasons); i++)
         if (strstr(coe_error(), reasons[i])) return true;

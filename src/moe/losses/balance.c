@@ -88,3 +88,15 @@ coe_status balance_set(const struct loss_call *c, const struct token_range *set,
     arena_rewind(c->c->arena, mark);
     return s;
 }
+
+coe_status balance_needs_groups(const struct moe_spec *m, const char *loss, const char *where)
+{
+    if (m->router.n_group > 1) return COE_OK;
+    return coe_fail(COE_E_INPUT, "%s: loss %s balances groups of experts, and groups is 1", where, loss);
+}
+
+coe_status balance_needs_softmax(const struct moe_spec *m, const char *loss, const char *where)
+{
+    if (m->router.score == SCORE_SOFTMAX) return COE_OK;
+    return coe_fail(COE_E_INPUT, "%s: loss %s needs softmax scores: sigmoid scores are not probabilities", where, loss);
+}

@@ -23,4 +23,8 @@ coe_status balance_gradient(const struct loss_call *c, const struct token_range 
 coe_status balance_set(const struct loss_call *c, const struct token_range *set, int32_t n, double norm,
                        const double *f, double weight, double *value);
 
+/* Checks of specs: COE_E_INPUT unless experts stand in groups, unless scores are probabilities. */
+coe_status balance_needs_groups(const struct moe_spec *m, const char *loss, const char *where);
+coe_status balance_needs_softmax(const struct moe_spec *m, const char *loss, const char *where);
+
 #endif

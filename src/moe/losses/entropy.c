@@ -7,7 +7,12 @@
 
 static coe_status apply(const struct loss_call *c, double *value) { return tsallis_apply(c, 1, false, value); }
 
-static const struct loss_part entropy_loss = { .apply = apply };
+static coe_status check(const struct moe_spec *m, const char *where)
+{
+    return balance_needs_softmax(m, "entropy", where);
+}
+
+static const struct loss_part entropy_loss = { .apply = apply, .check = check };
 COE_PART(loss, entropy, .summary = "mean entropy of the router's probabilities",
          .paper = "Harder Tasks Need More Experts, 2024", .card = "routing.md 3", .unit = "token",
          .impl = &entropy_loss)

@@ -15,10 +15,7 @@ static double slope(double p, double q)
     return p <= 0 ? 0 : shannon(q) ? -p * (log(p) + 1) : -q * pow(p, q) / (q - 1);
 }
 
-static double maximum(double q, int32_t n)
-{
-    return n < 2 ? 1 : shannon(q) ? log(n) : (1 - pow(n, 1 - q)) / (q - 1);
-}
+static double maximum(double q, int32_t n) { return n < 2 ? 1 : shannon(q) ? log(n) : (1 - pow(n, 1 - q)) / (q - 1); }
 
 static coe_status one(const struct loss_call *c, struct route_record *r, double q, double norm, double *value)
 {
@@ -56,15 +53,17 @@ coe_status tsallis_apply(const struct loss_call *c, double q, bool normalized, d
     return COE_OK;
 }
 
-static coe_status apply(const struct loss_call *c, double *value)
-{
-    return tsallis_apply(c, c->param[0], true, value);
-}
+static coe_status apply(const struct loss_call *c, double *value) { return tsallis_apply(c, c->param[0], true, value); }
 
 static const struct part_param params[] = {
     { "q", "index of the entropy; 1: Shannon's", NULL, 1e-3, 100, 1.1, false },
     { 0 },
 };
-static const struct loss_part tsallis_loss = { .apply = apply };
+static coe_status check(const struct moe_spec *m, const char *where)
+{
+    return balance_needs_softmax(m, "tsallis", where);
+}
+
+static const struct loss_part tsallis_loss = { .apply = apply, .check = check };
 COE_PART(loss, tsallis, .summary = "mean Tsallis entropy of the router's probabilities, between 0 and 1",
          .paper = "DynMoLE, 2025", .card = "routing.md 22", .unit = "token", .impl = &tsallis_loss, .params = params)
