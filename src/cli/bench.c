@@ -5,149 +5,211 @@
 #include <string.h>
 
 #include "base/file.h"
-#include "base/rng.h"
 #include "cli/model_args.h"
 
-struct speeds {
-    int32_t n_prompt, n_new;
-    struct rates prefill, generate;
-};
+#define USAGE "MODEL… | limits | cold MODEL | once MODEL | train [RECIPE.yaml]"
+#define MOST_TOKENS 10000000
 
-/* Bytes of weights that one generated token reads: every matrix it multiplies with, k experts for each pass. */
-static uint64_t bytes_per_token(const struct coe_model *m)
+/* "128,512" → out[], at most BENCH_LIST of them */
+static coe_status read_list(const char *text, const char *name, int lo, int hi, int *out, int *n)
 {
-    uint64_t sum = 0;
-    for (size_t i = 0; i < m->n_params; i++) {
-        const struct param *p = &m->params[i];
-        const struct moe_spec *moe = &m->spec.layer[p->at.layer].moe;
-        uint64_t bytes = 0;
-        (void)dtype_bytes(p->w.type, (uint64_t)weight_count(&p->w), &bytes); /* fits: it is mapped */
-        if (p->at.slot == SLOT_EMBED && !m->spec.tied) continue;
-        if (slot_info[p->at.slot].scope != SCOPE_EXPERT) sum += bytes;
-        else if (p->at.expert < moe->router.top_k) sum += bytes * (uint64_t)moe->chain.n_iterations;
+    char what[32], item[24];
+    snprintf(what, sizeof what, "--%s", name);
+    *n = 0;
+    for (const char *at = text;; at++) {
+        const size_t len = strcspn(at, ",");
+        int64_t x;
+        if (len >= sizeof item) return coe_fail(COE_E_USAGE, "%s: '%s' is no list of numbers", what, text);
+        memcpy(item, at, len);
+        item[len] = 0;
+        COE_TRY(parse_int(item, what, lo, hi, &x));
+        if (*n == BENCH_LIST) return coe_fail(COE_E_USAGE, "%s: more than %d numbers", what, BENCH_LIST);
+        out[(*n)++] = (int)x;
+        at += len;
+        if (!*at) return COE_OK;
     }
-    return sum;
 }
 
-static coe_status one_run(coe_session *s, const int32_t *ids, const struct speeds *n, double *prefill, double *generate)
+/* Numbers of a list option; without it the one number `otherwise`, or none when that is negative. */
+static coe_status list_option(struct cli *c, const char *name, int lo, int hi, int otherwise, int *out, int *n)
 {
-    COE_TRY(coe_session_rewind(s, 0));
-    const double start = coe_now();
-    COE_TRY(coe_session_eval(s, ids, (size_t)n->n_prompt, NULL, 1));
-    const double middle = coe_now();
-    for (int32_t i = 0; i < n->n_new; i++) COE_TRY(coe_session_eval(s, ids + n->n_prompt + i, 1, NULL, 1));
-    *prefill = n->n_prompt / (middle - start);
-    *generate = n->n_new / (coe_now() - middle);
+    const char *text = cli_str(c, name, NULL);
+    if (text) return read_list(text, name, lo, hi, out, n);
+    *n = otherwise >= 0;
+    out[0] = otherwise;
     return COE_OK;
 }
 
-static coe_status measure(const struct coe_model *m, coe_mla mla, int runs, struct speeds *out)
+/* 0 tokens are no test. */
+static void drop_zeros(int *list, int *n)
 {
-    const int32_t n = out->n_prompt + out->n_new;
-    coe_session *session = NULL;
-    int32_t *ids = mem_alloc("bench", (size_t)n * sizeof *ids);
-    const coe_session_opts opts = { .max_tokens = n, .mla = mla };
-    coe_status s = ids ? coe_session_open(&session, m, &opts) : COE_E_NOMEM;
-    struct rng r = rng_make(1, rng_stream(RNG_TEST, 0));
-    for (int32_t i = 0; !s && i < n; i++) ids[i] = (int32_t)rng_below(&r, (uint64_t)m->spec.vocab);
-    for (int i = -1; !s && i < runs; i++) { /* the first warms caches and makes the arena: it does not count */
-        double prefill, generate;
-        s = one_run(session, ids, out, &prefill, &generate);
-        if (s || i < 0) continue;
-        rates_add(&out->prefill, prefill);
-        rates_add(&out->generate, generate);
-        if (coe_interrupted()) s = coe_fail(COE_E_FAILED, "interrupted");
-    }
-    coe_session_close(session);
-    mem_free(ids);
+    int kept = 0;
+    for (int i = 0; i < *n; i++)
+        if (list[i]) list[kept++] = list[i];
+    *n = kept;
+}
+
+static coe_status read_settings(struct cli *c, struct bench_settings *h)
+{
+    const bool any = cli_given(c, "prompt") || cli_given(c, "generate") || cli_given(c, "pg");
+    int pairs[BENCH_LIST], n_pairs;
+    *h = (struct bench_settings){ .runs = (int)cli_int(c, "runs", 5) };
+    COE_TRY(list_option(c, "threads", 1, 1024, coe_threads(), h->threads, &h->n_threads));
+    COE_TRY(list_option(c, "prompt", 0, MOST_TOKENS, any ? -1 : 512, h->prompt, &h->n_prompt));
+    COE_TRY(list_option(c, "generate", 0, MOST_TOKENS, any ? -1 : 64, h->generate, &h->n_generate));
+    COE_TRY(list_option(c, "depth", 0, MOST_TOKENS, 0, h->depth, &h->n_depth));
+    COE_TRY(list_option(c, "pg", 1, MOST_TOKENS, -1, pairs, &n_pairs));
+    if (n_pairs % 2)
+        return coe_fail(COE_E_USAGE, "--pg %s: give pairs, a prompt and tokens behind it", cli_str(c, "pg", ""));
+    for (h->n_both = 0; 2 * h->n_both < n_pairs; h->n_both++)
+        memcpy(h->both[h->n_both], pairs + 2 * h->n_both, sizeof h->both[0]);
+    drop_zeros(h->prompt, &h->n_prompt);
+    drop_zeros(h->generate, &h->n_generate);
+    return COE_OK;
+}
+
+static coe_status read_form(struct cli *c, enum bench_form *form)
+{
+    static const char *const name[] = { [BENCH_MD] = "md", [BENCH_CSV] = "csv", [BENCH_JSON] = "json" };
+    const char *wanted = cli_str(c, "format", cli_flag(c, "json") ? "json" : "md");
+    for (size_t i = 0; i < COE_COUNT(name); i++)
+        if (!strcmp(wanted, name[i])) {
+            *form = (enum bench_form)i;
+            return COE_OK;
+        }
+    return coe_fail(COE_E_USAGE, "--format %s: the forms are md, csv and json", wanted);
+}
+
+static coe_status one_model(struct cli *c, int i, const struct bench_settings *how, struct limits *l,
+                            struct bench_row *rows, int *n)
+{
+    struct coe_model *m = NULL;
+    coe_mla mla = COE_MLA_ABSORBED;
+    const int first = *n;
+    coe_status s = cli_open_model(c, i, &m);
+    if (!s) s = cli_mla(c, m, &mla);
+    if (!s) s = bench_model(m, mla, how, l, rows, n);
+    for (int r = first; r < *n; r++) rows[r].model = cli_arg(c, i);
+    model_close(m);
     return s;
 }
 
-static void report(struct cli *c, const struct coe_model *m, coe_mla form, struct speeds *v, struct limits *l)
+static coe_status models(struct cli *c, const struct bench_settings *how, struct limits *l)
 {
-    const char *mla = model_mla_name(m, form);
-    const struct spec_sizes sizes = spec_sizes(&m->spec);
-    const uint64_t bytes = bytes_per_token(m);
-    const double gflops = 2.0 * (double)sizes.active * rates_median(&v->prefill) / 1e9;
-    const double gbs = (double)bytes * rates_median(&v->generate) / 1e9;
-    const double of_peak = gflops / rates_best(&l->fma), of_memory = gbs / rates_best(&l->read);
-    char text[64], each[32];
-    if (cli_flag(c, "json")) {
-        json_t *prefill = json_pack("{s:i, s:o, s:f, s:f}", "tokens", v->n_prompt, "tokens_per_second",
-                                    rates_json(&v->prefill), "gflops", gflops, "share_of_peak", of_peak);
-        json_t *generate = json_pack("{s:i, s:o, s:f, s:f}", "tokens", v->n_new, "tokens_per_second",
-                                     rates_json(&v->generate), "gbs", gbs, "share_of_memory", of_memory);
-        cli_print_json(json_pack("{s:o, s:s, s:s?, s:I, s:I, s:I, s:o, s:o}", "limits", limits_json(l), "model",
-                                 m->path, "mla", mla, "parameters", (json_int_t)sizes.total, "active",
-                                 (json_int_t)sizes.active, "bytes_per_token", (json_int_t)bytes, "prefill", prefill,
-                                 "generate", generate));
-        return;
-    }
-    limits_print(l);
-    printf("%s (%.2f million parameters, %.2f million active; a token reads %s%s%s)\n", m->path,
-           (double)sizes.total / 1e6, (double)sizes.active / 1e6, cli_bytes(bytes, each), mla ? "; mla " : "",
-           mla ? mla : "");
-    printf("  prefill of %4d, tokens/s    %-26s %.1f GFLOP/s, %.0f%% of the FP32 peak\n", v->n_prompt,
-           rates_text(&v->prefill, text), gflops, 100 * of_peak);
-    printf("  generating %4d, tokens/s    %-26s %.2f GB/s, %.0f%% of the memory's%s\n", v->n_new,
-           rates_text(&v->generate, text), gbs, 100 * of_memory,
-           bytes < (16u << 20) ? " (its weights fit caches)" : "");
+    enum bench_form form = BENCH_MD;
+    int n = 0;
+    const int per_model = how->n_threads * how->n_depth * (how->n_prompt + how->n_generate + how->n_both);
+    COE_TRY(read_form(c, &form));
+    if (!per_model) return coe_fail(COE_E_USAGE, "nothing to measure: give --prompt, --generate or --pg");
+    if (per_model > BENCH_ROWS / cli_n_args(c))
+        return coe_fail(COE_E_USAGE, "%d rows for each model, %d models: more than %d rows", per_model, cli_n_args(c),
+                        BENCH_ROWS);
+    struct bench_row *rows = mem_zalloc("bench", BENCH_ROWS * sizeof *rows);
+    coe_status s = rows ? COE_OK : COE_E_NOMEM;
+    for (int i = 0; !s && i < cli_n_args(c); i++) s = one_model(c, i, how, l, rows, &n);
+    if (!s) bench_report(form, l, rows, n);
+    mem_free(rows);
+    return s;
 }
 
-static coe_status bench_model(struct cli *c, struct limits *l)
+static coe_status only_limits(struct cli *c, const struct bench_settings *how, struct limits *l)
 {
-    struct coe_model *m = NULL;
-    struct speeds v = { .n_prompt = (int32_t)cli_int(c, "prompt", 512), .n_new = (int32_t)cli_int(c, "generate", 64) };
-    coe_status s = cli_open_model(c, 0, &m);
-    coe_mla mla = COE_MLA_ABSORBED;
-    if (!s) s = cli_mla(c, m, &mla);
-    if (!s) s = measure(m, mla, (int)cli_int(c, "runs", 5), &v);
-    if (!s) report(c, m, mla, &v, l);
-    model_close(m);
+    const struct watch w = watch_start();
+    COE_TRY(limits_measure(l, how->runs));
+    const double others = watch_others(&w);
+    if (others > BENCH_OTHERS)
+        log_warn("others kept %.1f processors busy meanwhile: these are not the limits of the machine", others);
+    if (cli_flag(c, "json")) cli_print_json(limits_json(l));
+    else limits_print(l);
+    return COE_OK;
+}
+
+static coe_status check_models(struct cli *c, int first)
+{
+    for (int i = first; i < cli_n_args(c); i++)
+        if (!dir_exists(cli_arg(c, i)) && !file_exists(cli_arg(c, i)))
+            return coe_fail(COE_E_INPUT, "%s: there is no such model", cli_arg(c, i));
+    return COE_OK;
+}
+
+/* `coe bench limits` measures one thread too: the two together tell whether processors share a core. */
+static void add_one_thread(struct bench_settings *how)
+{
+    if (how->n_threads != 1 || how->threads[0] == 1) return;
+    how->threads[1] = how->threads[0];
+    how->threads[0] = 1;
+    how->n_threads = 2;
+}
+
+static coe_status with_limits(struct cli *c, struct bench_settings *how)
+{
+    const char *what = cli_arg(c, 0);
+    struct limits l;
+    if (!strcmp(what, "limits") && !cli_given(c, "threads")) add_one_thread(how);
+    coe_status s = limits_open(&l, how->threads, how->n_threads);
+    if (s) return s;
+    if (!strcmp(what, "limits")) s = only_limits(c, how, &l);
+    else if (!strcmp(what, "train")) s = bench_train(c, how, &l);
+    else s = models(c, how, &l);
+    limits_close(&l);
     return s;
 }
 
 static coe_status run(struct cli *c)
 {
+    static const char *const word[] = { "limits", "cold", "once", "train" };
+    static const int least[] = { 1, 2, 2, 1 }, most[] = { 1, 2, 2, 2 };
     const char *what = cli_arg(c, 0);
-    const bool train = !strcmp(what, "train"), only_limits = !strcmp(what, "limits");
-    struct limits l;
-    if (cli_arg(c, 1) && !train)
-        return coe_fail(COE_E_USAGE, "usage: coe bench MODEL, coe bench limits, coe bench train [RECIPE]");
-    if (!train && !only_limits && !dir_exists(what) && !file_exists(what))
-        return coe_fail(COE_E_INPUT, "%s: there is no such model", what);
-    if (cli_given(c, "mla") && (train || only_limits)) return coe_fail(COE_E_USAGE, "--mla is for coe bench MODEL");
+    struct bench_settings how;
+    size_t w = 0;
+    while (w < COE_COUNT(word) && strcmp(what, word[w])) w++;
+    const bool models_only = w == COE_COUNT(word), of_model = models_only || w == 1 || w == 2;
+    if (!models_only && (cli_n_args(c) < least[w] || cli_n_args(c) > most[w]))
+        return coe_fail(COE_E_USAGE, "usage: coe bench [options] " USAGE);
+    if (cli_given(c, "mla") && !of_model) return coe_fail(COE_E_USAGE, "--mla is for coe bench MODEL");
+    COE_TRY(read_settings(c, &how));
+    if (of_model) COE_TRY(check_models(c, models_only ? 0 : 1));
     coe_interrupt_install();
-    COE_TRY(limits_measure(&l, (int)cli_int(c, "runs", 5)));
-    if (train) return bench_train(c, &l);
-    if (!only_limits) return bench_model(c, &l);
-    if (cli_flag(c, "json")) cli_print_json(limits_json(&l));
-    else limits_print(&l);
-    return COE_OK;
+    if (w == 1) return bench_cold(c, &how);
+    if (w == 2) return bench_once(c, &how);
+    return with_limits(c, &how);
 }
 
 static const struct cli_opt opts[] = {
-    { "prompt", 'p', OPT_INT, "N", "tokens of the prompt (default 512)", 1, 1e6, false },
-    { "generate", 'n', OPT_INT, "N", "tokens generated one by one behind it (default 64)", 1, 1e6, false },
+    { "prompt", 'p', OPT_STR, "N,…", "tokens of prompts, evaluated at once (default 512)", 0, 0, false },
+    { "generate", 'n', OPT_STR, "N,…", "numbers of tokens evaluated one by one (default 64)", 0, 0, false },
+    { "pg", 0, OPT_STR, "P,N,…", "pairs: a prompt and tokens behind it in one interval", 0, 0, false },
+    { "depth", 'd', OPT_STR, "N,…", "tokens already in the context before each test, not timed (default 0)", 0, 0,
+      false },
+    { "threads", 't', OPT_STR, "N,…", "compute threads (default: all processors)", 0, 0, false },
     { "runs", 'r', OPT_INT, "N", "repetitions; median, least and most are printed (default 5)", 1, BENCH_RUNS, false },
+    { "format", 'o', OPT_STR, "FORM", "md (default), csv or json", 0, 0, false },
     { "plan", 0, OPT_STR, "P.json", "apply a plan live, without rewriting the model", 0, 0, false },
     CLI_MLA,
     CLI_JSON,
-    CLI_THREADS,
     CLI_MEMORY,
 };
 static const struct verb verb = {
-    .usage = "MODEL | limits | train [RECIPE.yaml]",
-    .details = "Measures memory bandwidth and FP32 peak of this machine first, then a model's prefill and generation, "
-               "or training\n"
-               "steps of a recipe's model (default recipes/tales.yaml) on made-up text, and prints each as a share of "
-               "its limit.\n"
-               "Numbers mean something on an idle machine only.",
-    .example = "  coe bench models/tales\n  coe bench limits --json",
+    .usage = USAGE,
+    .details =
+        "Times models on made-up tokens and prints each figure as a share of what this machine can do, which is "
+        "measured\n"
+        "directly before and after: arithmetic for prompts (pp), memory reads for tokens one by one (tg). Several "
+        "models,\n"
+        "prompts, numbers of threads and depths of context make a table. Without -p, -n and -pg: -p 512 -n 64.\n"
+        "\n"
+        "  limits   what memory, caches and arithmetic of this machine can do\n"
+        "  cold     a fresh process from a file that is not in memory to its first token, beside reading the file\n"
+        "  once     one prompt and tokens behind it in this process: time to the first token, peak memory\n"
+        "  train    training steps of a recipe's model (default recipes/tales.yaml) on made-up text\n"
+        "\n"
+        "How limits and shares are counted is in bench/README.md. Numbers mean something on an idle machine only.",
+    .example = "  coe bench models/tales\n  coe bench a.gguf b.gguf -p 128,512 -n 64 -t 1,2 -o csv\n"
+               "  coe bench models/tales -p 16 -n 16 -d 0,256,512\n  coe bench limits --json",
     .opts = opts,
     .n_opts = COE_COUNT(opts),
     .min_args = 1,
-    .max_args = 2,
+    .max_args = -1,
     .run = run,
 };
 COE_PART(verb, bench, .summary = "measure speed beside the machine's limits", .impl = &verb)

@@ -1,168 +1,224 @@
-/* bench_limits.c — see bench.h. The loops are as plain as the limit allows: independent chains, as wide as the
- * registers of the kernels in use. */
-#include "cli/bench.h"
-
+/* bench_limits.c — what memory, caches and arithmetic of this machine can do, and who else uses it. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
-#include "base/mem.h"
+#include "cli/bench.h"
 #include "tensor/kernels.h"
 
 #define READ_BYTES ((size_t)512 << 20)
-#define FMA_STEPS 4000000
-#define CHAINS 12 /* four cycles of latency, two units: eight would do, twelve leave room */
+#define CACHE_READS ((size_t)1 << 30) /* bytes read from a cache at least, by each thread */
 
-void rates_add(struct rates *r, double rate)
-{
-    if (r->n < BENCH_RUNS) r->at[r->n++] = rate;
-}
-
-static int by_value(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-double rates_median(struct rates *r)
-{
-    if (!r->n) return 0;
-    qsort(r->at, (size_t)r->n, sizeof r->at[0], by_value);
-    return r->n % 2 ? r->at[r->n / 2] : (r->at[r->n / 2 - 1] + r->at[r->n / 2]) / 2;
-}
-
-double rates_best(struct rates *r)
-{
-    (void)rates_median(r); /* sorts */
-    return r->n ? r->at[r->n - 1] : 0;
-}
-
-json_t *rates_json(struct rates *r)
-{
-    const double median = rates_median(r);
-    return json_pack("{s:f, s:f, s:f}", "median", median, "min", r->at[0], "max", r->n ? r->at[r->n - 1] : 0.0);
-}
-
-const char *rates_text(struct rates *r, char text[64])
-{
-    const double median = rates_median(r);
-    snprintf(text, 64, "%.1f (%.1f to %.1f)", median, r->at[0], r->n ? r->at[r->n - 1] : 0.0);
-    return text;
-}
+const struct limit_info limit_info[LIMIT_COUNT] = {
+    [LIMIT_READ] = { "read", "memory read, 2 MB pages", "GB/s" },
+    [LIMIT_L3] = { "l3", "third-level cache read", "GB/s" },
+    [LIMIT_L2] = { "l2", "second-level cache read", "GB/s" },
+    [LIMIT_FP32] = { "fp32", "FP32", "GFLOP/s" },
+    [LIMIT_INT8] = { "int8", "int8", "GOP/s" },
+    [LIMIT_BF16] = { "bf16", "BF16", "GFLOP/s" },
+};
 
 /* ---- reading ---- */
 
-/* Sums 64-bit words in sixteen chains; GCC makes vectors of them at any level. */
+static volatile uint64_t read_sink;
+
+/* Sums 64-bit words in thirty-two chains; GCC makes vectors of them. Written for each width, so that a build for old
+ * machines does not read with old registers; never instrumented, so that a checked build measures the machine too. */
+#define SUM_WORDS(name, attribute)                                                                                     \
+    attribute __attribute__((no_sanitize("address", "undefined"))) static uint64_t name(const uint64_t *p, size_t n)                                                        \
+    {                                                                                                                  \
+        uint64_t s[32] = { 0 }, sum = 0;                                                                               \
+        for (size_t i = 0; i + 32 <= n; i += 32)                                                                       \
+            for (int k = 0; k < 32; k++) s[k] += p[i + (size_t)k];                                                     \
+        for (int k = 0; k < 32; k++) sum += s[k];                                                                      \
+        return sum;                                                                                                    \
+    }
+#if defined(__x86_64__)
+SUM_WORDS(sum_512, __attribute__((target("avx512f,prefer-vector-width=512"))))
+SUM_WORDS(sum_256, __attribute__((target("avx2"))))
+#endif
+SUM_WORDS(sum_plain, )
+
 static uint64_t sum_words(const uint64_t *p, size_t n)
 {
-    uint64_t s[16] = { 0 }, sum = 0;
-    for (size_t i = 0; i + 16 <= n; i += 16)
-        for (int k = 0; k < 16; k++) s[k] += p[i + (size_t)k];
-    for (int k = 0; k < 16; k++) sum += s[k];
-    return sum;
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx512f")) return sum_512(p, n);
+    if (__builtin_cpu_supports("avx2")) return sum_256(p, n);
+#endif
+    return sum_plain(p, n);
 }
 
-static volatile uint64_t read_sink;
-static volatile float fma_sink;
-
-static double read_once(const uint64_t *p, int threads)
+/* Each thread reads its own `bytes` so often. */
+static double read_rate(const char *memory, size_t bytes, size_t times, int threads)
 {
-    const size_t words = READ_BYTES / sizeof *p, part = words / (size_t)threads / 16 * 16;
+    const size_t words = bytes / sizeof(uint64_t) / 32 * 32;
     uint64_t sum = 0;
     const double start = coe_now();
 #pragma omp parallel for num_threads(threads) schedule(static, 1) reduction(+ : sum)
-    for (int i = 0; i < threads; i++) sum += sum_words(p + part * (size_t)i, part);
+    for (int i = 0; i < threads; i++)
+        for (size_t k = 0; k < times; k++)
+            sum += sum_words((const uint64_t *)(const void *)memory + words * (size_t)i, words);
     read_sink = sum;
-    return (double)(part * sizeof *p * (size_t)threads) / (coe_now() - start) / 1e9;
+    return (double)(words * sizeof(uint64_t) * times * (size_t)threads) / (coe_now() - start) / 1e9;
 }
 
-/* ---- arithmetic ---- */
-
-typedef double fma_loop(void); /* floating-point operations done */
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#define FMA_LOOP(name, isa, vector, set1, fmadd)                                                                       \
-    __attribute__((target(isa))) static double name(void)                                                             \
-    {                                                                                                                  \
-        vector acc[CHAINS], f = set1(0.999f);                                                                          \
-        for (int j = 0; j < CHAINS; j++) acc[j] = set1((float)j);                                                      \
-        for (int i = 0; i < FMA_STEPS; i++)                                                                            \
-            _Pragma("GCC unroll 12") for (int j = 0; j < CHAINS; j++) acc[j] = fmadd(acc[j], f, f);                    \
-        float sink = 0;                                                                                                \
-        for (int j = 0; j < CHAINS; j++) sink += acc[j][0];                                                            \
-        fma_sink = sink;                                                                                               \
-        return (double)FMA_STEPS * CHAINS * 2 * (sizeof f / sizeof(float));                                            \
-    }
-FMA_LOOP(fma_avx512, "avx512f,fma", __m512, _mm512_set1_ps, _mm512_fmadd_ps)
-FMA_LOOP(fma_avx2, "avx2,fma", __m256, _mm256_set1_ps, _mm256_fmadd_ps)
-#endif
-
-/* A product and a sum in four-wide vectors: what a build without wider registers has. */
-static double fma_portable(void)
+/* Three quarters of the second-level cache, which a thread has alone; an eighth of the third-level one, which it shares
+ * with other cores and often with other machines on the same host. 0: the system does not tell. */
+static size_t cache_part(enum limit what)
 {
-    typedef float vector __attribute__((vector_size(16)));
-    vector acc[CHAINS];
-    const vector f = { 0.999f, 0.999f, 0.999f, 0.999f };
-    for (int j = 0; j < CHAINS; j++) acc[j] = f * (float)j;
-    for (int i = 0; i < FMA_STEPS; i++)
-        for (int j = 0; j < CHAINS; j++) acc[j] = acc[j] * f + f;
-    float sink = 0;
-    for (int j = 0; j < CHAINS; j++) sink += acc[j][0];
-    fma_sink = sink;
-    return (double)FMA_STEPS * CHAINS * 2 * 4;
+    const long l2 = sysconf(_SC_LEVEL2_CACHE_SIZE), l3 = sysconf(_SC_LEVEL3_CACHE_SIZE);
+    if (what == LIMIT_L2) return l2 > 0 ? (size_t)l2 / 4 * 3 : 0;
+    return l2 > 0 && l3 / 8 > l2 ? (size_t)l3 / 8 : 0;
 }
 
-static fma_loop *fma_of_level(void)
+static double rate_once(const struct limits *l, enum limit what, int threads)
 {
-#if defined(__x86_64__)
-    if (!strcmp(kern->name, "avx2")) return fma_avx2;
-    if (strcmp(kern->name, "portable")) return fma_avx512;
-#endif
-    return fma_portable;
+    if (what >= LIMIT_FP32) return peak_rate(what, threads);
+    if (what == LIMIT_READ) return read_rate(l->memory, READ_BYTES / (size_t)threads, 1, threads);
+    const size_t bytes = cache_part(what);
+    if (!bytes || bytes * (size_t)threads > READ_BYTES) return 0;
+    return read_rate(l->memory, bytes, CACHE_READS / bytes + 1, threads);
 }
 
-static double fma_once(int threads)
+/* ---- all of them ---- */
+
+coe_status limits_open(struct limits *l, const int *threads, int n)
 {
-    fma_loop *loop = fma_of_level();
-    double flops = 0;
-    const double start = coe_now();
-#pragma omp parallel for num_threads(threads) schedule(static, 1) reduction(+ : flops)
-    for (int i = 0; i < threads; i++) flops += loop();
-    return flops / (coe_now() - start) / 1e9;
+    *l = (struct limits){ .n = n };
+    memcpy(l->threads, threads, (size_t)n * sizeof *threads);
+    COE_TRY(kernels_init());
+    l->memory = mem_alloc("bench", READ_BYTES);
+    if (!l->memory) return COE_E_NOMEM;
+    memset(l->memory, 1, READ_BYTES);
+    return COE_OK;
 }
 
-/* ---- both ---- */
+void limits_close(struct limits *l)
+{
+    mem_free(l->memory);
+    l->memory = NULL;
+}
+
+double limits_probe(struct limits *l, enum limit what, int i)
+{
+    double best = 0;
+    for (int k = 0; k < 3; k++) best = COE_MAX(best, rate_once(l, what, l->threads[i]));
+    if (best > 0) rates_add(&l->rate[what][i], best);
+    return best;
+}
 
 coe_status limits_measure(struct limits *l, int runs)
 {
-    *l = (struct limits){ .threads = coe_threads() };
-    COE_TRY(kernels_init());
-    uint64_t *p = mem_alloc("bench", READ_BYTES);
-    if (!p) return COE_E_NOMEM;
-    memset(p, 1, READ_BYTES);
-    for (int i = 0; i < runs && !coe_interrupted(); i++) {
-        rates_add(&l->read1, read_once(p, 1));
-        rates_add(&l->read, read_once(p, l->threads));
-        rates_add(&l->fma1, fma_once(1));
-        rates_add(&l->fma, fma_once(l->threads));
+    for (int run = 0; run < runs; run++)
+        for (int i = 0; i < l->n; i++)
+            for (enum limit what = 0; what < LIMIT_COUNT; what++) {
+                if (coe_interrupted()) return coe_fail(COE_E_FAILED, "interrupted");
+                (void)limits_probe(l, what, i);
+            }
+    return COE_OK;
+}
+
+/* Two virtual processors on one core, or neighbours at work, show as threads that add little. */
+static void print_canary(struct limits *l)
+{
+    for (int i = 1; i < l->n && l->threads[0] == 1; i++) {
+        const double one = rates_median(&l->rate[LIMIT_INT8][0]), all = rates_median(&l->rate[LIMIT_INT8][i]);
+        if (one > 0 && all > 0)
+            printf("\ncanary: %d threads do %.2f times the int8 operations of one%s\n", l->threads[i], all / one,
+                   all < 0.9 * l->threads[i] * one ? ": they share cores, or others are at work" : "");
     }
-    mem_free(p);
-    return coe_interrupted() ? coe_fail(COE_E_FAILED, "interrupted") : COE_OK;
 }
 
 void limits_print(struct limits *l)
 {
-    char one[64], all[64], head[32];
-    snprintf(head, sizeof head, "%d thread%s", l->threads, l->threads == 1 ? "" : "s");
-    printf("%-30s %-26s %s\n", "limits of this machine", "1 thread", head);
-    printf("  %-28s %-26s %s\n", "memory read, GB/s", rates_text(&l->read1, one), rates_text(&l->read, all));
-    printf("  FP32 multiply-add, %-7s   %-26s %s\n", kern->name, rates_text(&l->fma1, one), rates_text(&l->fma, all));
+    char text[64], name[64];
+    printf("Limits of this machine, %s, measured beside the work; kernels: %s. Medians (least to most).\n\n| limit |",
+           cpu_name(), kern->name);
+    for (int i = 0; i < l->n; i++) printf(" %d thread%s |", l->threads[i], l->threads[i] == 1 ? "" : "s");
+    printf("\n| --- |");
+    for (int i = 0; i < l->n; i++) printf(" --- |");
+    printf("\n");
+    for (enum limit what = 0; what < LIMIT_COUNT; what++) {
+        if (!l->rate[what][0].n) continue;
+        const char *how = peak_name(what);
+        snprintf(name, sizeof name, "%s%s%s", limit_info[what].name, how ? ": " : "", how ? how : "");
+        printf("| %s, %s |", name, limit_info[what].unit);
+        for (int i = 0; i < l->n; i++) printf(" %s |", rates_text(&l->rate[what][i], text));
+        printf("\n");
+    }
+    print_canary(l);
 }
 
 json_t *limits_json(struct limits *l)
 {
-    return json_pack("{s:i, s:s, s:o, s:o, s:o, s:o}", "threads", l->threads, "isa", kern->name, "read_gbs_1",
-                     rates_json(&l->read1), "read_gbs", rates_json(&l->read), "fp32_gflops_1", rates_json(&l->fma1),
-                     "fp32_gflops", rates_json(&l->fma));
+    json_t *all = json_array();
+    for (enum limit what = 0; what < LIMIT_COUNT; what++)
+        for (int i = 0; i < l->n; i++) {
+            if (!l->rate[what][i].n) continue;
+            json_t *one = rates_json(&l->rate[what][i]);
+            json_object_set_new(one, "limit", json_string(limit_info[what].key));
+            json_object_set_new(one, "unit", json_string(limit_info[what].unit));
+            json_object_set_new(one, "threads", json_integer(l->threads[i]));
+            json_array_append_new(all, one);
+        }
+    return json_pack("{s:s, s:s, s:o}", "cpu", cpu_name(), "kernels", kern->name, "readings", all);
+}
+
+/* ---- what /proc tells ---- */
+
+const char *cpu_name(void)
+{
+    static char name[160];
+    char line[256], model[96] = "unknown CPU";
+    int family = -1, number = -1;
+    FILE *f = *name ? NULL : fopen("/proc/cpuinfo", "r");
+    while (f && fgets(line, sizeof line, f) && line[0] != '\n') { /* the first processor */
+        (void)sscanf(line, "model name : %95[^\n]", model);
+        (void)sscanf(line, "cpu family : %d", &family);
+        (void)sscanf(line, "model : %d", &number);
+    }
+    if (f) fclose(f);
+    if (!*name && family >= 0) snprintf(name, sizeof name, "%s (family %d model %d)", model, family, number);
+    else if (!*name) snprintf(name, sizeof name, "%s", model);
+    return name;
+}
+
+/* Seconds that all processors together were busy, since the machine started; -1: unknown. */
+static double busy_seconds(void)
+{
+    double user, nice, system, idle, wait, irq, soft;
+    FILE *f = fopen("/proc/stat", "r");
+    const bool read = f && fscanf(f, "cpu %lf %lf %lf %lf %lf %lf %lf", &user, &nice, &system, &idle, &wait, &irq,
+                                  &soft) == 7;
+    if (f) fclose(f);
+    return read ? (user + nice + system + irq + soft) / (double)sysconf(_SC_CLK_TCK) : -1;
+}
+
+static double own_seconds(void)
+{
+    struct rusage u;
+    if (getrusage(RUSAGE_SELF, &u)) return 0;
+    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + 1e-6 * (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
+}
+
+struct watch watch_start(void) { return (struct watch){ busy_seconds(), own_seconds(), coe_now() }; }
+
+double watch_others(const struct watch *w)
+{
+    const double busy = busy_seconds(), seconds = coe_now() - w->at;
+    if (busy < 0 || w->busy < 0 || seconds <= 0) return -1;
+    return COE_MAX((busy - w->busy - (own_seconds() - w->own)) / seconds, 0.0);
+}
+
+uint64_t peak_resident(void)
+{
+    char line[256];
+    unsigned long long kb = 0;
+    FILE *f = fopen("/proc/self/status", "r");
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "VmHWM: %llu kB", &kb) == 1) break;
+    if (f) fclose(f);
+    return (uint64_t)kb * 1024;
 }

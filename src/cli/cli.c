@@ -171,8 +171,10 @@ static coe_status parse(struct cli *c, int argc, char **argv)
             o = find_long(c->verb, a + 2, eq ? (size_t)(eq - a - 2) : strlen(a + 2));
             value = eq ? eq + 1 : NULL;
         } else {
-            o = find_letter(c->verb, a[1]);
-            if (o && a[2]) {
+            o = a[2] ? find_long(c->verb, a + 1, strlen(a + 1)) : NULL; /* a whole name behind one dash: -pg */
+            const bool by_letter = !o;
+            if (by_letter) o = find_letter(c->verb, a[1]);
+            if (o && by_letter && a[2]) {
                 if (o->type == OPT_FLAG) return coe_fail(COE_E_USAGE, "%s: write short flags one by one", a);
                 value = a + 2;
             }
