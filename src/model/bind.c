@@ -8,6 +8,7 @@
 
 #include "model/bind.h"
 #include "model/cut.h"
+#include "model/part_places.h"
 
 struct binding {
     struct coe_model *m;
@@ -131,7 +132,7 @@ static bool ignored(const struct family *f, const char *name)
 static bool is_head(const struct coe_model *m, const char *tensor)
 {
     char name[256];
-    const struct place head = { SLOT_HEAD, 0, 0, 0 };
+    const struct place head = { SLOT_HEAD, 0, 0, 0, 0 };
     for (int i = 0; family_name(m->family, &m->spec, head, i, name, sizeof name); i++)
         if (!strcmp(name, tensor)) return true;
     return !strcmp(tensor, "lm_head.weight");
@@ -160,7 +161,7 @@ static coe_status check_unused(const struct binding *b)
     return COE_OK;
 }
 
-static coe_status expert_table(struct coe_model *m, const struct weight *const **out, int32_t n)
+coe_status expert_table(struct coe_model *m, const struct weight *const **out, int32_t n)
 {
     const struct weight **row = arena_push_zero(&m->arena, (size_t)n * sizeof(struct weight *));
     *out = row;
@@ -172,6 +173,7 @@ static coe_status expert_tables(struct coe_model *m, const struct moe_spec *s, s
     COE_TRY(expert_table(m, &w->gate, s->n_experts));
     COE_TRY(expert_table(m, &w->up, s->n_experts));
     COE_TRY(expert_table(m, &w->down, s->n_experts));
+    COE_TRY(part_tables(m, s, w));
     if (!s->expert_bias) return COE_OK;
     COE_TRY(expert_table(m, &w->gate_bias, s->n_experts));
     COE_TRY(expert_table(m, &w->up_bias, s->n_experts));
@@ -209,7 +211,7 @@ static coe_status layer_tables(struct coe_model *m)
     return unit_norms(m);
 }
 
-static void set_expert(const struct weight *const *row, int32_t e, const struct weight *w)
+void set_expert(const struct weight *const *row, int32_t e, const struct weight *w)
 {
     /* the table was made by layer_tables; only its readers see const */
     ((const struct weight **)(uintptr_t)row)[e] = w;
@@ -223,6 +225,10 @@ static void set_iteration(const struct weight **row, const struct chain_spec *c,
 
 static void link_param(struct coe_model *m, struct param *p)
 {
+    if (place_part(&m->spec, p->at)) {
+        part_link(m, p);
+        return;
+    }
     struct layer_weights *l = &m->layer[p->at.layer];
     const struct chain_spec *chain = &m->spec.layer[p->at.layer].moe.chain;
     const struct weight *w = &p->w;

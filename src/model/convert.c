@@ -65,6 +65,7 @@ static int by_place(const void *a, const void *b)
     if (x.layer != y.layer) return x.layer < y.layer ? -1 : 1;
     if (x.slot != y.slot) return x.slot < y.slot ? -1 : 1;
     if (x.expert != y.expert) return x.expert < y.expert ? -1 : 1;
+    if (x.part != y.part) return x.part < y.part ? -1 : 1;
     return (x.iteration > y.iteration) - (x.iteration < y.iteration);
 }
 
@@ -319,7 +320,7 @@ static coe_status add_fused(struct conversion *c, struct place p, int64_t rows, 
     struct source *s = add_item(c, name, experts * per_expert, rows * cols);
     if (!s) return COE_E_NOMEM;
     for (int64_t i = 0; i < s->n_pieces; i++) {
-        const struct place at = { !down && i % 2 ? SLOT_EXPERT_UP : p.slot, p.layer, (int32_t)(i / per_expert), 0 };
+        const struct place at = { !down && i % 2 ? SLOT_EXPERT_UP : p.slot, p.layer, (int32_t)(i / per_expert), 0, 0 };
         s->piece[i] = piece_of(c, find_param(c, at));
     }
     struct tensor *t = &c->item[c->n - 1].t;
@@ -355,7 +356,7 @@ static coe_status add_parts(struct conversion *c, struct place p, const char *na
     s->cut = cut;
     s->rows = vector ? cols : rows, s->cols = vector ? 1 : cols;
     for (int64_t i = 0; i < s->n_pieces; i++) {
-        const struct place at = { slot_of_part(c, p, name, (int)(i % parts)), p.layer, (int32_t)(i / parts), 0 };
+        const struct place at = { slot_of_part(c, p, name, (int)(i % parts)), p.layer, (int32_t)(i / parts), 0, 0 };
         const struct param *from = at.slot < SLOT_COUNT ? find_param(c, at) : NULL;
         if (!from) return coe_fail(COE_E_FAILED, "%s: nothing to write into part of %s", c->m->path, name);
         s->piece[i] = piece_of(c, from);
@@ -447,7 +448,7 @@ static bool source_is_fused(const struct coe_model *m)
 {
     for (int32_t l = 0; l < m->spec.n_layers && m->family->fused_down && m->ckpt; l++) {
         char name[256];
-        const struct place p = { SLOT_EXPERT_DOWN, l, 0, 0 };
+        const struct place p = { SLOT_EXPERT_DOWN, l, 0, 0, 0 };
         if (m->spec.layer[l].is_moe && expand_name(m->family->fused_down, p, name, sizeof name) &&
             ckpt_find(m->ckpt, name))
             return true;
@@ -467,8 +468,9 @@ static coe_status list(struct conversion *c)
 {
     COE_TRY(spec_read(&c->spec, &c->arena, c->config, c->m->path));
     COE_TRY(sort_params(c));
-    /* a chain adds at most a router, its two biases and the weight for each layer and iteration */
-    const size_t most = c->m->n_params + (size_t)c->spec.n_layers * (3 * (size_t)COE_MAX(c->o->chain, 0) + 1);
+    /* a chain adds at most a router, its two biases, its own weights, and the chain's weight */
+    const size_t each = 3 + PART_WEIGHTS, chain = (size_t)COE_MAX(c->o->chain, 0);
+    const size_t most = c->m->n_params + (size_t)c->spec.n_layers * (each * chain + 1);
     if (!(c->item = arena_push(&c->arena, most * sizeof *c->item))) return COE_E_NOMEM;
     return spec_each_place(&c->spec, add_place, c);
 }

@@ -200,11 +200,17 @@ struct val *model_forward(const struct coe_model *m, struct nn *c, const int32_t
                       .c = c,
                       .f = f,
                       .position = positions(c, f->batch),
-                      .moe = { c, f->executor ? f->executor : &executor_local, f->observer, f->records, 0,
-                               f->max_records, f->batch } };
+                      .moe = { .c = c,
+                               .executor = f->executor ? f->executor : &executor_local,
+                               .observer = f->observer,
+                               .records = f->records,
+                               .max_records = f->max_records,
+                               .batch = f->batch } };
     if (!p.position || check_input(m, ids, n, p.position)) return NULL;
     for (int32_t i = 0; i < f->batch->n_seq; i++)
         if (model_check_length(m, f->batch->pos0[i] + f->batch->off[i + 1] - f->batch->off[i])) return NULL;
+    const int64_t carries = c->tape ? 0 : spec_carries(s);
+    if (carries && !(p.moe.carry_room = arena_push(c->arena, (size_t)(n * carries) * sizeof(float)))) return NULL;
     struct val *h = embed(&p, ids, n);
     struct val *stream = c->tape ? NULL : nn_val(c, n, s->d_model);
     struct val *later = !c->tape && anything_later(s) ? nn_val(c, n, s->d_model) : NULL;

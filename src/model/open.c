@@ -6,6 +6,7 @@
 #include "base/rng.h"
 #include "model/bind.h"
 #include "model/gguf.h"
+#include "model/part_places.h"
 
 static coe_status make(struct coe_model **out, const char *path)
 {
@@ -96,21 +97,27 @@ void model_close(struct coe_model *m)
     mem_free(m);
 }
 
-/* Data and gradients of all parameters in one block, each at 64 bytes. */
+static size_t padded_count(const struct weight *w) { return ((size_t)weight_count(w) + 15) / 16 * 16; }
+
+/* Data and gradients of all parameters in one block, each at 64 bytes; what is never trained has no gradient. */
 static coe_status make_masters(struct coe_model *m)
 {
-    size_t floats = 0;
-    for (size_t i = 0; i < m->n_params; i++) floats += ((size_t)weight_count(&m->params[i].w) + 15) / 16 * 16;
-    m->masters = mem_zalloc("parameters and gradients", floats * 2 * sizeof(float));
+    size_t floats = 0, trained = 0;
+    for (size_t i = 0; i < m->n_params; i++) {
+        const size_t n = padded_count(&m->params[i].w);
+        floats += n;
+        trained += place_frozen(&m->spec, m->params[i].at) ? 0 : n;
+    }
+    m->masters = mem_zalloc("parameters and gradients", (floats + trained) * sizeof(float));
     if (!m->masters) return COE_E_NOMEM;
     float *data = (float *)(void *)m->masters, *grad = data + floats;
     for (size_t i = 0; i < m->n_params; i++) {
         struct weight *w = &m->params[i].w;
         w->master = data;
+        data += padded_count(w);
+        if (place_frozen(&m->spec, m->params[i].at)) continue;
         w->grad = grad;
-        size_t step = ((size_t)weight_count(w) + 15) / 16 * 16;
-        data += step;
-        grad += step;
+        grad += padded_count(w);
     }
     return COE_OK;
 }
@@ -135,8 +142,14 @@ static void init_param(struct coe_model *m, size_t i, uint64_t seed, double std)
     if (norm && p->at.slot != SLOT_ATTN_NORM_BIAS && p->at.slot != SLOT_FFN_NORM_BIAS &&
         p->at.slot != SLOT_FINAL_NORM_BIAS)
         for (int64_t j = 0; j < n; j++) p->w.master[j] = 1.0f - m->spec.norm_add;
-    if (slot_info[p->at.slot].is_vector) return; /* biases start at zero */
+    const struct part_weight *part = place_part(&m->spec, p->at);
     struct rng r = rng_make(seed, rng_stream(RNG_INIT, i));
+    if (part) {
+        part_init(p->w.master, part, p->w.rows, p->w.cols, std, &r);
+        return;
+    }
+    /* biases start at zero, but those of a router that stays as it is drawn */
+    if (slot_info[p->at.slot].is_vector && !place_frozen(&m->spec, p->at)) return;
     for (int64_t j = 0; j < n; j++) p->w.master[j] = (float)(std * rng_normal(&r));
 }
 
@@ -180,7 +193,7 @@ void model_zero_grad(struct coe_model *m)
 {
 #pragma omp parallel for schedule(static)
     for (size_t i = 0; i < m->n_params; i++)
-        memset(m->params[i].w.grad, 0, (size_t)weight_count(&m->params[i].w) * sizeof(float));
+        if (m->params[i].w.grad) memset(m->params[i].w.grad, 0, (size_t)weight_count(&m->params[i].w) * sizeof(float));
 }
 
 coe_status model_set_keep(struct coe_model *m, int32_t l, const uint8_t *keep)

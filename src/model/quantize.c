@@ -242,12 +242,17 @@ static coe_status add_tensor(struct job *j, struct matrix_source *s, const char 
     return count_bytes(j, t);
 }
 
+static bool same_weight(const struct param *p, const struct param *q)
+{
+    return p->at.slot == q->at.slot && p->at.part == q->at.part;
+}
+
 /* How many parameters behind expert 0's the same one of expert 1 stands. */
 static int64_t step_between_experts(const struct job *j, const struct param *p)
 {
     const struct param *end = j->m->params + j->m->n_params;
     for (const struct param *q = p; q < end && q->at.layer == p->at.layer; q++)
-        if (q->at.slot == p->at.slot && q->at.expert == 1) return q - p;
+        if (same_weight(p, q) && q->at.expert == 1) return q - p;
     return 1; /* the only expert: the dimension stays */
 }
 
@@ -255,7 +260,7 @@ static int64_t count_experts(const struct job *j, const struct param *p, int64_t
 {
     const struct param *end = j->m->params + j->m->n_params;
     int64_t n = 1;
-    while (p + n * step < end && p[n * step].at.slot == p->at.slot && p[n * step].at.layer == p->at.layer) n++;
+    while (p + n * step < end && same_weight(p, p + n * step) && p[n * step].at.layer == p->at.layer) n++;
     return n;
 }
 
@@ -264,7 +269,9 @@ static coe_status add_param(struct job *j, const struct param *p)
     char name[256];
     const enum slot_scope scope = slot_info[p->at.slot].scope;
     const bool expert = scope == SCOPE_EXPERT || scope == SCOPE_ATTN_EXPERT;
-    const bool apart = j->separate && scope == SCOPE_EXPERT && !slot_info[p->at.slot].is_vector;
+    /* weights that kinds of experts declare have no joined form */
+    const bool of_kind = place_part(&j->spec, p->at);
+    const bool apart = of_kind || (j->separate && scope == SCOPE_EXPERT && !slot_info[p->at.slot].is_vector);
     if (expert && !apart && p->at.expert) return COE_OK; /* a part of what expert 0 opened */
     if (!gguf_name(j->arch ? j->arch->name : NULL, &j->spec, p->at, apart, name, sizeof name))
         return coe_fail(COE_E_USAGE, "%s: GGUF has no name for %s", j->m->path, slot_info[p->at.slot].name);

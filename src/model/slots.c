@@ -1,5 +1,5 @@
 /* slots.c — the table of places in a network, their shapes and their order. */
-#include "model/spec.h"
+#include "model/part_places.h"
 
 const char *const class_name[CLASS_COUNT] = { "embedding", "norm", "attention", "dense", "router", "expert", "shared",
                                               "head" };
@@ -69,6 +69,18 @@ const struct slot_info slot_info[SLOT_COUNT] = {
     [SLOT_SHARED_UP] = { "shared_up", SCOPE_LAYER, CLASS_SHARED, false },
     [SLOT_SHARED_DOWN] = { "shared_down", SCOPE_LAYER, CLASS_SHARED, false },
     [SLOT_SHARED_EXPERT_GATE] = { "shared_expert_gate", SCOPE_LAYER, CLASS_SHARED, false },
+    [SLOT_ROUTER_OF_MODEL] = { "a weight of the routers", SCOPE_MODEL, CLASS_ROUTER, false },
+    [SLOT_ROUTER_OF_MODEL_VEC] = { "a vector of the routers", SCOPE_MODEL, CLASS_ROUTER, true },
+    [SLOT_ROUTER_OF_LAYER] = { "a weight of the router", SCOPE_LAYER, CLASS_ROUTER, false },
+    [SLOT_ROUTER_OF_LAYER_VEC] = { "a vector of the router", SCOPE_LAYER, CLASS_ROUTER, true },
+    [SLOT_ROUTER_OF_ITERATION] = { "a weight of a pass's router", SCOPE_ITERATION, CLASS_ROUTER, false },
+    [SLOT_ROUTER_OF_ITERATION_VEC] = { "a vector of a pass's router", SCOPE_ITERATION, CLASS_ROUTER, true },
+    [SLOT_KIND_OF_MODEL] = { "a weight of all experts", SCOPE_MODEL, CLASS_SHARED, false },
+    [SLOT_KIND_OF_MODEL_VEC] = { "a vector of all experts", SCOPE_MODEL, CLASS_SHARED, true },
+    [SLOT_KIND_OF_LAYER] = { "a weight of the layer's experts", SCOPE_LAYER, CLASS_SHARED, false },
+    [SLOT_KIND_OF_LAYER_VEC] = { "a vector of the layer's experts", SCOPE_LAYER, CLASS_SHARED, true },
+    [SLOT_KIND_OF_EXPERT] = { "a weight of an expert", SCOPE_EXPERT, CLASS_EXPERT, false },
+    [SLOT_KIND_OF_EXPERT_VEC] = { "a vector of an expert", SCOPE_EXPERT, CLASS_EXPERT, true },
 };
 
 static bool model_shape(const struct spec *s, enum slot slot, int64_t *rows, int64_t *cols)
@@ -198,7 +210,7 @@ static bool ffn_slot_shape(const struct spec *s, const struct layer_spec *l, enu
     }
     if (!l->is_moe) return false;
     switch (slot) {
-    case SLOT_ROUTER: *rows = m->n_experts; return true;
+    case SLOT_ROUTER: *rows = m->n_experts; return moe_router(m)->matrix;
     case SLOT_ROUTER_BIAS: *cols = m->n_experts; return m->router.bias;
     case SLOT_SELECTION_BIAS: *cols = m->n_experts; return m->router.selection_bias;
     case SLOT_EXPERT_SCALE: *cols = m->n_experts; return m->router.expert_scale;
@@ -232,12 +244,10 @@ static int32_t repeats(const struct spec *s, int32_t layer, enum slot slot)
 {
     const struct layer_spec *l = &s->layer[layer];
     if (slot_info[slot].scope == SCOPE_EXPERT || slot_info[slot].scope == SCOPE_ATTN_EXPERT)
-        return spec_experts(s, (struct place){ slot, layer, 0, 0 });
+        return spec_experts(s, (struct place){ slot, layer, 0, 0, 0 });
     if (slot_info[slot].scope == SCOPE_ITERATION) return l->moe.chain.shared_gate ? 1 : l->moe.chain.n_iterations;
     return 1;
 }
-
-typedef coe_status each_fn(void *user, struct place p, int64_t rows, int64_t cols);
 
 /* Expert by expert: all places of slots first … last */
 static coe_status each_of_experts(const struct spec *s, int32_t layer, int first, int last, each_fn *fn, void *user)
@@ -247,7 +257,7 @@ static coe_status each_of_experts(const struct spec *s, int32_t layer, int first
     for (int32_t e = 0; e < repeats(s, layer, (enum slot)first); e++)
         for (int slot = first; slot <= last; slot++)
             if (slot_shape(s, (enum slot)slot, layer, &rows, &cols))
-                COE_TRY(fn(user, (struct place){ (enum slot)slot, layer, e, 0 }, rows, cols));
+                COE_TRY(fn(user, (struct place){ (enum slot)slot, layer, e, 0, 0 }, rows, cols));
     return COE_OK;
 }
 
@@ -258,10 +268,11 @@ static coe_status each_in_layer(const struct spec *s, int32_t layer, each_fn *fn
         if (!slot_shape(s, (enum slot)slot, layer, &rows, &cols)) continue;
         if (slot_info[slot].scope == SCOPE_EXPERT || slot_info[slot].scope == SCOPE_ATTN_EXPERT) continue;
         for (int32_t i = 0; i < repeats(s, layer, (enum slot)slot); i++)
-            COE_TRY(fn(user, (struct place){ (enum slot)slot, layer, 0, i }, rows, cols));
+            COE_TRY(fn(user, (struct place){ (enum slot)slot, layer, 0, i, 0 }, rows, cols));
     }
     COE_TRY(each_of_experts(s, layer, SLOT_ATTN_EXPERT_IN, SLOT_ATTN_EXPERT_OUT, fn, user));
-    return each_of_experts(s, layer, SLOT_EXPERT_GATE, SLOT_EXPERT_DOWN_BIAS, fn, user);
+    COE_TRY(each_of_experts(s, layer, SLOT_EXPERT_GATE, SLOT_EXPERT_DOWN_BIAS, fn, user));
+    return each_part_of_layer(s, layer, fn, user);
 }
 
 coe_status spec_each_place(const struct spec *s,
@@ -270,11 +281,12 @@ coe_status spec_each_place(const struct spec *s,
     int64_t rows, cols;
     for (int slot = SLOT_EMBED; slot <= SLOT_POSITIONS; slot++)
         if (slot_shape(s, (enum slot)slot, 0, &rows, &cols))
-            COE_TRY(fn(user, (struct place){ (enum slot)slot, 0, 0, 0 }, rows, cols));
+            COE_TRY(fn(user, (struct place){ (enum slot)slot, 0, 0, 0, 0 }, rows, cols));
+    COE_TRY(each_part_of_model(s, fn, user));
     for (int32_t l = 0; l < s->n_layers; l++) COE_TRY(each_in_layer(s, l, fn, user));
     for (int slot = SLOT_FINAL_NORM; slot <= SLOT_HEAD_BIAS; slot++)
         if (slot_shape(s, (enum slot)slot, 0, &rows, &cols))
-            COE_TRY(fn(user, (struct place){ (enum slot)slot, 0, 0, 0 }, rows, cols));
+            COE_TRY(fn(user, (struct place){ (enum slot)slot, 0, 0, 0, 0 }, rows, cols));
     return COE_OK;
 }
 

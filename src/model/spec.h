@@ -112,6 +112,12 @@ enum slot {
     SLOT_EXPERT_GATE, SLOT_EXPERT_UP, SLOT_EXPERT_DOWN,
     SLOT_EXPERT_GATE_BIAS, SLOT_EXPERT_UP_BIAS, SLOT_EXPERT_DOWN_BIAS,
     SLOT_SHARED_GATE, SLOT_SHARED_UP, SLOT_SHARED_DOWN, SLOT_SHARED_EXPERT_GATE,
+    /* what routers and kinds of experts declare (part_places.c): by scope, and matrix or vector; place.part tells which
+     */
+    SLOT_ROUTER_OF_MODEL, SLOT_ROUTER_OF_MODEL_VEC, SLOT_ROUTER_OF_LAYER, SLOT_ROUTER_OF_LAYER_VEC,
+    SLOT_ROUTER_OF_ITERATION, SLOT_ROUTER_OF_ITERATION_VEC,
+    SLOT_KIND_OF_MODEL, SLOT_KIND_OF_MODEL_VEC, SLOT_KIND_OF_LAYER, SLOT_KIND_OF_LAYER_VEC,
+    SLOT_KIND_OF_EXPERT, SLOT_KIND_OF_EXPERT_VEC,
     SLOT_COUNT
 };
 enum slot_scope { SCOPE_MODEL, SCOPE_LAYER, SCOPE_ITERATION, SCOPE_EXPERT, SCOPE_ATTN_EXPERT };
@@ -140,9 +146,16 @@ extern const struct slot_info slot_info[SLOT_COUNT];
 struct place {
     enum slot slot;
     int32_t layer, expert, iteration;
+    int32_t part; /* slots of parts: owner (moe_part_table) * PART_WEIGHTS + row of its table */
 };
-/* Shape of a place; false when this network has no such place. A vector has rows 1. */
+/* Shape of a place that no part declares; false when this network has no such place. A vector has rows 1. */
 bool slot_shape(const struct spec *s, enum slot slot, int32_t layer, int64_t *rows, int64_t *cols);
+/* The row of the table that declares a place; NULL when it is no part's. */
+const struct part_weight *place_part(const struct spec *s, struct place p);
+/* Whether a place is never trained. */
+bool place_frozen(const struct spec *s, struct place p);
+/* Columns of the widest state that one routing decision leaves to the next; 0: none. */
+int64_t spec_carries(const struct spec *s);
 /* Experts with weights of the layer and kind that a place belongs to. */
 int32_t spec_experts(const struct spec *s, struct place p);
 /* Calls fn for every place of the network in canonical order (the order of execution); stops at the first failure. */

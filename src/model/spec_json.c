@@ -1,7 +1,8 @@
 /* spec_json.c — config → spec: finds the family, then lays the "coe" object over it.
  *
  *   "coe": { "n_experts": 16, "expert_ffn": 256, "top_k": 2, "score": "softmax", "renormalize": false, "scale": 1.0,
- *            "router": "linear", "router_bias": false, "selection": "top_k" or { "kind": "top_p", "p": 0.4 },
+ *            "router": "linear" or { "kind": "two_layer", "width": 64 }, "router_bias": false,
+ *            "selection": "top_k" or { "kind": "top_p", "p": 0.4 },
  *            "capacity": { "factor": 1.25, "tokens": 64, "order": "position", "weigh_first": false, "always": false },
  *            "selection_bias": false, "bias_update": 0.001, "bias_rule": "sign", "n_identity": 0, "n_null": 0,
  *            "groups": 1, "groups_kept": 1, "group_score": "max", "shared_ffn": 0, "shared_gate": false,
@@ -12,7 +13,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "model/bind.h"
+#include "model/part_places.h"
 
 coe_status family_find(const struct part **out, const json_t *config, const char *where)
 {
@@ -64,18 +65,6 @@ static coe_status read_chain(struct chain_spec *c, const json_t *o, const char *
     return COE_OK;
 }
 
-/* Names that parts are known by live as long as the registry, not the document. */
-static coe_status part_name(const char *kind, const json_t *o, const char *key, const char **out, const char *where)
-{
-    const char *name = NULL;
-    COE_TRY(json_get_str(o, key, &name, where));
-    if (!name) return COE_OK;
-    const struct part *p = part_find(kind, name);
-    if (!p) return coe_fail(COE_E_INPUT, "%s: there is no %s '%s'", where, kind, name);
-    *out = p->name;
-    return COE_OK;
-}
-
 static coe_status read_param(const struct part *part, size_t i, const json_t *o, double *value, const char *where)
 {
     const struct part_param *p = &part->params[i];
@@ -94,7 +83,7 @@ static coe_status read_param(const struct part *part, size_t i, const json_t *o,
 }
 
 /* A part by its name, or an object of its kind and settings; settings left out have their defaults. `other`: one more
- * key that is allowed, or NULL. */
+ * key that is allowed, or NULL. Names that parts are known by live as long as the registry, not the document. */
 static coe_status read_part(const char *kind, const json_t *v, const char *other, const struct part **out,
                             double *value, const char *where)
 {
@@ -132,6 +121,16 @@ static coe_status read_losses(struct moe_spec *m, const json_t *list, const char
         l.kind = p->name;
         m->loss[m->n_losses++] = l;
     }
+    return COE_OK;
+}
+
+static coe_status read_router(struct router_spec *r, const json_t *o, const char *where)
+{
+    const struct part *p;
+    const json_t *v = json_object_get(o, "router");
+    if (!v) return COE_OK;
+    COE_TRY(read_part("router", v, NULL, &p, r->kind_param, where));
+    r->kind = p->name;
     return COE_OK;
 }
 
@@ -179,7 +178,7 @@ static coe_status read_moe(struct moe_spec *m, const json_t *o, const char *wher
     COE_TRY(json_get_num(o, "bias_update", &m->bias_update, where));
     COE_TRY(choice(o, "bias_rule", bias_rule_name, 2, &rule, where));
     m->bias_rule = (enum bias_rule)rule;
-    COE_TRY(part_name("router", o, "router", &r->kind, where));
+    COE_TRY(read_router(r, o, where));
     COE_TRY(read_selection(r, o, where));
     COE_TRY(read_capacity(&r->capacity, json_object_get(o, "capacity"), where));
     COE_TRY(json_get_i32(o, "shared_ffn", 0, 1 << 24, &m->shared_ffn, where));
@@ -256,7 +255,7 @@ coe_status spec_check(const struct spec *s, const char *where)
         else if (s->layer[l].ffn < 1)
             return coe_fail(COE_E_INPUT, "%s: a dense layer without intermediate_size", place);
     }
-    return COE_OK;
+    return part_places_check(s, where);
 }
 
 coe_status spec_read(struct spec *s, struct arena *a, const json_t *config, const char *where)
@@ -298,9 +297,7 @@ bool expand_name(const char *pattern, struct place p, char *out, size_t cap)
     return true;
 }
 
-/* No released family has a chain's weight; where the family's table names no place for it, it lies beside the router:
- * "….mlp.gate.weight" gives "….mlp.coe_weight". */
-static bool weight_beside_router(const struct family *f, struct place p, char *out, size_t cap)
+bool name_beside_router(const struct family *f, struct place p, const char *name, char *out, size_t cap)
 {
     const struct name_row *r = f->names;
     while (r->pattern && r->slot != SLOT_ROUTER) r++;
@@ -308,8 +305,8 @@ static bool weight_beside_router(const struct family *f, struct place p, char *o
     while (end && end > r->pattern && *--end != '.') {} /* leaves out "gate" too */
     char pattern[256];
     if (!end || *end != '.') return false;
-    snprintf(pattern, sizeof pattern, "%s%.*s.coe_weight", f->prefixes ? *f->prefixes : "", (int)(end - r->pattern),
-             r->pattern);
+    snprintf(pattern, sizeof pattern, "%s%.*s.%s", f->prefixes ? *f->prefixes : "", (int)(end - r->pattern), r->pattern,
+             name);
     return expand_name(pattern, p, out, cap);
 }
 
@@ -331,7 +328,10 @@ bool family_name_cut(const struct family *f, const struct spec *s, struct place 
             return expand_name(pattern, p, out, cap);
         }
     *cut = (struct cut){ 0 };
-    return p.slot == SLOT_COE_WEIGHT && which == 0 && weight_beside_router(f, p, out, cap);
+    if (which) return false;
+    const struct part_weight *w = place_part(s, p);
+    if (w) return part_tensor_name(f, s, p, w, out, cap);
+    return p.slot == SLOT_COE_WEIGHT && name_beside_router(f, p, "coe_weight", out, cap);
 }
 
 bool family_name(const struct family *f, const struct spec *s, struct place p, int which, char *out, size_t cap)

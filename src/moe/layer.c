@@ -23,15 +23,6 @@ struct moe_spec moe_spec_default(void)
     };
 }
 
-bool moe_select(struct router_spec *r, const char *selection)
-{
-    const struct part *p = part_find("selection", selection);
-    if (!p) return false;
-    r->selection = p->name;
-    part_defaults(p, r->param);
-    return true;
-}
-
 int32_t moe_max_choices(const struct moe_spec *m)
 {
     const struct selection_part *s = part_find("selection", m->router.selection)->impl;
@@ -46,18 +37,35 @@ const char *moe_needs_whole_sequence(const struct moe_spec *m)
     return s->couples && s->couples(&m->router) ? m->router.selection : NULL;
 }
 
+static coe_status check_params(const struct part *p, const double *value, const char *where)
+{
+    for (size_t i = 0; p->params && p->params[i].name; i++) {
+        const struct part_param *o = &p->params[i];
+        if (!o->choices && !(value[i] >= o->lo && value[i] <= o->hi))
+            return coe_fail(COE_E_INPUT, "%s: %s of %s is %g, expected %g … %g", where, o->name, p->name, value[i],
+                            o->lo, o->hi);
+    }
+    return COE_OK;
+}
+
+static coe_status check_router(const struct moe_spec *m, const char *where)
+{
+    const struct part *p = part_find("router", m->router.kind);
+    if (!p) return coe_fail(COE_E_INPUT, "%s: there is no router '%s'", where, m->router.kind);
+    COE_TRY(check_params(p, m->router.kind_param, where));
+    const struct router_part *r = p->impl;
+    if (m->router.bias && !r->matrix)
+        return coe_fail(COE_E_INPUT, "%s: router_bias belongs to a router of one matrix, not to %s", where, p->name);
+    return r->check ? r->check(m, where) : COE_OK;
+}
+
 static coe_status check_selection(const struct moe_spec *m, const char *where)
 {
     const struct router_spec *r = &m->router;
     const struct capacity_spec *c = &r->capacity;
     const struct part *p = part_find("selection", r->selection);
     if (!p) return coe_fail(COE_E_INPUT, "%s: there is no selection '%s'", where, r->selection);
-    for (size_t i = 0; p->params && p->params[i].name; i++) {
-        const struct part_param *o = &p->params[i];
-        if (!o->choices && !(r->param[i] >= o->lo && r->param[i] <= o->hi))
-            return coe_fail(COE_E_INPUT, "%s: %s of %s is %g, expected %g … %g", where, o->name, p->name, r->param[i],
-                            o->lo, o->hi);
-    }
+    COE_TRY(check_params(p, r->param, where));
     if (!(c->factor >= 0 && c->factor <= 65536) || c->tokens < 0)
         return coe_fail(COE_E_INPUT, "%s: a capacity of factor %g, %d tokens", where, c->factor, c->tokens);
     if (c->weigh_first && !r->renormalize)
@@ -90,7 +98,7 @@ coe_status moe_spec_check(const struct moe_spec *m, const char *where)
     if (m->chain.learned_weight && m->chain.residual != RESIDUAL_PRENORM)
         return coe_fail(COE_E_INPUT, "%s: a chain weight needs the prenorm residual, not %s", where,
                         residual_name[m->chain.residual]);
-    if (!part_find("router", r->kind)) return coe_fail(COE_E_INPUT, "%s: there is no router '%s'", where, r->kind);
+    COE_TRY(check_router(m, where));
     COE_TRY(check_selection(m, where));
     for (int32_t i = 0; i < m->n_losses; i++) {
         const struct part *p = part_find("loss", m->loss[i].kind);
@@ -119,8 +127,8 @@ static struct val *pass_once(struct moe_pass *p, const struct moe_spec *spec, co
     rec->iteration = iteration;
     rec->batch = p->batch;
     rec->w = w;
-    const struct router_part *router = part_find("router", spec->router.kind)->impl;
-    struct val *z = router->logits(c, spec, w, iteration, x);
+    const struct router_call routing = { p, spec, w, layer, iteration, x };
+    struct val *z = moe_router(spec)->logits(&routing);
     rec->expert_scale = w->expert_scale;
     if (moe_route(c, rec, spec, z, w->selection_bias[iteration], hook)) return NULL;
     if (p->records && p->n_records < p->max_records) p->records[p->n_records++] = rec;

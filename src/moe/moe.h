@@ -36,7 +36,8 @@ struct capacity_spec {
 };
 
 struct router_spec {
-    const char *kind; /* part "router": "linear" */
+    const char *kind;          /* part "router": "linear"; set it with moe_use_router */
+    double kind_param[PART_PARAMS]; /* its settings, in the order of its table */
     enum score_kind score;
     bool bias;                 /* the router's own bias, added to z */
     bool selection_bias;       /* added to the score for choosing only, never to the weight */
@@ -71,8 +72,18 @@ struct loss_spec {
     double coef;
 };
 
+/* Consecutive experts of one kind. */
+#define MAX_RANGES 8
+struct expert_range {
+    const char *kind; /* part "expert" */
+    int32_t n;
+    double param[PART_PARAMS]; /* settings of the kind, in the order of its table */
+};
+
 struct moe_spec {
     int32_t n_experts, expert_ffn;
+    struct expert_range range[MAX_RANGES]; /* from expert 0 on; n_ranges 0: feed-forward experts and those below */
+    int32_t n_ranges;
     int32_t n_identity; /* so many of the last return their input and have no weights */
     int32_t n_null;     /* the very last: they return nothing, have no weights and are no work */
     enum activation act;
@@ -94,6 +105,8 @@ struct moe_spec {
 struct moe_spec moe_spec_default(void);
 /* Chooses a selection by name and gives it its default settings; false when there is none of that name. */
 bool moe_select(struct router_spec *r, const char *selection);
+/* The same for a router. */
+bool moe_use_router(struct router_spec *r, const char *router);
 /* Experts that have weights: 0 … this - 1. */
 static inline int32_t moe_weighted(const struct moe_spec *m) { return m->n_experts - m->n_identity - m->n_null; }
 /* Slots that one token can have at most. */
@@ -102,6 +115,38 @@ int32_t moe_max_choices(const struct moe_spec *m);
 const char *moe_needs_whole_sequence(const struct moe_spec *m);
 /* COE_E_INPUT naming what cannot work (k > experts, groups that do not divide, unknown part names). */
 coe_status moe_spec_check(const struct moe_spec *m, const char *where);
+
+/* ---- weights of parts ---- */
+
+/* A router or a kind of experts declares its weights in a table. From it follow the place in the spec, the tensor's
+ * name, the first value and whether it is trained; the part finds them in struct moe_weights. */
+enum part_scope { PART_OF_MODEL, PART_OF_LAYER, PART_OF_ITERATION, PART_OF_EXPERT };
+enum part_init { INIT_NORMAL, INIT_ZERO, INIT_CONSTANT, INIT_ORTHOGONAL };
+/* The layer that a weight belongs to. */
+struct part_at {
+    const struct moe_spec *spec;
+    const double *param; /* settings of the part */
+    int64_t d_model;
+    int32_t nth;         /* so many layers with experts stand before this one */
+};
+struct part_weight {
+    const char *name; /* "proj.weight": of the tensor ….mlp.router.proj.weight, ….mlp.experts.3.proj.weight */
+    enum part_scope scope; /* a router has none of an expert, a kind of experts none of an iteration */
+    bool vector;      /* rows are 1: F32 in files, without weight decay */
+    bool frozen;      /* never trained: has no gradient */
+    bool by_expert;   /* rows (of a vector: elements) count experts and leave with them when a model is pruned */
+    bool couples;     /* joins experts otherwise: such a model cannot be pruned */
+    enum part_init init;
+    double value;     /* of INIT_CONSTANT; of INIT_NORMAL the standard deviation, 0: the model's */
+    /* false: this layer has no such weight. Of a weight of the model all layers say the same. */
+    bool (*shape)(const struct part_at *at, int64_t *rows, int64_t *cols);
+};
+#define PART_WEIGHTS 12 /* at most, of one part */
+/* Owner 0 is the layer's router, 1 + i its i-th range of experts. The table ends with a NULL name; NULL: no weights of
+ * its own. `param`, if not NULL, receives the owner's settings. */
+const struct part_weight *moe_part_table(const struct moe_spec *m, int32_t owner, const double **param);
+/* Experts first … first + n - 1 are those of owner 1 … */
+void moe_range(const struct moe_spec *m, int32_t owner, int32_t *first, int32_t *n);
 
 /* Weights of one layer, as the model bound them. Vectors of experts are indexed by expert id. */
 struct moe_weights {
@@ -114,6 +159,10 @@ struct moe_weights {
     const struct weight *const *gate_bias, *const *up_bias, *const *down_bias; /* [E] or NULL */
     const struct weight *shared_gate, *shared_up, *shared_down;                /* [S,d], [S,d], [d,S] */
     const struct weight *shared_expert_gate;                                   /* [1,d] */
+    /* in the order of the tables of the parts; NULL where the layer has none */
+    const struct weight *router_part[16][PART_WEIGHTS];        /* per iteration, whatever the scope */
+    const struct weight *kind_part[MAX_RANGES][PART_WEIGHTS];  /* of a range: scopes model and layer */
+    const struct weight *const *expert_part[MAX_RANGES][PART_WEIGHTS]; /* [E] by expert id: scope expert */
 };
 #define MAX_ITERATIONS 16
 
@@ -178,8 +227,15 @@ struct moe_pass {
     const struct moe_observer *observer; /* NULL: none */
     struct route_record **records;       /* [max_records] filled in order, or NULL */
     int32_t n_records, max_records;
-    const struct attn_batch *batch; /* what route_record.batch will say */
+    const struct attn_batch *batch;      /* what route_record.batch will say */
+    /* What the last routing decision left to the next one, in order of execution through chains and layers (NULL: this
+     * is the first); set with moe_carry. Without a tape it lies in carry_room [T, widest], if there is one, and
+     * outlives the layer. */
+    struct val *carried, carry_val;
+    float *carry_room;
 };
+/* Leaves v [T, columns as the router's `carries` says] to the next decision; false without memory (v NULL). */
+bool moe_carry(struct moe_pass *p, struct val *v);
 
 /* One MoE layer including its residual: h [T,d] the stream before it, x0 = norm(h). Returns the stream after it.
  * `post`, if not NULL, is applied to what is added to the stream (families with a norm behind the layer). NULL on
@@ -200,10 +256,30 @@ struct val *moe_output(struct moe_pass *pass, const struct moe_spec *spec, const
 
 /* ---- parts ---- */
 
-/* kind "router": logits [T, n_experts] */
+/* kind "router": logits [T, n_experts] of x [T, d], NULL on failure */
+struct router_call {
+    struct moe_pass *pass;
+    const struct moe_spec *spec;
+    const struct moe_weights *w;
+    int32_t layer, iteration;
+    struct val *x;
+};
 struct router_part {
-    struct val *(*logits)(struct nn *c, const struct moe_spec *spec, const struct moe_weights *w, int32_t iteration,
-                          struct val *x);
+    struct val *(*logits)(const struct router_call *call);
+    const struct part_weight *weights; /* of its own, ends with a NULL name; or NULL */
+    bool matrix;                       /* it has router [E, d] and, if the spec says so, router_bias [E] */
+    bool frozen;                       /* these are drawn once and never trained, the bias too */
+    /* Columns that a decision leaves to the next (moe_carry); NULL: nothing. Layers that follow one another must
+     * agree. */
+    int64_t (*carries)(const struct moe_spec *m, int64_t d_model);
+    coe_status (*check)(const struct moe_spec *m, const char *where); /* NULL: nothing to refuse */
+};
+/* The router of a layer that moe_spec_check accepted. */
+const struct router_part *moe_router(const struct moe_spec *m);
+
+/* kind "expert" */
+struct expert_part {
+    const struct part_weight *weights; /* of its own, ends with a NULL name; or NULL */
 };
 
 /* kind "selection": chooses experts for every token, calling route_choose in token order, best expert first. */

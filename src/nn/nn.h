@@ -177,7 +177,8 @@ coe_status nn_consistency(struct nn *c, struct val *a, struct val *b, const int3
 /* loss of each row without recording, for evaluation; lse may be NULL */
 void nn_xent_rows(const float *logits, int64_t n, int64_t vocab, const int32_t *target, float *loss, float *lse);
 
-/* Optimiser: AdamW over a list of weights (optim.c). decay: whether weight decay applies to it. */
+/* Optimiser: AdamW over a list of weights (optim.c); those without a gradient stay as they are. decay: whether weight
+ * decay applies to it. */
 struct optim_param {
     struct weight *w;
     float *m, *v;

@@ -14,6 +14,7 @@ double optim_grad_norm(const struct optim_param *p, size_t n)
     for (size_t i = 0; i < n; i++) {
         const struct weight *w = p[i].w;
         double sum[64];
+        if (!w->grad) continue;
         for (int64_t from = 0; from < pieces_of(w); from += 64) {
             int64_t m = COE_MIN((int64_t)64, pieces_of(w) - from);
 #pragma omp parallel for schedule(static) if (m > 1)
@@ -34,7 +35,7 @@ void optim_adamw(const struct optim_param *p, size_t n, const struct adamw_args 
 #pragma omp parallel for schedule(dynamic, 1)
     for (size_t i = 0; i < n; i++) {
         const struct weight *w = p[i].w;
-        for (int64_t at = 0; at < weight_count(w); at += PIECE)
+        for (int64_t at = 0; w->grad && at < weight_count(w); at += PIECE)
             kern->adamw(w->master + at, p[i].m + at, p[i].v + at, w->grad + at, COE_MIN(PIECE, weight_count(w) - at),
                         p[i].decay ? args : &plain);
     }

@@ -75,8 +75,13 @@ static coe_status change_param(struct applier *a, const struct param *q, const s
     struct change *c = &a->change[tensor_index(a->m->ckpt, q->w.name)];
     const enum slot slot = q->at.slot;
     const bool of_expert = slot_info[slot].scope == SCOPE_EXPERT, fused = of_expert && (q->cut.how & CUT_EXPERT);
+    const struct part_weight *part = place_part(&a->m->spec, q->at);
+    if (part && part->couples)
+        return coe_fail(COE_E_USAGE,
+                        "%s: tensor %s joins the experts of a layer with one another; such a model cannot lose some",
+                        a->m->path, q->w.name);
     if (slot == SLOT_ROUTER || slot == SLOT_ROUTER_BIAS || slot == SLOT_SELECTION_BIAS || slot == SLOT_EXPERT_SCALE ||
-        fused) {
+        fused || (part && part->by_expert)) {
         c->keep = l;
         return change_scale(a, q, c);
     }

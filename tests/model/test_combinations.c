@@ -38,7 +38,8 @@ static json_t *draw(struct rng *r)
     static const char *const residuals[] = { "prenorm", "inner", "both" };
     const int groups = rng_below(r, 3) ? 1 : 2, kept = groups == 2 && rng_below(r, 2) ? 1 : groups;
     json_t *moe = json_pack(
-        "{s:i, s:i, s:i, s:s, s:b, s:s, s:i, s:i, s:i, s:b, s:i, s:i, s:{s:i, s:s, s:s}, s:o}", "n_experts", EXPERTS,
+        "{s:s, s:i, s:i, s:i, s:s, s:b, s:s, s:i, s:i, s:i, s:b, s:i, s:i, s:{s:i, s:s, s:s}, s:o}", "router",
+        part_of(r, "router"), "n_experts", EXPERTS,
         "expert_ffn", 5, "top_k", (int)(1 + rng_below(r, 3)), "score", rng_below(r, 3) ? "softmax" : "sigmoid",
         "renormalize", (int)rng_below(r, 2), "selection", part_of(r, "selection"), "groups", groups, "groups_kept",
         kept, "shared_ffn", rng_below(r, 2) ? 4 : 0, "selection_bias", (int)rng_below(r, 2), "n_null",
@@ -70,7 +71,7 @@ static coe_status step(struct coe_model *m, uint64_t number)
     COE_TRY(moe_losses(&losses, &aux, NULL));
     COE_TRY(nn_backward(&c));
     for (size_t i = 0; i < m->n_params; i++)
-        for (int64_t j = 0; j < weight_count(&m->params[i].w); j++) {
+        for (int64_t j = 0; m->params[i].w.grad && j < weight_count(&m->params[i].w); j++) {
             const float g = m->params[i].w.grad[j];
             if (!isfinite(g)) fail_msg("gradient of %s is %g", m->params[i].w.name, (double)g);
             m->params[i].w.master[j] -= 0.05f * g;

@@ -89,10 +89,10 @@ static void names_tell_layers_experts_and_iterations(void **state)
     (void)state;
     read_spec("{\"model_type\": \"coe\", \"coe\": {\"n_experts\": 4, \"expert_ffn\": 32, "
               "\"chain\": {\"iterations\": 2}}, " SIZES "}");
-    assert_name("token_embd.weight", (struct place){ SLOT_EMBED, 0, 0, 0 }, false);
-    assert_name("blk.1.ffn_up_exps.weight", (struct place){ SLOT_EXPERT_UP, 1, 0, 0 }, false);
-    assert_name("blk.1.ffn_up.3.weight", (struct place){ SLOT_EXPERT_UP, 1, 3, 0 }, true);
-    assert_name("blk.0.ffn_gate_inp.1.weight", (struct place){ SLOT_ROUTER, 0, 0, 1 }, false);
+    assert_name("token_embd.weight", (struct place){ SLOT_EMBED, 0, 0, 0, 0 }, false);
+    assert_name("blk.1.ffn_up_exps.weight", (struct place){ SLOT_EXPERT_UP, 1, 0, 0, 0 }, false);
+    assert_name("blk.1.ffn_up.3.weight", (struct place){ SLOT_EXPERT_UP, 1, 3, 0, 0 }, true);
+    assert_name("blk.0.ffn_gate_inp.1.weight", (struct place){ SLOT_ROUTER, 0, 0, 1, 0 }, false);
 }
 
 static int free_arena(void **state)

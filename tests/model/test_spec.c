@@ -225,15 +225,15 @@ static void names_of_routers_follow_the_chain(void **state)
 {
     (void)state;
     struct spec s = spec_of(COE(""));
-    assert_string_equal(name_of(&s, (struct place){ SLOT_ROUTER, 1, 0, 0 }), "model.layers.1.mlp.gate.weight");
+    assert_string_equal(name_of(&s, (struct place){ SLOT_ROUTER, 1, 0, 0, 0 }), "model.layers.1.mlp.gate.weight");
     s = spec_of(COE(", 'chain': {'iterations': 2}, 'selection_bias': true"));
-    assert_string_equal(name_of(&s, (struct place){ SLOT_ROUTER, 1, 0, 1 }), "model.layers.1.mlp.gate.1.weight");
-    assert_string_equal(name_of(&s, (struct place){ SLOT_SELECTION_BIAS, 2, 0, 1 }),
+    assert_string_equal(name_of(&s, (struct place){ SLOT_ROUTER, 1, 0, 1, 0 }), "model.layers.1.mlp.gate.1.weight");
+    assert_string_equal(name_of(&s, (struct place){ SLOT_SELECTION_BIAS, 2, 0, 1, 0 }),
                         "model.layers.2.mlp.gate.1.e_score_correction_bias");
-    assert_string_equal(name_of(&s, (struct place){ SLOT_EXPERT_UP, 2, 3, 0 }),
+    assert_string_equal(name_of(&s, (struct place){ SLOT_EXPERT_UP, 2, 3, 0, 0 }),
                         "model.layers.2.mlp.experts.3.up_proj.weight");
     s = spec_of(COE(", 'chain': {'iterations': 2, 'gate': 'shared'}"));
-    assert_string_equal(name_of(&s, (struct place){ SLOT_ROUTER, 1, 0, 0 }), "model.layers.1.mlp.gate.weight");
+    assert_string_equal(name_of(&s, (struct place){ SLOT_ROUTER, 1, 0, 0, 0 }), "model.layers.1.mlp.gate.weight");
 }
 
 struct visit {
@@ -275,10 +275,11 @@ static void name_patterns_are_expanded_and_never_overrun(void **state)
 {
     (void)state;
     char name[20];
-    assert_true(expand_name("a.{l}.{e}.{t}", (struct place){ SLOT_ROUTER, 12, 7, 3 }, name, sizeof name));
+    assert_true(expand_name("a.{l}.{e}.{t}", (struct place){ SLOT_ROUTER, 12, 7, 3, 0 }, name, sizeof name));
     assert_string_equal(name, "a.12.7.3");
-    assert_false(expand_name("0123456789.{l}.0123456789", (struct place){ SLOT_ROUTER, 1, 0, 0 }, name, sizeof name));
-    assert_false(expand_name("01234567890123456{l}", (struct place){ SLOT_ROUTER, 123, 0, 0 }, name, sizeof name));
+    const struct place first = { SLOT_ROUTER, 1, 0, 0, 0 };
+    assert_false(expand_name("0123456789.{l}.0123456789", first, name, sizeof name));
+    assert_false(expand_name("01234567890123456{l}", (struct place){ SLOT_ROUTER, 123, 0, 0, 0 }, name, sizeof name));
 }
 
 int main(void)

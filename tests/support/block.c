@@ -117,7 +117,11 @@ struct val *block_forward(struct block *b, struct nn *c, struct val *h, struct v
     struct block_run none = { 0 };
     if (!how) how = &none;
     if (!h) h = nn_wrap(c, test_alloc((size_t)(x0->rows * x0->cols) * sizeof(float)), x0->rows, x0->cols);
-    struct moe_pass pass = { c, &executor_local, how->observer, how->records, 0, MAX_ITERATIONS, NULL };
+    struct moe_pass pass = { .c = c,
+                             .executor = &executor_local,
+                             .observer = how->observer,
+                             .records = how->records,
+                             .max_records = MAX_ITERATIONS };
     struct val *y = moe_layer(&pass, &b->spec, &b->w, how->hook, 0, h, x0, NULL, NULL);
     if (!y) fail_msg("%s", coe_error());
     how->n_records = pass.n_records;

@@ -224,5 +224,7 @@ coe_status experts_ffn(struct nn *c, struct expert_call *call)
     return nn_record(c, ffn_back, s) ? COE_OK : COE_E_NOMEM;
 }
 
+static const struct expert_part ffn = { 0 };
 COE_PART(expert, ffn, .summary = "gated feed-forward expert, all experts of a layer in grouped products",
-         .paper = "GLU Variants Improve Transformer, 2020", .card = "systems.md part D", .unit = "token")
+         .paper = "GLU Variants Improve Transformer, 2020", .card = "systems.md part D", .unit = "token",
+         .impl = &ffn)

@@ -4,14 +4,13 @@
  * iteration. */
 #include "moe/moe.h"
 
-static struct val *logits(struct nn *c, const struct moe_spec *spec, const struct moe_weights *w, int32_t iteration,
-                          struct val *x)
+static struct val *logits(const struct router_call *call)
 {
-    (void)spec;
-    return nn_linear(c, x, w->router[iteration], w->router_bias[iteration]);
+    const struct moe_weights *w = call->w;
+    return nn_linear(call->pass->c, call->x, w->router[call->iteration], w->router_bias[call->iteration]);
 }
 
-static const struct router_part linear = { .logits = logits };
+static const struct router_part linear = { .logits = logits, .matrix = true };
 COE_PART(router, linear, .summary = "one matrix from hidden state to expert logits",
          .paper = "Sparsely-Gated Mixture-of-Experts, 2017", .card = "routing.md conventions", .unit = "token",
          .impl = &linear)
