@@ -49,7 +49,7 @@ bool moe_carry(struct moe_pass *p, struct val *v)
     p->carried = v;
     if (p->c->tape || !p->carry_room) return true;
     memcpy(p->carry_room, v->data, (size_t)(v->rows * v->cols) * sizeof(float));
-    p->carry_val = (struct val){ p->carry_room, NULL, v->rows, v->cols };
+    p->carry_val = (struct val){ .data = p->carry_room, .rows = v->rows, .cols = v->cols };
     p->carried = &p->carry_val;
     return true;
 }

@@ -92,6 +92,7 @@ static bool refusal_is_known(const char *config)
 {
     static const char *const reasons[] = {
         "expert_choice fills every expert",
+        "has no row for each expert",
         "grouped needs a top_k",
         "grouped uses every group",
         "hybrid needs softmax",
