@@ -4,8 +4,8 @@
  *            "router": "linear" or { "kind": "two_layer", "width": 64 }, "router_bias": false,
  *            "selection": "top_k" or { "kind": "top_p", "p": 0.4 },
  *            "capacity": { "factor": 1.25, "tokens": 64, "order": "position", "weigh_first": false, "always": false },
- *            "selection_bias": false, "bias_update": 0.001, "bias_rule": "sign", "n_identity": 0, "n_null": 0,
- *            "groups": 1, "groups_kept": 1, "group_score": "max", "shared_ffn": 0, "shared_gate": false,
+ *            "selection_bias": false, "bias_update": 0.001, "bias_rule": "sign", "bias_decay": "none", "n_null": 0,
+ *            "n_identity": 0, "groups": 1, "groups_kept": 1, "group_score": "max", "shared_ffn": 0, "shared_gate": false,
  *            "chain": { "iterations": 2, "gate": "independent", "residual": "prenorm", "weight": "learned" },
  *            "losses": [ { "kind": "sequence", "coef": 0.001 }, { "kind": "tsallis", "coef": 0.01, "q": 1.1 } ],
  *            "dense_layers": [ 0 ], "experts_per_layer": [ 16, 12, … ], "top_k_per_layer": [ 2, 2, … ], "qk_norm":
@@ -161,7 +161,8 @@ static coe_status read_capacity(struct capacity_spec *c, const json_t *o, const 
 static coe_status read_moe(struct moe_spec *m, const json_t *o, const char *where)
 {
     struct router_spec *r = &m->router;
-    int score = r->score, group = r->group_score, rule = m->bias_rule;
+    int score = r->score, group = r->group_score, rule = m->bias_rule,
+        decay = m->bias_decay;
     COE_TRY(json_get_i32(o, "n_experts", 1, 65536, &m->n_experts, where));
     COE_TRY(json_get_i32(o, "n_identity", 0, 65535, &m->n_identity, where));
     COE_TRY(json_get_i32(o, "n_null", 0, 65535, &m->n_null, where));
@@ -177,7 +178,9 @@ static coe_status read_moe(struct moe_spec *m, const json_t *o, const char *wher
     COE_TRY(json_get_bool(o, "selection_bias", &r->selection_bias, where));
     COE_TRY(json_get_num(o, "bias_update", &m->bias_update, where));
     COE_TRY(choice(o, "bias_rule", bias_rule_name, 2, &rule, where));
+    COE_TRY(choice(o, "bias_decay", bias_decay_name, 3, &decay, where));
     m->bias_rule = (enum bias_rule)rule;
+    m->bias_decay = (enum bias_decay)decay;
     COE_TRY(read_router(r, o, where));
     COE_TRY(read_selection(r, o, where));
     COE_TRY(read_capacity(&r->capacity, json_object_get(o, "capacity"), where));
@@ -228,7 +231,7 @@ coe_status spec_overlay(struct spec *s, const json_t *o, const char *where)
         "router",       "router_bias",       "selection",       "selection_bias", "bias_update", "groups",
         "groups_kept",  "group_score",       "shared_ffn",      "shared_gate",    "chain",       "losses",
         "dense_layers", "experts_per_layer", "top_k_per_layer", "qk_norm",        "capacity",    "n_identity",
-        "n_null",       "bias_rule",         NULL
+        "n_null",       "bias_rule",         "bias_decay",     NULL
     };
     static const char *const qk[] = { "none", "head", "full" };
     COE_TRY(json_only_keys(o, keys, where));

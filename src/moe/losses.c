@@ -1,10 +1,8 @@
-/* losses.c — applies the losses of a spec to the routing records of a forward pass; bias balancing; load statistics. */
+/* losses.c — applies the losses of a spec to the routing records of a forward pass; load statistics. */
 #include <math.h>
 #include <string.h>
 
 #include "moe/moe.h"
-
-const char *const bias_rule_name[2] = { "sign", "proportional" };
 
 float *loss_dz(struct nn *c, struct route_record *r)
 {
@@ -37,25 +35,6 @@ void moe_add_counts(const struct route_record *r, uint64_t *counts)
     for (int32_t i = 0; i < rt->n_slots; i++) counts[rt->expert[i]]++;
 }
 
-void moe_bias_update(float *bias, const uint64_t *counts, int32_t n_experts, double step)
-{
-    double mean = 0;
-    for (int32_t e = 0; e < n_experts; e++) mean += (double)counts[e];
-    mean /= n_experts;
-    for (int32_t e = 0; e < n_experts; e++) {
-        double gap = mean - (double)counts[e];
-        bias[e] += (float)(gap > 0 ? step : gap < 0 ? -step : 0.0);
-    }
-}
-
-void moe_bias_update_proportional(float *bias, const uint64_t *counts, int32_t n_experts, double step)
-{
-    double mean = 0;
-    for (int32_t e = 0; e < n_experts; e++) mean += (double)counts[e];
-    mean /= n_experts;
-    for (int32_t e = 0; e < n_experts && mean > 0; e++) bias[e] += (float)(step * (mean - (double)counts[e]) / mean);
-}
-
 struct load_stats load_statistics(const uint64_t *counts, int32_t n_experts)
 {
     struct load_stats s = { 0 };
@@ -68,6 +47,12 @@ struct load_stats load_statistics(const uint64_t *counts, int32_t n_experts)
     mean /= n_experts;
     if (mean <= 0) return s;
     for (int32_t e = 0; e < n_experts; e++) square += ((double)counts[e] - mean) * ((double)counts[e] - mean);
+    for (int32_t e = 0; e < n_experts; e++) {
+        const double share = (double)counts[e] / (mean * n_experts);
+        s.avg_vio += fabs((double)counts[e] / mean - 1) / n_experts;
+        s.entropy -= share > 0 ? share * log(share) : 0;
+    }
+    s.entropy = n_experts > 1 ? s.entropy / log(n_experts) : 1;
     s.cv = sqrt(square / n_experts) / mean;
     s.max_vio = max / mean - 1;
     return s;

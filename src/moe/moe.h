@@ -58,6 +58,9 @@ struct router_spec {
 /* How the selection bias follows the load: by the sign of the gap to the mean, or by the gap itself. */
 enum bias_rule { BIAS_SIGN, BIAS_PROPORTIONAL };
 extern const char *const bias_rule_name[2];
+/* How its step shrinks with the number n of the optimiser step: not, u/n, u/sqrt n. */
+enum bias_decay { BIAS_DECAY_NONE, BIAS_DECAY_INVERSE, BIAS_DECAY_INVERSE_SQRT };
+extern const char *const bias_decay_name[3];
 
 struct chain_spec {
     int32_t n_iterations; /* C; 1: an ordinary layer */
@@ -97,6 +100,7 @@ struct moe_spec {
     bool shared_gate;   /* shared expert times sigmoid(x · g) */
     double bias_update; /* step of the selection bias after each optimiser step; 0: off */
     enum bias_rule bias_rule;
+    enum bias_decay bias_decay;
     struct loss_spec loss[MAX_LOSSES];
     double loss_param[MAX_LOSSES][PART_PARAMS]; /* settings of each loss, in the order of its table */
     int32_t n_losses;
@@ -332,11 +336,23 @@ void moe_add_counts(const struct route_record *r, uint64_t *counts);
 void moe_bias_update(float *bias, const uint64_t *counts, int32_t n_experts, double step);
 /* The proportional rule: b_e += step * (mean - n_e) / mean; the mean of b stays what it is. No counts: no change. */
 void moe_bias_update_proportional(float *bias, const uint64_t *counts, int32_t n_experts, double step);
+/* The rule and decay of a spec; step counts from 1. (prices.c) */
+void moe_price_update(float *bias, const uint64_t *counts, const struct moe_spec *m, int64_t step);
+/* What a change of prices does to tokens with scores [n_tokens, E]: whose k best of score + price change, and the dual
+ * value behind the change, Σ_t Σ_top (score + price) - k T/E Σ price, which good steps never raise (routing.md 12b). */
+struct price_report {
+    int64_t switches;
+    double lagrangian;
+};
+coe_status moe_price_report(struct arena *a, const float *score, int64_t n_tokens, int32_t n_experts, int32_t k,
+                            const float *before, const float *after, struct price_report *out);
 
 /* Load statistics of counts [E]. */
 struct load_stats {
     double cv;      /* standard deviation / mean */
     double max_vio; /* max / mean - 1 */
+    double avg_vio; /* mean of |count / mean - 1| */
+    double entropy; /* of the shares, over its maximum log E: 1 is balance */
     int32_t dead;   /* experts with no token */
 };
 struct load_stats load_statistics(const uint64_t *counts, int32_t n_experts);

@@ -44,6 +44,12 @@ coe_status state_load(struct trainer *t);
 /* OUTPUT/model as a Hugging Face directory. */
 coe_status state_write_model(const struct trainer *t);
 
+/* Whether a step has a line in the log. */
+static inline bool step_is_logged(const struct recipe *r, int64_t step)
+{
+    return step % r->log_every == 0 || step == r->steps || step == 1;
+}
+
 /* monitor.c — OUTPUT/log.jsonl and the progress line. */
 coe_status monitor_open(struct trainer *t);
 coe_status monitor_step(struct trainer *t, const struct step_report *s);

@@ -81,15 +81,20 @@ static void show_step(struct trainer *t, const struct step_report *s, double bit
 coe_status monitor_step(struct trainer *t, const struct step_report *s)
 {
     const double bits = s->loss / log(2) * (double)t->train.n / (double)t->train.bytes;
-    const bool due = s->step % t->r->log_every == 0 || s->step == t->r->steps || s->step == 1;
+    const bool due = step_is_logged(t->r, s->step);
     show_step(t, s, bits, due);
     if (!due) return COE_OK;
-    json_t *load =
-        json_pack("{s:f, s:f, s:i}", "cv", s->load.cv, "max_vio", s->load.max_vio, "dead", (int)s->load.dead);
-    return put(t, json_pack("{s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:o, s:f, s:I, s:f}", "step", (json_int_t)s->step,
-                            "loss", s->loss, "perplexity", exp(s->loss), "bits_per_byte", bits, "aux", s->aux, "lr",
-                            s->lr, "grad_norm", s->grad_norm, "load", load, "tokens_per_s",
-                            (double)s->tokens / s->seconds, "tokens", (json_int_t)t->tokens, "seconds", t->seconds));
+    json_t *load = json_pack("{s:f, s:f, s:f, s:f, s:i}", "cv", s->load.cv, "max_vio", s->load.max_vio, "avg_vio",
+                             s->load.avg_vio, "entropy", s->load.entropy, "dead", (int)s->load.dead);
+    json_t *line = json_pack("{s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:o, s:f, s:I, s:f}", "step", (json_int_t)s->step,
+                             "loss", s->loss, "perplexity", exp(s->loss), "bits_per_byte", bits, "aux", s->aux, "lr",
+                             s->lr, "grad_norm", s->grad_norm, "load", load, "tokens_per_s",
+                             (double)s->tokens / s->seconds, "tokens", (json_int_t)t->tokens, "seconds", t->seconds);
+    if (s->priced)
+        json_object_set_new(line, "prices",
+                            json_pack("{s:f, s:f}", "switches", (double)s->switches / (double)s->priced, "lagrangian",
+                                      s->lagrangian / (double)s->priced));
+    return put(t, line);
 }
 
 /* {"stories": {"loss": …, "bits_per_byte": …, "tokens": …}, …}; labels that no row came from are left out */

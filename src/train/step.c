@@ -86,22 +86,35 @@ static coe_status micro_step(struct trainer *t, int32_t index, struct step_repor
     return COE_OK;
 }
 
-static void update_biases(struct trainer *t)
+/* What the new prices do to the tokens of the last micro-batch, all layers and passes together. */
+static coe_status report_prices(struct trainer *t, const struct route_record *r, const float *before,
+                                struct step_report *out)
+{
+    struct price_report p;
+    COE_TRY(moe_price_report(&t->arena, r->p, r->z->rows, r->route.n_experts, r->spec->router.top_k, before,
+                             r->selection_bias->master, &p));
+    out->priced += r->z->rows;
+    out->switches += p.switches;
+    out->lagrangian += p.lagrangian;
+    return COE_OK;
+}
+
+static coe_status update_biases(struct trainer *t, struct step_report *out)
 {
     int32_t record = 0;
     for (int32_t l = 0; l < t->model->spec.n_layers; l++) {
         const struct layer_spec *s = &t->model->spec.layer[l];
-        if (!s->is_moe) continue;
-        for (int32_t i = 0; i < s->moe.chain.n_iterations; i++, record++) {
+        for (int32_t i = 0; s->is_moe && i < s->moe.chain.n_iterations; i++, record++) {
             const struct weight *b = t->model->layer[l].moe.selection_bias[i];
-            const uint64_t *counts = t->counts + (int64_t)record * t->max_experts;
-            if (!b || !(s->moe.bias_update > 0)) continue;
-            if (s->moe.bias_rule == BIAS_SIGN)
-                moe_bias_update(b->master, counts, s->moe.n_experts, s->moe.bias_update);
-            else
-                moe_bias_update_proportional(b->master, counts, s->moe.n_experts, s->moe.bias_update);
+            if (!b || !b->master || !(s->moe.bias_update > 0)) continue;
+            float *before = arena_push(&t->arena, (size_t)s->moe.n_experts * sizeof *before);
+            if (!before) return COE_E_NOMEM;
+            memcpy(before, b->master, (size_t)s->moe.n_experts * sizeof *before);
+            moe_price_update(b->master, t->counts + (int64_t)record * t->max_experts, &s->moe, t->step);
+            if (step_is_logged(t->r, t->step)) COE_TRY(report_prices(t, t->records[record], before, out));
         }
     }
+    return COE_OK;
 }
 
 static void load_report(struct trainer *t, struct step_report *out)
@@ -114,6 +127,8 @@ static void load_report(struct trainer *t, struct step_report *out)
                 load_statistics(t->counts + (int64_t)record * t->max_experts, s->moe.n_experts);
             out->load.cv = COE_MAX(out->load.cv, load.cv);
             out->load.max_vio = COE_MAX(out->load.max_vio, load.max_vio);
+            out->load.avg_vio = COE_MAX(out->load.avg_vio, load.avg_vio);
+            out->load.entropy = record ? COE_MIN(out->load.entropy, load.entropy) : load.entropy;
             out->load.dead += load.dead;
         }
     }
@@ -145,7 +160,7 @@ coe_status trainer_step(struct trainer *t, struct step_report *out)
                                                        ? (float)(r->clip / out->grad_norm)
                                                        : 1.0f };
     optim_adamw(t->params, t->model->n_params, &args);
-    update_biases(t);
+    COE_TRY(update_biases(t, out));
     load_report(t, out);
     out->step = t->step;
     out->seconds = coe_now() - began;

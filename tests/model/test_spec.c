@@ -5,7 +5,7 @@
 
 #include "model/bind.h"
 
-#define BASE                                                                                                           \
+#define BASE \
     "'vocab_size': 11, 'hidden_size': 8, 'num_hidden_layers': 3, 'num_attention_heads': 2, 'intermediate_size': 6"
 #define COE(more) "{ 'model_type': 'coe', " BASE ", 'coe': { 'n_experts': 4, 'expert_ffn': 3" more " } }"
 #define FAMILY(type, more) "{ 'model_type': '" type "', " BASE more " }"
@@ -62,7 +62,8 @@ static void every_key_of_the_coe_object_is_read(void **state)
     (void)state;
     const struct spec s = spec_of(COE(
         ", 'top_k': 1, 'score': 'sigmoid', 'renormalize': true, 'scale': 2.5, 'router': 'linear', 'router_bias': true,"
-        "'selection': 'top_k', 'selection_bias': true, 'bias_update': 0.01, 'groups': 2, 'groups_kept': 1, "
+        "'selection': 'top_k', 'selection_bias': true, 'bias_update': 0.01, 'bias_rule': 'proportional', 'bias_decay': "
+        "'inverse_sqrt', 'groups': 2, 'groups_kept': 1, "
         "'group_score': 'sum2',"
         "'shared_ffn': 5, 'shared_gate': true, 'qk_norm': 'head', 'dense_layers': [1], 'experts_per_layer': [4, 0, 2],"
         "'top_k_per_layer': [1, 1, 1], 'losses': [{'kind': 'z', 'coef': 0.5}, {'kind': 'sequence'}],"
@@ -75,6 +76,8 @@ static void every_key_of_the_coe_object_is_read(void **state)
     assert_int_equal(m->router.topk_group, 1);
     assert_int_equal(m->router.group_score, GROUP_SUM2);
     assert_near("bias_update", m->bias_update, .01, 0);
+    assert_int_equal(m->bias_rule, BIAS_PROPORTIONAL);
+    assert_int_equal(m->bias_decay, BIAS_DECAY_INVERSE_SQRT);
     assert_int_equal(m->shared_ffn, 5);
     assert_true(m->shared_gate && m->chain.shared_gate && m->chain.learned_weight);
     assert_int_equal(m->chain.n_iterations, 3);
@@ -91,8 +94,8 @@ static void every_key_of_the_coe_object_is_read(void **state)
 static void families_say_how_they_route(void **state)
 {
     (void)state;
-    struct spec s = spec_of(
-        FAMILY("mixtral", ", 'num_local_experts': 6, 'num_experts_per_tok': 3, 'router_aux_loss_coef': 0.02"));
+    struct spec s =
+        spec_of(FAMILY("mixtral", ", 'num_local_experts': 6, 'num_experts_per_tok': 3, 'router_aux_loss_coef': 0.02"));
     assert_true(s.layer[0].moe.router.renormalize);
     assert_int_equal(s.layer[0].moe.router.top_k, 3);
     assert_int_equal(s.layer[0].moe.expert_ffn, 6);

@@ -136,6 +136,9 @@ static void bias_update_moves_the_selection_bias_by_its_step(void **state)
             }
         }
     assert_true(moved > 8);
+    assert_int_equal(report.priced, 4 * 4 * 16); /* layers and passes, rows, tokens */
+    assert_in_range(report.switches, 0, report.priced);
+    assert_true(report.lagrangian > 0);
     trainer_close(t);
     recipe_free(&r);
 }
