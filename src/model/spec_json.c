@@ -5,7 +5,8 @@
  *            "selection": "top_k" or { "kind": "top_p", "p": 0.4 },
  *            "capacity": { "factor": 1.25, "tokens": 64, "order": "position", "weigh_first": false, "always": false },
  *            "selection_bias": false, "bias_update": 0.001, "bias_rule": "sign", "bias_decay": "none", "n_null": 0,
- *            "n_identity": 0, "groups": 1, "groups_kept": 1, "group_score": "max", "shared_ffn": 0, "shared_gate": false,
+ *            "n_identity": 0, "groups": 1, "groups_kept": 1, "group_score": "max", "shared_ffn": 0,
+ *            "shared_gate": false,
  *            "chain": { "iterations": 2, "gate": "independent", "residual": "prenorm", "weight": "learned" },
  *            "losses": [ { "kind": "sequence", "coef": 0.001 }, { "kind": "tsallis", "coef": 0.01, "q": 1.1 } ],
  *            "dense_layers": [ 0 ], "experts_per_layer": [ 16, 12, … ], "top_k_per_layer": [ 2, 2, … ], "qk_norm":
