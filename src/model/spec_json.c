@@ -9,12 +9,13 @@
  *            "shared_gate": false,
  *            "chain": { "iterations": 2, "gate": "independent", "residual": "prenorm", "weight": "learned" },
  *            "losses": [ { "kind": "sequence", "coef": 0.001 }, { "kind": "tsallis", "coef": 0.01, "q": 1.1 } ],
- *            "dense_layers": [ 0 ], "experts_per_layer": [ 16, 12, … ], "top_k_per_layer": [ 2, 2, … ], "qk_norm":
- *            "head" } */
+ *            "dense_layers": [ 0 ], "top_k_per_layer": [ 2, 2, … ], "qk_norm": "head",
+ *            "experts_per_layer": [ 16, 12, … ] or { "shape": "descending", "min": 8, "max": 24 } } */
 #include <math.h>
 #include <string.h>
 
 #include "model/part_places.h"
+#include "model/per_layer.h"
 
 coe_status family_find(const struct part **out, const json_t *config, const char *where)
 {
@@ -193,25 +194,6 @@ static coe_status read_moe(struct moe_spec *m, const json_t *o, const char *wher
     return read_losses(m, json_object_get(o, "losses"), where);
 }
 
-static coe_status per_layer(struct spec *s, const json_t *o, const char *key, bool top_k, const char *where)
-{
-    const json_t *list = json_object_get(o, key);
-    if (!list) return COE_OK;
-    if (!json_is_array(list) || json_array_size(list) != (size_t)s->n_layers)
-        return coe_fail(COE_E_INPUT, "%s: %s is %s, expected one number for each of %d layers", where, key,
-                        json_kind(list), s->n_layers);
-    for (int32_t l = 0; l < s->n_layers; l++) {
-        const json_t *v = json_array_get(list, (size_t)l);
-        int64_t n = json_integer_value(v);
-        if (!json_is_integer(v) || n < 0 || n > 65536)
-            return coe_fail(COE_E_INPUT, "%s: %s[%d] is not a number of experts", where, key, l);
-        if (!s->layer[l].is_moe) continue;
-        if (top_k) s->layer[l].moe.router.top_k = (int32_t)n;
-        else s->layer[l].moe.n_experts = (int32_t)n;
-    }
-    return COE_OK;
-}
-
 static coe_status dense_layers(struct spec *s, const json_t *list, const char *where)
 {
     if (list && !json_is_array(list))
@@ -246,8 +228,8 @@ coe_status spec_overlay(struct spec *s, const json_t *o, const char *where)
         if (s->layer[l].is_moe) COE_TRY(read_moe(&s->layer[l].moe, o, where));
     }
     COE_TRY(dense_layers(s, json_object_get(o, "dense_layers"), where));
-    COE_TRY(per_layer(s, o, "experts_per_layer", false, where));
-    return per_layer(s, o, "top_k_per_layer", true, where);
+    COE_TRY(spec_per_layer(s, o, "experts_per_layer", false, where));
+    return spec_per_layer(s, o, "top_k_per_layer", true, where);
 }
 
 coe_status spec_check(const struct spec *s, const char *where)

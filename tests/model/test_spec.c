@@ -196,6 +196,9 @@ static void what_is_missing_or_wrong_is_named(void **state)
         { COE(", 'experts_per_layer': [4, 4, -1]"), "experts_per_layer[2]" },
         { COE(", 'experts_per_layer': [4, 4, 1]"), "layer 2" },
         { COE(", 'top_k_per_layer': [1, 1, 9]"), "layer 2" },
+        { COE(", 'experts_per_layer': 4"), "expected a list or a shape" },
+        { COE(", 'experts_per_layer': {'shape': 'nosuch'}"), "shape 'nosuch'" },
+        { COE(", 'experts_per_layer': {'shape': 'wave', 'min': 5, 'max': 4}"), "min 5, max 4" },
         { COE(", 'qk_norm': 'nosuch'"), "qk_norm 'nosuch'" },
         { COE(", 'chain': 5"), "chain" },
         { COE(", 'scale': 'big'"), "scale" },
@@ -285,9 +288,22 @@ static void name_patterns_are_expanded_and_never_overrun(void **state)
     assert_false(expand_name("01234567890123456{l}", (struct place){ SLOT_ROUTER, 123, 0, 0, 0 }, name, sizeof name));
 }
 
+/* 4 experts in each of 3 layers: 12 in the shape 6 4 2; with a dense layer 8 in the shape 6 2. */
+static void a_shape_over_the_layers_keeps_their_sum(void **state)
+{
+    (void)state;
+    const struct spec s = spec_of(COE(", 'experts_per_layer': {'shape': 'descending', 'min': 2, 'max': 6}"));
+    for (int l = 0; l < 3; l++) assert_int_equal(s.layer[l].moe.n_experts, 6 - 2 * l);
+    const struct spec d = spec_of(
+        COE(", 'dense_layers': [1], 'experts_per_layer': {'shape': 'descending', 'min': 2, 'max': 6}"));
+    assert_int_equal(d.layer[0].moe.n_experts, 6);
+    assert_int_equal(d.layer[2].moe.n_experts, 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_shape_over_the_layers_keeps_their_sum),
         cmocka_unit_test(defaults_of_our_own_models),
         cmocka_unit_test(every_key_of_the_coe_object_is_read),
         cmocka_unit_test(families_say_how_they_route),
