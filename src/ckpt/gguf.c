@@ -158,12 +158,11 @@ static coe_status read_tensor(struct tensor *t, uint64_t *offset, struct cursor 
         return coe_fail(COE_E_INPUT, "%s: tensor %s has %u dimensions, expected at most %d", c->where, t->name, n_dims,
                         MAX_DIMS);
     t->n_dims = (int32_t)n_dims;
-    int64_t count = 1;
     bool fits = true;
     for (uint32_t i = 0; i < n_dims; i++) {
         uint64_t d = take_u64(c);
         t->dim[n_dims - 1 - i] = (int64_t)d;
-        fits = fits && d <= INT64_MAX && !__builtin_mul_overflow(count, (int64_t)d, &count);
+        fits = fits && d <= INT64_MAX;
     }
     uint32_t type = take_u32(c);
     *offset = take_u64(c);
@@ -176,7 +175,7 @@ static coe_status read_tensor(struct tensor *t, uint64_t *offset, struct cursor 
     if (n_dims ? t->dim[n_dims - 1] % (int64_t)block : block > 1)
         return coe_fail(COE_E_INPUT, "%s: tensor %s is %s %s, expected rows of a multiple of %llu", c->where, t->name,
                         dtype_info[t->type].name, tensor_shape_text(t, text), (unsigned long long)block);
-    if (!fits || !dtype_bytes(t->type, (uint64_t)count, &bytes))
+    if (!fits || !shape_fits(t->dim, t->n_dims) || !dtype_bytes(t->type, (uint64_t)tensor_count(t), &bytes))
         return coe_fail(COE_E_INPUT, "%s: tensor %s: shape %s has more elements than 64 bits can count", c->where,
                         t->name, tensor_shape_text(t, text));
     return COE_OK;

@@ -149,8 +149,8 @@ static coe_status find_text(uint64_t *begin, uint64_t *end, const unsigned char 
 static coe_status data_bytes(uint64_t *bytes, enum dtype type, int32_t n_dims, const int64_t *dim, const char *where)
 {
     int64_t count = 1;
-    bool fits = true;
-    for (int32_t i = 0; i < n_dims; i++) fits = fits && !__builtin_mul_overflow(count, dim[i], &count);
+    const bool fits = shape_fits(dim, n_dims);
+    for (int32_t i = 0; fits && i < n_dims; i++) count *= dim[i];
     if (fits && dtype_bytes(type, (uint64_t)count, bytes)) return COE_OK;
     return coe_fail(COE_E_INPUT, "%s: shape has more elements than 64 bits can count", where);
 }

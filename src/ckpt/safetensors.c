@@ -158,10 +158,7 @@ static int on_object(void *user)
 static coe_status check_shape(const struct tensor *t, uint64_t *bytes, const char *where)
 {
     char text[96];
-    int64_t count = 1;
-    bool fits = true;
-    for (int32_t i = 0; i < t->n_dims; i++) fits = fits && !__builtin_mul_overflow(count, t->dim[i], &count);
-    if (fits && dtype_bytes(t->type, (uint64_t)count, bytes)) return COE_OK;
+    if (shape_fits(t->dim, t->n_dims) && dtype_bytes(t->type, (uint64_t)tensor_count(t), bytes)) return COE_OK;
     return coe_fail(COE_E_INPUT, "%s: tensor %s: shape %s has more elements than 64 bits can count", where, t->name,
                     tensor_shape_text(t, text));
 }

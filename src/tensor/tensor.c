@@ -46,6 +46,14 @@ bool dtype_bytes(enum dtype t, uint64_t n, uint64_t *bytes)
     return n % block == 0 && !__builtin_mul_overflow(n / block, (uint64_t)dtype_info[t].bytes, bytes);
 }
 
+bool shape_fits(const int64_t *dim, int32_t n_dims)
+{
+    int64_t product = 1;
+    for (int32_t i = 0; i < n_dims; i++)
+        if (dim[i] < 0 || __builtin_mul_overflow(product, COE_MAX(dim[i], 1), &product)) return false;
+    return true;
+}
+
 int64_t tensor_count(const struct tensor *t)
 {
     int64_t n = 1;

@@ -44,6 +44,9 @@ struct tensor {
 };
 /* Elements, 1 for a scalar. Shapes were checked against overflow when the tensor was made. */
 int64_t tensor_count(const struct tensor *t);
+/* Whether the elements of a shape can be counted: no product of its dimensions overflows, in whatever order they are
+ * multiplied and whichever of them are zero. What every reader of foreign shapes asks before it makes a tensor. */
+bool shape_fits(const int64_t *dim, int32_t n_dims);
 /* "[64, 2048]" into text, returns text */
 const char *tensor_shape_text(const struct tensor *t, char text[96]);
 

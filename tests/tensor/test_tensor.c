@@ -136,6 +136,17 @@ static void conversion_of_odd_lengths_touches_nothing_behind_the_end(void **stat
         }
 }
 
+/* 2^62 * 2 does not fit, whether a zero stands before, between or behind. */
+static void a_shape_that_cannot_be_counted_is_told_in_any_order(void **state)
+{
+    (void)state;
+    const int64_t big = (int64_t)1 << 62;
+    const int64_t shapes[][3] = { { big, 2, 1 }, { 0, big, 2 }, { big, 0, 2 }, { big, 2, 0 }, { -1, 1, 1 } };
+    for (size_t i = 0; i < COE_COUNT(shapes); i++) assert_false(shape_fits(shapes[i], 3));
+    assert_true(shape_fits((const int64_t[]){ big, 0, 1 }, 3));
+    assert_true(shape_fits(NULL, 0));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -146,6 +157,7 @@ int main(void)
         cmocka_unit_test(all_halves_survive_the_round_trip_at_every_level),
         cmocka_unit_test(narrowing_rounds_to_nearest_even),
         cmocka_unit_test(conversion_of_odd_lengths_touches_nothing_behind_the_end),
+        cmocka_unit_test(a_shape_that_cannot_be_counted_is_told_in_any_order),
     };
     return cmocka_run_group_tests_name("tensor/tensor", tests, NULL, NULL);
 }
