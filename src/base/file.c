@@ -31,6 +31,18 @@ char *path_join(const char *dir, const char *name)
     return copy_text(dir, n && dir[n - 1] == '/' ? "" : "/", name);
 }
 
+char *path_parent(const char *path)
+{
+    char *dir = copy_text(path, "", "");
+    if (!dir) return NULL;
+    size_t n = strlen(dir);
+    while (n > 1 && dir[n - 1] == '/') dir[--n] = 0;
+    char *slash = strrchr(dir, '/');
+    if (!slash) dir[0] = '.', dir[n ? 1 : 0] = 0;
+    else slash[slash == dir] = 0;
+    return dir;
+}
+
 const char *path_base(const char *path)
 {
     const char *slash = strrchr(path, '/');
@@ -124,11 +136,10 @@ coe_status file_check_target(const char *path)
     }
     if (path[strlen(path) - 1] == '/')
         return coe_fail(COE_E_FAILED, "%s: ends like a directory, expected the name of a file", path);
-    char *dir = copy_text(path, "", "");
+    COE_TRY(dir_check_parent(path));
+    char *dir = path_parent(path);
     if (!dir) return COE_E_NOMEM;
-    char *slash = strrchr(dir, '/');
-    if (slash) slash[1] = 0; /* "a/": what is no directory is said so */
-    coe_status s = !slash || !access(dir, W_OK) ? COE_OK : io_fail(COE_E_FAILED, path);
+    coe_status s = !access(dir, W_OK) ? COE_OK : io_fail(COE_E_FAILED, path);
     mem_free(dir);
     return s;
 }
@@ -152,39 +163,36 @@ static void sweep(const char *dir, const char *name)
 
 void file_sweep(const char *dir) { sweep(dir, NULL); }
 
-/* The leftovers of killed writers of `temp` = DIR/NAME.part~PID. */
-static void sweep_siblings(const char *temp)
+void file_sweep_for(const char *path)
 {
-    char *dir = copy_text(temp, "", "");
-    if (!dir) return;
-    char *slash = strrchr(dir, '/'), *name = slash ? slash + 1 : dir;
-    char *mark = strstr(name, ".part~");
-    if (mark) *mark = 0;
-    if (slash && slash != dir) *slash = 0;
-    if (mark && slash != dir) sweep(slash ? dir : ".", name);
+    char *dir = path_parent(path), *name = copy_text(path, "", "");
+    size_t n = name ? strlen(name) : 0;
+    while (n > 1 && name[n - 1] == '/') name[--n] = 0;
+    if (dir && n) sweep(dir, path_base(name));
     mem_free(dir);
+    mem_free(name);
 }
 
-/* The file that a link leads to is the one replaced, and the link stays. NULL: no link, or one that leads nowhere. */
-static char *link_target(const char *path)
+char *file_behind(const char *path)
 {
     struct stat st;
-    return !lstat(path, &st) && S_ISLNK(st.st_mode) ? realpath(path, NULL) : NULL;
+    char *real = !lstat(path, &st) && S_ISLNK(st.st_mode) ? realpath(path, NULL) : NULL; /* NULL: leads nowhere */
+    char *out = copy_text(real ? real : path, "", "");
+    free(real); /* realpath's own */
+    return out;
 }
 
 coe_status file_begin(struct file_out *f, const char *path)
 {
     *f = (struct file_out){ 0 };
     COE_TRY(file_check_target(path));
-    char *behind = link_target(path);
-    *f = (struct file_out){ .path = copy_text(behind ? behind : path, "", ""),
-                            .temp = temp_name(behind ? behind : path) };
-    free(behind); /* realpath's own */
+    f->path = file_behind(path);
+    f->temp = f->path ? temp_name(f->path) : NULL;
     if (!f->path || !f->temp) {
         file_abort(f);
         return COE_E_NOMEM;
     }
-    sweep_siblings(f->temp);
+    file_sweep_for(f->path);
     f->stream = fopen(f->temp, "wbe");
     if (!f->stream) {
         coe_status s = io_fail(COE_E_FAILED, path);
@@ -203,11 +211,8 @@ coe_status file_put(struct file_out *f, const void *bytes, size_t n)
 
 static void sync_parent(const char *path)
 {
-    char *dir = copy_text(path, "", "");
-    if (!dir) return;
-    char *slash = strrchr(dir, '/');
-    if (slash) slash[slash == dir] = 0;
-    int fd = open(slash ? dir : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    char *dir = path_parent(path);
+    int fd = dir ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
     if (fd >= 0) {
         fsync(fd);
         close(fd);
@@ -285,6 +290,19 @@ coe_status dir_make(const char *path)
     return s;
 }
 
+coe_status dir_check_parent(const char *path)
+{
+    coe_status s = COE_OK;
+    char *dir = path_parent(path);
+    if (!dir) return COE_E_NOMEM;
+    if (!dir_exists(dir))
+        s = coe_fail(COE_E_FAILED,
+                     file_exists(dir) ? "%s: %s is not a directory" : "%s: there is no directory %s; mkdir -p makes it",
+                     path, dir);
+    mem_free(dir);
+    return s;
+}
+
 static int compare_names(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
 coe_status dir_list(struct file_list *out, const char *path)
@@ -342,8 +360,9 @@ coe_status dir_begin(struct dir_out *d, const char *path)
         return COE_E_NOMEM;
     }
     if (dir_exists(d->temp)) (void)dir_remove(d->temp);
-    sweep_siblings(d->temp);
-    coe_status s = dir_make(d->temp);
+    file_sweep_for(d->path);
+    coe_status s = dir_check_parent(path);
+    if (!s) s = dir_make(d->temp);
     if (s) dir_abort(d);
     return s;
 }
@@ -395,6 +414,13 @@ coe_status dir_lock(int *lock, const char *path)
 void dir_unlock(int lock)
 {
     if (lock >= 0) close(lock);
+}
+
+coe_status file_move(const char *from, const char *to)
+{
+    if (rename(from, to)) return io_fail(COE_E_FAILED, to);
+    sync_parent(to);
+    return COE_OK;
 }
 
 coe_status file_copy(const char *from, const char *to)

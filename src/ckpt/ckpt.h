@@ -2,7 +2,7 @@
  *
  * Enters here: file formats of weights and arrays (safetensors, its sharded index, .npy; GGUF). Knows tensors and
  * files, not what a tensor means. Reading order: ckpt.h, reader.h, safetensors.c, dir.c,
- * write.c, npy.c; gguf.h.
+ * write.c, work.h (writing that is gone on with), npy.c; gguf.h.
  *
  * Opening maps files and reads headers only: no memory beyond the names, whatever the model's size. Every header value
  * is checked (offsets, overlaps, shapes against bytes, duplicates, UTF-8) before it is believed. */
@@ -53,11 +53,19 @@ struct ckpt_item {
  * and the header. */
 coe_status safetensors_write(const char *path, const struct ckpt_item *items, size_t n, const char *const metadata[][2],
                              size_t n_metadata);
+/* Long writing that another run of the same command can go on with. The caller hashes into `key` all that the result
+ * depends on: the source, the options, the program. */
+struct ckpt_resume {
+    char key[17];    /* in: 16 hex digits */
+    uint64_t *count; /* in and out: a sum that the fill functions keep, found again with what they filled; or NULL */
+    uint64_t step;   /* bytes of a GGUF file that a kill may cost at most, beside one tensor; 0: 16 MB */
+};
+
 /* A whole directory: config.json, model.safetensors or shards of at most shard_bytes (0: 5 GB) with index; files that
  * belong to a model (tokenizer.json, …) and exist in from_dir (may be NULL) are copied. Built in DIR.part~PID and
- * renamed. */
+ * renamed; with `resume` in DIR.part-KEY, where finished shards stay after a failure, a kill or Ctrl-C, and renamed. */
 coe_status ckpt_write_dir(const char *dir, const json_t *config, const struct ckpt_item *items, size_t n,
-                          uint64_t shard_bytes, const char *from_dir);
+                          uint64_t shard_bytes, const char *from_dir, const struct ckpt_resume *resume);
 
 /* .npy, little endian, C order. Read: versions 1 to 3, f4 f8 f2 i4 i8 i2 i1 u1 b1, a copy of the data. Written:
  * version 1. COE_E_INPUT names the file and what is wrong with it. */

@@ -1,8 +1,9 @@
 /* gguf.h — the metadata of a GGUF file: typed values under dotted names ("llama.block_count"), and writing such files.
  *
  * Keys and values stay in the mapped file. Reading order: gguf.h, gguf.c (reading), gguf_value.c (typed
- * access), gguf_write.c. A checkpoint's tensors are reached through ckpt.h under the names they have in the file, with
- * the shape reversed into row-major order: dim[n_dims - 1] is the row length, the file's first dimension. */
+ * access), gguf_write.c, gguf_model.c (several files, resumed). A checkpoint's tensors are reached through ckpt.h under
+ * the names they have in the file, with the shape reversed into row-major order: dim[n_dims - 1] is the row length, the
+ * file's first dimension. */
 #ifndef COE_CKPT_GGUF_H
 #define COE_CKPT_GGUF_H
 
@@ -42,7 +43,9 @@ struct gguf_out {
     struct str text;
     uint64_t n;
 };
+void gguf_add_u16(struct gguf_out *o, const char *key, uint16_t x);
 void gguf_add_u32(struct gguf_out *o, const char *key, uint32_t x);
+void gguf_add_i32(struct gguf_out *o, const char *key, int32_t x);
 void gguf_add_u64(struct gguf_out *o, const char *key, uint64_t x);
 void gguf_add_f32(struct gguf_out *o, const char *key, float x);
 void gguf_add_bool(struct gguf_out *o, const char *key, bool x);
@@ -58,8 +61,15 @@ void gguf_out_free(struct gguf_out *o);
  * the target and renamed. Shapes are row-major as everywhere (reversed in the file). COE_E_USAGE for a type GGUF does
  * not have or a row that is not whole blocks. */
 coe_status gguf_write(const char *path, const struct gguf_out *metadata, const struct ckpt_item *items, size_t n);
-/* How many bytes gguf_write would write; the same errors. `path` is for messages. */
-coe_status gguf_size(uint64_t *bytes, const char *path, const struct gguf_out *metadata, const struct ckpt_item *items,
-                     size_t n);
+/* A model, in which another run goes on after a failure, a kill or Ctrl-C: finished tensors stay in PATH.part-KEY. With
+ * shard_bytes, and more tensor data than that, it becomes NAME-00001-of-0000N.gguf and so on beside each other (the
+ * metadata in the first, which appears last), each with at most so many bytes of data or one tensor. */
+coe_status gguf_write_model(const char *path, const struct gguf_out *metadata, const struct ckpt_item *items, size_t n,
+                            uint64_t shard_bytes, const struct ckpt_resume *resume);
+/* How many bytes in how many files it would write; the same errors. `path` is for messages. */
+coe_status gguf_model_size(uint64_t *bytes, size_t *n_files, const char *path, const struct gguf_out *metadata,
+                           const struct ckpt_item *items, size_t n, uint64_t shard_bytes);
+/* Path of file i (from 0) of n; mem_free it. */
+char *gguf_file_name(const char *path, size_t i, size_t n);
 
 #endif

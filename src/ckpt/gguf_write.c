@@ -5,9 +5,6 @@
 #include "reader.h"
 #include "tensor/quant/quant.h"
 
-#define ALIGNMENT 32u
-#define BUFFER ((size_t)1 << 20)
-
 static void add_u32(struct str *s, uint32_t x)
 {
     char p[4] = { (char)x, (char)(x >> 8), (char)(x >> 16), (char)(x >> 24) };
@@ -45,6 +42,19 @@ static void begin_array(struct gguf_out *o, const char *key, enum gguf_type item
     begin(o, key, GGUF_ARRAY);
     add_u32(&o->text, item);
     add_u64(&o->text, n);
+}
+
+void gguf_add_u16(struct gguf_out *o, const char *key, uint16_t x)
+{
+    begin(o, key, GGUF_U16);
+    str_addc(&o->text, (char)x);
+    str_addc(&o->text, (char)(x >> 8));
+}
+
+void gguf_add_i32(struct gguf_out *o, const char *key, int32_t x)
+{
+    begin(o, key, GGUF_I32);
+    add_u32(&o->text, (uint32_t)x);
 }
 
 void gguf_add_u32(struct gguf_out *o, const char *key, uint32_t x)
@@ -111,7 +121,7 @@ void gguf_out_free(struct gguf_out *o)
     o->n = 0;
 }
 
-static uint64_t padding(uint64_t at) { return (ALIGNMENT - at % ALIGNMENT) % ALIGNMENT; }
+uint64_t gguf_padding(uint64_t at) { return (GGUF_ALIGNMENT - at % GGUF_ALIGNMENT) % GGUF_ALIGNMENT; }
 
 static coe_status add_tensor(struct str *s, const struct tensor *t, uint64_t offset, const char *path)
 {
@@ -130,8 +140,8 @@ static coe_status add_tensor(struct str *s, const struct tensor *t, uint64_t off
     return COE_OK;
 }
 
-static coe_status header_text(struct str *s, const struct gguf_out *metadata, const struct ckpt_item *items, size_t n,
-                              const char *path)
+coe_status gguf_header(struct str *s, const struct gguf_out *metadata, const struct ckpt_item *items, size_t n,
+                       const char *path)
 {
     COE_TRY(str_check(&metadata->text));
     str_add(s, "GGUF\x03\0\0\0", 8);
@@ -142,41 +152,29 @@ static coe_status header_text(struct str *s, const struct gguf_out *metadata, co
     for (size_t i = 0; i < n; i++) {
         COE_TRY(add_tensor(s, &items[i].t, offset, path));
         offset += tensor_bytes(&items[i].t);
-        offset += padding(offset);
+        offset += gguf_padding(offset);
     }
-    while (padding(s->n) && !s->oom) str_addc(s, 0);
+    while (gguf_padding(s->n) && !s->oom) str_addc(s, 0);
     return str_check(s);
 }
 
-coe_status gguf_size(uint64_t *bytes, const char *path, const struct gguf_out *metadata, const struct ckpt_item *items,
-                     size_t n)
+coe_status gguf_put_tensor(struct file_out *f, const struct ckpt_item *item, void *buffer)
 {
-    struct str header = { 0 };
-    coe_status s = header_text(&header, metadata, items, n, path);
-    *bytes = header.n;
-    for (size_t i = 0; i < n && !s; i++) {
-        *bytes += tensor_bytes(&items[i].t);
-        *bytes += padding(*bytes);
-    }
-    str_free(&header);
-    return s;
+    static const char zeros[GGUF_ALIGNMENT] = { 0 };
+    COE_TRY(ckpt_put_tensor(f, item, buffer));
+    return file_put(f, zeros, (size_t)gguf_padding(f->bytes)); /* the data begin aligned, so the file's count serves */
 }
 
 coe_status gguf_write(const char *path, const struct gguf_out *metadata, const struct ckpt_item *items, size_t n)
 {
-    static const char zeros[ALIGNMENT] = { 0 };
     struct str header = { 0 };
     struct file_out f = { 0 };
-    void *buffer = mem_alloc("writing", BUFFER);
-    coe_status s = buffer ? header_text(&header, metadata, items, n, path) : COE_E_NOMEM;
+    void *buffer = mem_alloc("writing", CKPT_BUFFER);
+    coe_status s = buffer ? gguf_header(&header, metadata, items, n, path) : COE_E_NOMEM;
     if (!s) s = file_begin(&f, path);
     if (s) goto out;
     s = file_put(&f, header.at, header.n);
-    for (size_t i = 0; i < n && !s; i++) {
-        s = ckpt_put_tensor(&f, &items[i], buffer);
-        if (!s)
-            s = file_put(&f, zeros, (size_t)padding(f.bytes)); /* the data begin aligned, so the file's count serves */
-    }
+    for (size_t i = 0; i < n && !s; i++) s = gguf_put_tensor(&f, &items[i], buffer);
     if (s) file_abort(&f);
     else s = file_commit(&f);
 out:

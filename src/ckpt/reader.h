@@ -26,6 +26,7 @@ uint64_t tensor_bytes(const struct tensor *t);
 coe_status safetensors_parse(struct tensor_list *out, const unsigned char *bytes, uint64_t n, const char *where);
 /* `where` is borrowed for as long as g lives. */
 struct gguf;
+struct gguf_out;
 coe_status gguf_parse(struct gguf *g, struct tensor_list *out, const unsigned char *bytes, uint64_t n,
                       const char *where);
 void gguf_free(struct gguf *g);
@@ -38,7 +39,19 @@ coe_status shard_index_parse(json_t **map, const char *text, size_t n, const cha
 /* madvise() over all mapped files. */
 void ckpt_advise(const struct ckpt *c, int advice);
 
-/* Writes one item to f through a 1 MB buffer. */
+#define CKPT_BUFFER ((size_t)1 << 20)
+#define GGUF_ALIGNMENT 32u
+/* The end of a shard that begins with item `first`: before the one that would make its data larger than `limit`; one
+ * item at least. */
+size_t ckpt_shard_end(const struct ckpt_item *items, size_t n, size_t first, uint64_t limit);
+/* All before the data of a file, padded. */
+coe_status gguf_header(struct str *s, const struct gguf_out *metadata, const struct ckpt_item *items, size_t n,
+                       const char *path);
+/* Zeros that follow `at` bytes of data. */
+uint64_t gguf_padding(uint64_t at);
+/* One tensor and the zeros behind it. */
+coe_status gguf_put_tensor(struct file_out *f, const struct ckpt_item *item, void *buffer);
+/* Writes one item to f through a buffer of CKPT_BUFFER bytes. */
 coe_status ckpt_put_tensor(struct file_out *f, const struct ckpt_item *item, void *buffer);
 
 /* Little-endian numbers at any address. */

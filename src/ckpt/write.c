@@ -8,9 +8,10 @@
 
 #include "base/file.h"
 #include "reader.h"
+#include "work.h"
 
 #define PAGE 4096u
-#define BUFFER ((size_t)1 << 20)
+#define COPY_STEP ((uint64_t)16 << 20)
 #define SHARD_DEFAULT ((uint64_t)5 << 30)
 
 /* Files that belong to a model beside its weights and config. */
@@ -87,14 +88,29 @@ out:
 static int64_t elements_at_once(const struct tensor *t)
 {
     const struct dtype_info *d = &dtype_info[t->type];
-    int64_t fit = (int64_t)(BUFFER / (size_t)d->bytes) * d->block, row = t->n_dims ? t->dim[t->n_dims - 1] : 1;
+    int64_t fit = (int64_t)(CKPT_BUFFER / (size_t)d->bytes) * d->block, row = t->n_dims ? t->dim[t->n_dims - 1] : 1;
     return row > 0 && row <= fit ? fit / row * row : fit;
+}
+
+static coe_status check_interrupt(const struct file_out *f)
+{
+    return coe_interrupted() ? coe_fail(COE_E_FAILED, "%s: interrupted; nothing was changed", f->path) : COE_OK;
+}
+
+static coe_status put_as_it_is(struct file_out *f, const struct tensor *t)
+{
+    const uint64_t n = tensor_bytes(t);
+    for (uint64_t i = 0; i < n; i += COPY_STEP) {
+        COE_TRY(file_put(f, (const char *)t->data + i, (size_t)COE_MIN(COPY_STEP, n - i)));
+        COE_TRY(check_interrupt(f));
+    }
+    return COE_OK;
 }
 
 coe_status ckpt_put_tensor(struct file_out *f, const struct ckpt_item *item, void *buffer)
 {
     const struct tensor *t = &item->t;
-    if (!item->fill) return file_put(f, t->data, (size_t)tensor_bytes(t));
+    if (!item->fill) return put_as_it_is(f, t);
     int64_t n = tensor_count(t), step = elements_at_once(t);
     for (int64_t i = 0; i < n; i += step) {
         int64_t count = COE_MIN(step, n - i);
@@ -103,7 +119,7 @@ coe_status ckpt_put_tensor(struct file_out *f, const struct ckpt_item *item, voi
         if (!dtype_bytes(t->type, (uint64_t)count, &bytes))
             return coe_fail(COE_E_FAILED, "%s: %s: size", f->path, t->name);
         COE_TRY(file_put(f, buffer, (size_t)bytes));
-        if (coe_interrupted()) return coe_fail(COE_E_FAILED, "%s: interrupted; nothing was changed", f->path);
+        COE_TRY(check_interrupt(f));
     }
     return COE_OK;
 }
@@ -114,7 +130,7 @@ coe_status safetensors_write(const char *path, const struct ckpt_item *items, si
     struct str header = { 0 };
     struct file_out f = { 0 };
     const struct ckpt_item **order = mem_alloc("writing", n * sizeof *order);
-    void *buffer = mem_alloc("writing", BUFFER);
+    void *buffer = mem_alloc("writing", CKPT_BUFFER);
     coe_status s = order && buffer ? COE_OK : COE_E_NOMEM;
     if (s) goto out;
     for (size_t i = 0; i < n; i++) order[i] = &items[i];
@@ -132,8 +148,7 @@ out:
     return s;
 }
 
-/* Items first … until the next would make the shard larger than `limit`; at least one. */
-static size_t shard_end(const struct ckpt_item *items, size_t n, size_t first, uint64_t limit)
+size_t ckpt_shard_end(const struct ckpt_item *items, size_t n, size_t first, uint64_t limit)
 {
     uint64_t bytes = 0;
     size_t i = first;
@@ -147,7 +162,46 @@ static size_t shard_end(const struct ckpt_item *items, size_t n, size_t first, u
 
 static const char *const pytorch[][2] = { { "format", "pt" } }; /* transformers refuses files without it */
 
-static coe_status write_shards(const char *dir, const struct ckpt_item *items, size_t n, uint64_t limit,
+/* Where a directory grows: in a temporary one, or in one that a later process finds again. */
+struct place_out {
+    const char *dir;
+    struct work *work; /* NULL: temporary */
+    uint64_t *count;
+};
+
+/* The first n shards are finished. */
+static coe_status record_shards(const struct place_out *p, size_t n)
+{
+    if (!p->work) return COE_OK;
+    return work_record(p->work, &(struct work_done){ .files = n, .count = p->count ? *p->count : 0 });
+}
+
+static coe_status write_shard(const struct place_out *p, const char *name, size_t shard, const struct ckpt_item *items,
+                              size_t n)
+{
+    char *path = path_join(p->dir, name);
+    if (!path) return COE_E_NOMEM;
+    coe_status s = COE_OK;
+    if (!p->work || shard > p->work->done.files || !file_exists(path)) {
+        s = safetensors_write(path, items, n, pytorch, 1);
+        if (!s) s = record_shards(p, shard);
+    }
+    mem_free(path);
+    return s;
+}
+
+static coe_status write_index(const char *dir, json_t *map, uint64_t total)
+{
+    char *path = path_join(dir, "model.safetensors.index.json");
+    json_t *index = json_pack("{s:{s:I}, s:O}", "metadata", "total_size", (json_int_t)total, "weight_map", map);
+    const coe_status s = path && index ? json_write_file(index, path)
+                                       : coe_fail(COE_E_NOMEM, "%s: no memory for the index", dir);
+    mem_free(path);
+    json_decref(index);
+    return s;
+}
+
+static coe_status write_shards(const struct place_out *p, const struct ckpt_item *items, size_t n, uint64_t limit,
                                size_t n_shards)
 {
     json_t *map = json_object();
@@ -156,36 +210,26 @@ static coe_status write_shards(const char *dir, const struct ckpt_item *items, s
     for (size_t first = 0, shard = 1, end; first < n && !s; first = end, shard++) {
         char name[64];
         snprintf(name, sizeof name, "model-%05zu-of-%05zu.safetensors", shard, n_shards);
-        end = shard_end(items, n, first, limit);
-        char *path = path_join(dir, name);
-        s = path ? safetensors_write(path, items + first, end - first, pytorch, 1) : COE_E_NOMEM;
-        mem_free(path);
+        end = ckpt_shard_end(items, n, first, limit);
+        s = write_shard(p, name, shard, items + first, end - first);
         for (size_t i = first; i < end && !s; i++) {
             if (json_object_get(map, items[i].t.name))
-                s = coe_fail(COE_E_FAILED, "%s: two tensors to be written are called %s", dir, items[i].t.name);
+                s = coe_fail(COE_E_FAILED, "%s: two tensors to be written are called %s", p->dir, items[i].t.name);
             json_object_set_new(map, items[i].t.name, json_string(name));
             total += tensor_bytes(&items[i].t);
         }
     }
-    char *path = path_join(dir, "model.safetensors.index.json");
-    json_t *index = json_pack("{s:{s:I}, s:O}", "metadata", "total_size", (json_int_t)total, "weight_map", map);
-    if (!s)
-        s = path && index ? json_write_file(index, path) : coe_fail(COE_E_NOMEM, "%s: no memory for the index", dir);
-    mem_free(path);
-    json_decref(index);
+    if (!s) s = write_index(p->dir, map, total);
     json_decref(map);
     return s;
 }
 
-static coe_status write_weights(const char *dir, const struct ckpt_item *items, size_t n, uint64_t limit)
+static coe_status write_weights(const struct place_out *p, const struct ckpt_item *items, size_t n, uint64_t limit)
 {
     size_t n_shards = 0;
-    for (size_t first = 0; first < n; first = shard_end(items, n, first, limit)) n_shards++;
-    if (n_shards > 1) return write_shards(dir, items, n, limit, n_shards);
-    char *path = path_join(dir, "model.safetensors");
-    coe_status s = path ? safetensors_write(path, items, n, pytorch, 1) : COE_E_NOMEM;
-    mem_free(path);
-    return s;
+    for (size_t first = 0; first < n; first = ckpt_shard_end(items, n, first, limit)) n_shards++;
+    if (n_shards > 1) return write_shards(p, items, n, limit, n_shards);
+    return write_shard(p, "model.safetensors", 1, items, n);
 }
 
 static coe_status copy_companions(const char *to, const char *from)
@@ -201,16 +245,37 @@ static coe_status copy_companions(const char *to, const char *from)
     return s;
 }
 
-coe_status ckpt_write_dir(const char *dir, const json_t *config, const struct ckpt_item *items, size_t n,
-                          uint64_t shard_bytes, const char *from_dir)
+static coe_status fill_dir(const struct place_out *p, const json_t *config, const struct ckpt_item *items, size_t n,
+                           uint64_t shard_bytes, const char *from_dir)
 {
-    struct dir_out d;
-    COE_TRY(dir_begin(&d, dir));
-    char *path = path_join(d.temp, "config.json");
+    char *path = path_join(p->dir, "config.json");
     coe_status s = path ? json_write_file(config, path) : COE_E_NOMEM;
     mem_free(path);
-    if (!s) s = write_weights(d.temp, items, n, shard_bytes ? shard_bytes : SHARD_DEFAULT);
-    if (!s && from_dir) s = copy_companions(d.temp, from_dir);
+    if (!s) s = write_weights(p, items, n, shard_bytes ? shard_bytes : SHARD_DEFAULT);
+    return !s && from_dir ? copy_companions(p->dir, from_dir) : s;
+}
+
+static coe_status resume_dir(const char *dir, const json_t *config, const struct ckpt_item *items, size_t n,
+                             uint64_t shard_bytes, const char *from_dir, const struct ckpt_resume *resume)
+{
+    struct work w;
+    COE_TRY(work_begin(&w, dir, resume->key));
+    if (resume->count) *resume->count += w.done.count;
+    const struct place_out p = { w.dir, &w, resume->count };
+    coe_status s = fill_dir(&p, config, items, n, shard_bytes, from_dir);
+    if (!s) s = work_commit_dir(&w);
+    work_end(&w, s);
+    return s;
+}
+
+coe_status ckpt_write_dir(const char *dir, const json_t *config, const struct ckpt_item *items, size_t n,
+                          uint64_t shard_bytes, const char *from_dir, const struct ckpt_resume *resume)
+{
+    struct dir_out d;
+    if (resume) return resume_dir(dir, config, items, n, shard_bytes, from_dir, resume);
+    COE_TRY(dir_begin(&d, dir));
+    const struct place_out p = { .dir = d.temp };
+    coe_status s = fill_dir(&p, config, items, n, shard_bytes, from_dir);
     if (s) dir_abort(&d);
     else s = dir_commit(&d);
     return s;

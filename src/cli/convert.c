@@ -73,8 +73,9 @@ static coe_status to_gguf(const struct coe_model *m, const char *out, bool dry, 
     struct quantize_report report;
     q.type = o->type;
     for (int i = 0; i < CLASS_COUNT; i++) q.by_class[i] = o->type;
-    if (o->chain || o->layout != LAYOUT_AS_IS || o->shard_bytes)
-        return coe_fail(COE_E_USAGE, "%s: --chain, --fuse, --unfuse and --shard-size are for directories", out);
+    q.shard_bytes = o->shard_bytes;
+    if (o->chain || o->layout != LAYOUT_AS_IS)
+        return coe_fail(COE_E_USAGE, "%s: --chain, --fuse and --unfuse are for directories", out);
     COE_TRY(model_quantize(m, dry ? NULL : out, &q, &report));
     *r = (struct convert_report){ report.n_tensors, report.bytes_before, report.file_bytes, report.overflowed };
     if (*report.why_coe) log_note("%s: architecture coe, for coe alone: %s", out, report.why_coe);
@@ -111,7 +112,8 @@ static const struct cli_opt opts[] = {
     { "fuse", 0, OPT_FLAG, NULL, "write all experts of a layer as one tensor, where the family has such a form", 0, 0,
       false },
     { "unfuse", 0, OPT_FLAG, NULL, "write every expert's matrices apart", 0, 0, false },
-    { "shard-size", 0, OPT_SIZE, "SIZE", "largest file of weights (default 5G)", 0, 0, false },
+    { "shard-size", 0, OPT_SIZE, "SIZE", "largest file of weights (default: 5G in a directory, one GGUF file)", 0, 0,
+      false },
     { "dry-run", 0, OPT_FLAG, NULL, "only say what would be written", 0, 0, false },
     CLI_JSON,
     CLI_THREADS,
@@ -121,9 +123,12 @@ static const struct verb verb = {
     .usage = "IN OUT",
     .details =
         "Writes the model IN (a directory or a GGUF file) as the directory OUT or as the file OUT.gguf, tensor by\n"
-        "tensor, never holding more than one in memory. OUT appears as a whole when all is written. A file "
-        "written here\n"
-        "turns back into the directory it came from. --chain turns the MoE layers of any model into chains: the "
+        "tensor, never holding more than one in memory. OUT appears as a whole when all is written; after Ctrl-C, a "
+        "kill\n"
+        "or a full disk the same command goes on with the files of weights (of OUT.gguf: the tensors) that were "
+        "finished.\n"
+        "A file written here turns back into the directory it came from. --chain turns the MoE layers of any model "
+        "into chains: the "
         "experts are "
         "kept, each\n"
         "pass gets a copy of the router, and the result computes the same bits until it is trained further.",

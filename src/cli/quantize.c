@@ -6,6 +6,7 @@
 #include <strings.h>
 
 #include "base/file.h"
+#include "ckpt/gguf.h"
 #include "cli/model_args.h"
 #include "model/quantize.h"
 #include "trace/trace.h"
@@ -13,7 +14,7 @@
 
 #define MAX_EXPERT_TYPES 4096
 
-/* Lower case or upper, "q4_k_m" and "q4_k_s" read as q4_k: mixtures are said with --class. */
+/* Lower case or upper. */
 static coe_status read_type(const char *text, size_t n, const char *what, enum dtype *out)
 {
     char name[32] = "";
@@ -104,15 +105,20 @@ static void print_report(const struct quantize_report *r, const char *out, bool 
 {
     char before[32], after[32], one[32];
     if (json) {
-        cli_print_json(json_pack(
-            "{s:s, s:b, s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:I}", "output", out, "dry_run", dry, "architecture",
-            r->arch, "tensors", (json_int_t)r->n_tensors, "bytes_before", (json_int_t)r->bytes_before, "bytes",
-            (json_int_t)r->bytes, "file_bytes", (json_int_t)r->file_bytes, "weighted", (json_int_t)r->n_weighted,
-            "types", types_json(r), "fallbacks", fallbacks_json(r), "overflowed", (json_int_t)r->overflowed));
+        cli_print_json(json_pack("{s:s, s:b, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:I}", "output", out,
+                                 "dry_run", dry, "architecture", r->arch, "files", (json_int_t)r->n_files, "tensors",
+                                 (json_int_t)r->n_tensors, "bytes_before", (json_int_t)r->bytes_before, "bytes",
+                                 (json_int_t)r->bytes, "file_bytes", (json_int_t)r->file_bytes, "weighted",
+                                 (json_int_t)r->n_weighted, "types", types_json(r), "fallbacks", fallbacks_json(r),
+                                 "overflowed", (json_int_t)r->overflowed));
         return;
     }
-    printf("%s%s: %zu tensors, %s (before: %s), architecture %s\n", dry ? "would write " : "", out, r->n_tensors,
-           cli_bytes(r->file_bytes, after), cli_bytes(r->bytes_before, before), r->arch);
+    char *first = gguf_file_name(out, 0, r->n_files);
+    printf("%s%s", dry ? "would write " : "", first ? first : out);
+    if (r->n_files > 1) printf(" and %zu more", r->n_files - 1);
+    printf(": %zu tensors, %s (before: %s), architecture %s\n", r->n_tensors, cli_bytes(r->file_bytes, after),
+           cli_bytes(r->bytes_before, before), r->arch);
+    mem_free(first);
     for (int t = 0; t < DT_COUNT; t++)
         if (r->by_type[t]) printf("  %-8s %s\n", dtype_info[t].name, cli_bytes(r->by_type[t], one));
     if (r->n_weighted) printf("  %zu tensors with importance\n", r->n_weighted);
@@ -174,6 +180,7 @@ static coe_status run(struct cli *c)
     if (o.n_expert > MAX_EXPERT_TYPES) return coe_fail(COE_E_USAGE, "--expert: at most %d", MAX_EXPERT_TYPES);
     for (size_t i = 0; i < o.n_expert; i++) COE_TRY(read_expert(&expert[i], list[i]));
     o.expert = expert;
+    o.shard_bytes = cli_size(c, "shard-size", 0);
     COE_TRY(check_out(cli_arg(c, 1), out));
     coe_interrupt_install();
     coe_status s = model_open_wide(&m, cli_arg(c, 1));
@@ -195,6 +202,7 @@ static const struct cli_opt opts[] = {
     { "expert", 0, OPT_STR, "L:E=TYPE", "another type for expert E of layer L; * stands for all", 0, 0, true },
     { "imatrix", 'i', OPT_STR, "FILE", "importance of columns: a trace with --imatrix, or llama.cpp's imatrix", 0, 0,
       false },
+    { "shard-size", 0, OPT_SIZE, "SIZE", "largest file; more become OUT-00001-of-0000N.gguf and so on", 0, 0, false },
     { "dry-run", 0, OPT_FLAG, NULL, "only say what would be written, with exact sizes", 0, 0, false },
     CLI_THREADS,
     CLI_MEMORY,
@@ -203,10 +211,12 @@ static const struct cli_opt opts[] = {
 static const struct verb verb = {
     .usage = "TYPE MODEL -o OUT.gguf",
     .details =
-        "TYPE: f32 f16 bf16, q4_0 q4_1 q5_0 q5_1 q8_0, q2_k q3_k q4_k q5_k q6_k, iq4_nl iq4_xs, tq1_0 tq2_0, mxfp4.\n"
+        "TYPE: f32 f16 bf16, q4_0 q4_1 q5_0 q5_1 q8_0, q2_k q3_k q4_k q5_k q6_k, iq4_nl iq4_xs, tq1_0 tq2_0, mxfp4, "
+        "nvfp4.\n"
         "Routers, norms and biases stay f32. The head takes q6_k when TYPE is smaller, unless --class says otherwise;\n"
         "rows that are not whole blocks take the next larger type with blocks of 32. Architectures that llama.cpp\n"
-        "knows are written for it; anything else gets the architecture \"coe\". The file appears when all is written.",
+        "knows are written for it; anything else gets the architecture \"coe\". The file appears when all is written;\n"
+        "after Ctrl-C, a kill or a full disk the same command goes on with the tensors that were finished.",
     .example = "  coe quantize q4_k OLMoE-1B-7B -o olmoe-q4.gguf --class attention=q8_0\n"
                "  coe quantize iq4_xs models/tales -o tales.gguf --imatrix tales.coet",
     .opts = opts,

@@ -22,6 +22,7 @@
 #include "model/convert.h"
 #include "model/cut.h"
 #include "model/gguf_form.h"
+#include "model/resume.h"
 
 /* A tensor to be written is one piece after the other, each of piece_count elements; or, with a cut, made of the pieces
  * [expert][part], each [rows, cols]. */
@@ -263,8 +264,10 @@ static struct source *add_item(struct conversion *c, const char *name, int64_t n
     struct source *s = arena_push(&c->arena, sizeof *s);
     char *kept = arena_strdup(&c->arena, name);
     if (!s || !kept) return NULL;
-    *s = (struct source){ .of = c, .piece = arena_push(&c->arena, (size_t)n_pieces * sizeof(struct piece)),
-                          .n_pieces = n_pieces, .piece_count = piece_count };
+    *s = (struct source){ .of = c,
+                          .piece = arena_push(&c->arena, (size_t)n_pieces * sizeof(struct piece)),
+                          .n_pieces = n_pieces,
+                          .piece_count = piece_count };
     if (!s->piece) return NULL;
     c->item[c->n++] = (struct ckpt_item){ .t = { .name = kept }, .fill = fill, .user = s };
     return s;
@@ -505,14 +508,14 @@ coe_status model_write(const struct coe_model *m, const char *dir, const json_t 
     if (!(c.config = json_deep_copy(config))) s = coe_fail(COE_E_NOMEM, "%s: no memory for the config", m->path);
     if (!s) drop_quantization(&c);
     if (!s) s = list(&c);
-    if (!s) s = ckpt_write_dir(dir, c.config, c.item, c.n, 0, from_dir);
+    if (!s) s = ckpt_write_dir(dir, c.config, c.item, c.n, 0, from_dir, NULL);
     json_decref(c.config);
     arena_free(&c.arena);
     return s;
 }
 
 /* Beside the target for a moment: the tokenizer and the small files of a GGUF file. */
-static coe_status write_from_gguf(const struct conversion *c, const char *dir)
+static coe_status write_from_gguf(const struct conversion *c, const char *dir, const struct ckpt_resume *resume)
 {
     struct str beside = { 0 };
     struct dir_out files = { 0 };
@@ -522,8 +525,32 @@ static coe_status write_from_gguf(const struct conversion *c, const char *dir)
     str_free(&beside);
     if (s) return s;
     s = gguf_write_companions(c->m, files.temp);
-    if (!s) s = ckpt_write_dir(dir, c->config, c->item, c->n, c->o->shard_bytes, files.temp);
+    if (!s) s = ckpt_write_dir(dir, c->config, c->item, c->n, c->o->shard_bytes, files.temp, resume);
     dir_abort(&files);
+    return s;
+}
+
+static coe_status write_dir(struct conversion *c, const char *dir)
+{
+    struct str config = { 0 };
+    struct ckpt_resume resume = { .count = &c->report.overflowed };
+    const struct coe_model *m = c->m;
+    coe_status s = json_add_text(&config, c->config, JSON_COMPACT | JSON_SORT_KEYS);
+    if (!s)
+        s = resume_key(&resume, &(struct resume_of){ .m = m,
+                                                     .item = c->item,
+                                                     .n = c->n,
+                                                     .head = config.at,
+                                                     .n_head = config.n,
+                                                     .shard_bytes = c->o->shard_bytes });
+    str_free(&config);
+    if (s) return s;
+    c->progress = progress_start("converting", (double)c->report.bytes);
+    if (m->ckpt && ckpt_gguf(m->ckpt)) s = write_from_gguf(c, dir, &resume);
+    else
+        s = ckpt_write_dir(dir, c->config, c->item, c->n, c->o->shard_bytes, dir_exists(m->path) ? m->path : NULL,
+                           &resume);
+    progress_end(&c->progress);
     return s;
 }
 
@@ -533,12 +560,7 @@ coe_status model_convert(const struct coe_model *m, const char *dir, const struc
     struct conversion c = { .m = m, .o = o };
     coe_status s = prepare(&c);
     c.report.bytes_before = m->ckpt ? ckpt_bytes(m->ckpt) : 0;
-    if (!s && dir) {
-        c.progress = progress_start("converting", (double)c.report.bytes);
-        if (m->ckpt && ckpt_gguf(m->ckpt)) s = write_from_gguf(&c, dir);
-        else s = ckpt_write_dir(dir, c.config, c.item, c.n, o->shard_bytes, dir_exists(m->path) ? m->path : NULL);
-        progress_end(&c.progress);
-    }
+    if (!s && dir) s = write_dir(&c, dir);
     *r = c.report;
     json_decref(c.config);
     arena_free(&c.arena);

@@ -28,7 +28,8 @@ struct convert_report {
     uint64_t overflowed;          /* finite values that F16 cannot hold and that became infinite */
 };
 
-/* Writes `dir` as a whole (NULL: only fills the report). The chain follows the conversion of the Chain-of-Experts
+/* Writes `dir` as a whole (NULL: only fills the report); after a failure, a kill or Ctrl-C the same call goes on at the
+ * shards that were finished (ckpt_write_dir). The chain follows the conversion of the Chain-of-Experts
  * authors (card routing.md 1): experts are kept, every iteration's router is the original's, coe_weight = 0, so that
  * the new model computes the same bits until it is trained. COE_E_USAGE for what cannot be: a model that has a chain or
  * no experts, a family without fused tensors. */

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "model/bind.h"
 #include "model/gguf_form.h"
+#include "model/resume.h"
 #include "tensor/quant/quant.h"
 
 #define ROW_BYTES_MAX ((uint64_t)1 << 20) /* the writer's buffer */
@@ -402,10 +403,18 @@ static coe_status add_metadata(struct job *j, struct gguf_out *meta)
 static coe_status write_file(struct job *j, const char *path, const struct gguf_out *meta)
 {
     const size_t threads = (size_t)omp_get_max_threads();
+    struct ckpt_resume resume = { .count = &j->report.overflowed };
+    COE_TRY(resume_key(&resume, &(struct resume_of){ .m = j->m,
+                                                     .item = j->item,
+                                                     .n = j->n,
+                                                     .head = meta->text.at,
+                                                     .n_head = meta->text.n,
+                                                     .shard_bytes = j->o->shard_bytes,
+                                                     .imatrix = j->o->imatrix }));
     j->rows = mem_alloc("rows to encode", threads * 2 * (size_t)j->widest * sizeof *j->rows);
     if (!j->rows) return COE_E_NOMEM;
     j->progress = progress_start("writing", (double)j->report.bytes);
-    const coe_status s = gguf_write(path, meta, j->item, j->n);
+    const coe_status s = gguf_write_model(path, meta, j->item, j->n, j->o->shard_bytes, &resume);
     progress_end(&j->progress);
     mem_free(j->rows);
     return s;
@@ -419,7 +428,9 @@ coe_status model_quantize(const struct coe_model *m, const char *path, const str
     coe_status s = prepare(&j);
     j.report.bytes_before = m->ckpt ? ckpt_bytes(m->ckpt) : 0;
     if (!s) s = add_metadata(&j, &meta);
-    if (!s) s = gguf_size(&j.report.file_bytes, path ? path : m->path, &meta, j.item, j.n);
+    if (!s)
+        s = gguf_model_size(&j.report.file_bytes, &j.report.n_files, path ? path : m->path, &meta, j.item, j.n,
+                            o->shard_bytes);
     if (!s && o->imatrix && !j.report.n_weighted)
         s = coe_fail(COE_E_INPUT, "%s: the importance matrix names no matrix that is quantised here", m->path);
     if (!s && path) s = write_file(&j, path, &meta);

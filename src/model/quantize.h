@@ -21,6 +21,7 @@ struct quantize_opts {
     const struct expert_type *expert; /* later rows win */
     size_t n_expert;
     const struct imatrix *imatrix; /* NULL: every column counts the same */
+    uint64_t shard_bytes;          /* more tensor data than that become several files; 0: one file */
 };
 struct quantize_opts quantize_default(void);
 
@@ -29,9 +30,10 @@ struct quantize_report {
     char why_coe[160];            /* why it is "coe"; "" when it is not */
     size_t n_tensors, n_weighted; /* written; of these encoded with importance */
     uint64_t bytes_before, bytes; /* of tensor data */
-    uint64_t file_bytes;          /* of the file, to the byte */
-    uint64_t by_type[DT_COUNT];   /* tensor bytes of each type */
-    uint64_t overflowed;          /* finite values that F16 cannot hold and that became infinite */
+    uint64_t file_bytes;          /* of the file, to the byte; of all files when there are several */
+    size_t n_files;
+    uint64_t by_type[DT_COUNT]; /* tensor bytes of each type */
+    uint64_t overflowed;        /* finite values that F16 cannot hold and that became infinite */
     /* so many tensors whose rows are not whole blocks of what was asked; `cols` of the first of them */
     struct fallback {
         enum dtype asked, got;
@@ -41,7 +43,8 @@ struct quantize_report {
     size_t n_fallbacks;
 };
 
-/* Writes `path` as a whole (NULL: only fills the report). Routers, norms, biases and other vectors are F32; the head
+/* Writes `path` as a whole (NULL: only fills the report); after a failure, a kill or Ctrl-C the same call goes on at
+ * the tensors that were finished (gguf_write_model). Routers, norms, biases and other vectors are F32; the head
  * takes Q6_K when `type` is smaller and no class says otherwise; rows that are not whole blocks take the next larger
  * type with blocks of 32, at last F16. Memory: a buffer and a row for each thread. COE_E_USAGE for a type that cannot
  * be encoded, COE_E_INPUT for an importance matrix of another model. */

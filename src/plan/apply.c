@@ -188,7 +188,7 @@ coe_status plan_apply(const struct plan *p, const struct coe_model *m, const cha
     if (!s) s = check_target(dir, m->path);
     if (!s) s = plan_config(&config, p, m);
     if (!s) s = make_items(&a);
-    if (!s) s = ckpt_write_dir(dir, config, a.item, a.n_items, 0, m->path);
+    if (!s) s = ckpt_write_dir(dir, config, a.item, a.n_items, 0, m->path, NULL);
     json_decref(config);
     arena_free(&a.arena);
     return s;

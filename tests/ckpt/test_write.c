@@ -171,7 +171,7 @@ static coe_status write_model(void *dir)
                                        { .t = { "b", DT_F32, 1, { 256 }, numbers } },
                                        { .t = { "c", DT_F32, 1, { 1024 }, numbers } } };
     json_t *config = json_pack("{s:s}", "model_type", "test");
-    coe_status s = ckpt_write_dir(dir, config, items, 3, 3072, temp_path("from"));
+    coe_status s = ckpt_write_dir(dir, config, items, 3, 3072, temp_path("from"), NULL);
     json_decref(config);
     return s;
 }

@@ -54,7 +54,7 @@ static const char *changed_model(const struct change *c)
         m++;
     }
     (void)dir_remove(dir);
-    const coe_status s = ckpt_write_dir(dir, ckpt_config(from), items, m, 0, NULL);
+    const coe_status s = ckpt_write_dir(dir, ckpt_config(from), items, m, 0, NULL, NULL);
     ckpt_close(from);
     assert_ok(s);
     return dir;
@@ -99,7 +99,7 @@ static void a_tensor_that_nobody_asked_for_is_named(void **state)
     struct ckpt_item *items = test_alloc((n + 1) * sizeof *items);
     for (size_t i = 0; i < n; i++) items[i].t = *ckpt_at(from, i);
     items[n] = (struct ckpt_item){ { "model.extra", DT_F32, 1, { 3 }, NULL }, forty_two, NULL };
-    const coe_status s = ckpt_write_dir(temp_path("more"), ckpt_config(from), items, n + 1, 0, NULL);
+    const coe_status s = ckpt_write_dir(temp_path("more"), ckpt_config(from), items, n + 1, 0, NULL, NULL);
     ckpt_close(from);
     assert_ok(s);
     assert_int_equal(model_open(&model, temp_path("more")), COE_E_INPUT);
