@@ -82,14 +82,13 @@ coe_status shard_index_parse(json_t **map, const char *text, size_t n, const cha
         s = coe_fail(COE_E_INPUT, "%s: weight_map is %s, expected an object", where, json_kind(found));
         goto out;
     }
-    json_object_foreach(found, key, value) if (!json_is_string(value) ||
-                                               strlen(json_string_value(value)) != json_string_length(value) ||
-                                               !plain_name(json_string_value(value)))
-    {
-        s = coe_fail(COE_E_INPUT, "%s: tensor %s: '%s' is not the name of a file in the same directory", where, key,
-                     json_is_string(value) ? json_string_value(value) : json_kind(value));
-        goto out;
-    }
+    json_object_foreach(found, key, value)
+        if (!json_is_string(value) || strlen(json_string_value(value)) != json_string_length(value) ||
+            !plain_name(json_string_value(value))) {
+            s = coe_fail(COE_E_INPUT, "%s: tensor %s: '%s' is not the name of a file in the same directory", where, key,
+                         json_is_string(value) ? json_string_value(value) : json_kind(value));
+            goto out;
+        }
     *map = json_incref(found);
 out:
     json_decref(doc);
@@ -135,8 +134,7 @@ static coe_status check_map(const struct ckpt *c, json_t *map, const char *index
 {
     const char *key;
     json_t *value;
-    json_object_foreach(map, key, value)
-    {
+    json_object_foreach(map, key, value) {
         const struct ckpt_file *f = file_named(c, json_string_value(value));
         if (!tensor_find(f->list.at, f->list.n, key))
             return coe_fail(COE_E_INPUT, "%s: tensor %s is not in %s, where the index says it is", index, key, f->name);

@@ -286,8 +286,8 @@ coe_status safetensors_parse(struct tensor_list *out, const unsigned char *bytes
     COE_TRY(header_length(&length, bytes, n, where));
     const uint64_t skip = LENGTH_BYTES + length;
     struct header h = { .where = where, .data = bytes + skip, .n = n - skip };
-    h.names = h.next_name = mem_alloc("tensor names",
-                                      (size_t)length); /* a name takes two bytes more in JSON than here */
+    h.names = h.next_name =
+        mem_alloc("tensor names", (size_t)length); /* a name takes two bytes more in JSON than here */
     coe_status s = h.names ? read_events(&h, bytes + LENGTH_BYTES, (size_t)length) : COE_E_NOMEM;
     *out = (struct tensor_list){ h.tensor.at, h.tensor.n, h.names };
     if (!s) s = check_cover(out, h.data, h.n, where);
