@@ -49,6 +49,18 @@ static void drop_zeros(int *list, int *n)
     *n = kept;
 }
 
+static coe_status read_form(const struct cli *c, enum bench_form *form)
+{
+    static const char *const name[] = { [BENCH_MD] = "md", [BENCH_CSV] = "csv", [BENCH_JSON] = "json" };
+    const char *wanted = cli_str(c, "format", cli_flag(c, "json") ? "json" : "md");
+    for (size_t i = 0; i < COE_COUNT(name); i++)
+        if (!strcmp(wanted, name[i])) {
+            *form = (enum bench_form)i;
+            return COE_OK;
+        }
+    return coe_fail(COE_E_USAGE, "--format %s: the forms are md, csv and json", wanted);
+}
+
 static coe_status read_settings(struct cli *c, struct bench_settings *h)
 {
     const bool any = cli_given(c, "prompt") || cli_given(c, "generate") || cli_given(c, "pg");
@@ -65,19 +77,7 @@ static coe_status read_settings(struct cli *c, struct bench_settings *h)
         memcpy(h->both[h->n_both], pairs + 2 * h->n_both, sizeof h->both[0]);
     drop_zeros(h->prompt, &h->n_prompt);
     drop_zeros(h->generate, &h->n_generate);
-    return COE_OK;
-}
-
-static coe_status read_form(struct cli *c, enum bench_form *form)
-{
-    static const char *const name[] = { [BENCH_MD] = "md", [BENCH_CSV] = "csv", [BENCH_JSON] = "json" };
-    const char *wanted = cli_str(c, "format", cli_flag(c, "json") ? "json" : "md");
-    for (size_t i = 0; i < COE_COUNT(name); i++)
-        if (!strcmp(wanted, name[i])) {
-            *form = (enum bench_form)i;
-            return COE_OK;
-        }
-    return coe_fail(COE_E_USAGE, "--format %s: the forms are md, csv and json", wanted);
+    return read_form(c, &h->form);
 }
 
 static coe_status one_model(struct cli *c, int i, const struct bench_settings *how, struct limits *l,
@@ -96,10 +96,8 @@ static coe_status one_model(struct cli *c, int i, const struct bench_settings *h
 
 static coe_status models(struct cli *c, const struct bench_settings *how, struct limits *l)
 {
-    enum bench_form form = BENCH_MD;
     int n = 0;
     const int per_model = how->n_threads * how->n_depth * (how->n_prompt + how->n_generate + how->n_both);
-    COE_TRY(read_form(c, &form));
     if (!per_model) return coe_fail(COE_E_USAGE, "nothing to measure: give --prompt, --generate or --pg");
     if (per_model > BENCH_ROWS / cli_n_args(c))
         return coe_fail(COE_E_USAGE, "%d rows for each model, %d models: more than %d rows", per_model, cli_n_args(c),
@@ -107,19 +105,20 @@ static coe_status models(struct cli *c, const struct bench_settings *how, struct
     struct bench_row *rows = mem_zalloc("bench", BENCH_ROWS * sizeof *rows);
     coe_status s = rows ? COE_OK : COE_E_NOMEM;
     for (int i = 0; !s && i < cli_n_args(c); i++) s = one_model(c, i, how, l, rows, &n);
-    if (!s) bench_report(form, l, rows, n);
+    if (!s) bench_report(how->form, l, rows, n);
     mem_free(rows);
     return s;
 }
 
-static coe_status only_limits(struct cli *c, const struct bench_settings *how, struct limits *l)
+static coe_status only_limits(const struct bench_settings *how, struct limits *l)
 {
     const struct watch w = watch_start();
     COE_TRY(limits_measure(l, how->runs));
     const double others = watch_others(&w);
     if (others > BENCH_OTHERS)
         log_warn("others kept %.1f processors busy meanwhile: these are not the limits of the machine", others);
-    if (cli_flag(c, "json")) cli_print_json(limits_json(l));
+    if (how->form == BENCH_JSON) cli_print_json(limits_json(l));
+    else if (how->form == BENCH_CSV) limits_csv(l);
     else limits_print(l);
     return COE_OK;
 }
@@ -148,7 +147,7 @@ static coe_status with_limits(struct cli *c, struct bench_settings *how)
     if (!strcmp(what, "limits") && !cli_given(c, "threads")) add_one_thread(how);
     coe_status s = limits_open(&l, how->threads, how->n_threads);
     if (s) return s;
-    if (!strcmp(what, "limits")) s = only_limits(c, how, &l);
+    if (!strcmp(what, "limits")) s = only_limits(how, &l);
     else if (!strcmp(what, "train")) s = bench_train(c, how, &l);
     else s = models(c, how, &l);
     limits_close(&l);
@@ -168,6 +167,8 @@ static coe_status run(struct cli *c)
         return coe_fail(COE_E_USAGE, "usage: coe bench [options] " USAGE);
     if (cli_given(c, "mla") && !of_model) return coe_fail(COE_E_USAGE, "--mla is for coe bench MODEL");
     COE_TRY(read_settings(c, &how));
+    if (how.form == BENCH_CSV && w > 0 && !models_only)
+        return coe_fail(COE_E_USAGE, "--format csv: coe bench %s prints md and json", what);
     if (of_model) COE_TRY(check_models(c, models_only ? 0 : 1));
     coe_interrupt_install();
     if (w == 1) return bench_cold(c, &how);
@@ -176,12 +177,12 @@ static coe_status run(struct cli *c)
 }
 
 static const struct cli_opt opts[] = {
-    { "prompt", 'p', OPT_STR, "N,…", "tokens of prompts, evaluated at once (default 512)", 0, 0, false },
-    { "generate", 'n', OPT_STR, "N,…", "numbers of tokens evaluated one by one (default 64)", 0, 0, false },
-    { "pg", 0, OPT_STR, "P,N,…", "pairs: a prompt and tokens behind it in one interval", 0, 0, false },
-    { "depth", 'd', OPT_STR, "N,…", "tokens already in the context before each test, not timed (default 0)", 0, 0,
+    { "prompt", 'p', OPT_STR, "N[,N]", "tokens of prompts, evaluated at once (default 512)", 0, 0, false },
+    { "generate", 'n', OPT_STR, "N[,N]", "numbers of tokens evaluated one by one (default 64)", 0, 0, false },
+    { "pg", 0, OPT_STR, "P,N", "pairs: a prompt and tokens behind it in one interval", 0, 0, false },
+    { "depth", 'd', OPT_STR, "N[,N]", "tokens already in the context before each test, not timed (default 0)", 0, 0,
       false },
-    { "threads", 't', OPT_STR, "N,…", "compute threads (default: all processors)", 0, 0, false },
+    { "threads", 't', OPT_STR, "N[,N]", "compute threads (default: all processors)", 0, 0, false },
     { "runs", 'r', OPT_INT, "N", "repetitions; median, least and most are printed (default 5)", 1, BENCH_RUNS, false },
     { "format", 'o', OPT_STR, "FORM", "md (default), csv or json", 0, 0, false },
     { "plan", 0, OPT_STR, "P.json", "apply a plan live, without rewriting the model", 0, 0, false },

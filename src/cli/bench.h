@@ -56,6 +56,7 @@ double limits_probe(struct limits *l, enum limit what, int i);
 /* `runs` readings of everything with every thread count. */
 coe_status limits_measure(struct limits *l, int runs);
 void limits_print(struct limits *l);
+void limits_csv(struct limits *l);
 json_t *limits_json(struct limits *l);
 /* Model name, family and model number as the kernel tells them; "unknown CPU" otherwise. Static. */
 const char *cpu_name(void);
@@ -87,7 +88,10 @@ struct attention_cost cost_attention(const struct coe_model *m, coe_mla mla, int
 
 /* ---- timing a model ---- */
 
+enum bench_form { BENCH_MD, BENCH_CSV, BENCH_JSON };
+
 struct bench_settings {
+    enum bench_form form;
     int threads[BENCH_LIST], prompt[BENCH_LIST], generate[BENCH_LIST], depth[BENCH_LIST];
     int both[BENCH_LIST][2]; /* -pg: a prompt, then tokens one by one */
     int n_threads, n_prompt, n_generate, n_depth, n_both;
@@ -104,6 +108,7 @@ struct bench_row {
     int threads, prompt, generate, depth;
     struct rates rate; /* tokens per second */
     double before[LIMIT_COUNT], after[LIMIT_COUNT]; /* readings around the runs */
+    double ops[LIMIT_COUNT], bytes; /* of the weights for the whole row: what the limit is made of */
     double limit, limit_attention; /* tokens per second that the machine allows: by the weights; attention included */
     enum limit by;                 /* what the first is bound by */
     double others;                 /* processors that others took */
@@ -115,7 +120,6 @@ coe_status bench_model(struct coe_model *m, coe_mla mla, const struct bench_sett
 /* "pp512", "tg64 @ d2048" */
 const char *bench_test_name(const struct bench_row *r, char text[64]);
 
-enum bench_form { BENCH_MD, BENCH_CSV, BENCH_JSON };
 void bench_report(enum bench_form form, struct limits *l, struct bench_row *rows, int n);
 
 /* ---- other work ---- */

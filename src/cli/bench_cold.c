@@ -49,11 +49,11 @@ static coe_status work(struct cli *c, struct coe_model *m, struct once *o, doubl
 }
 
 /* Flushed here: closing a large model takes a while, and who waits for the first token reads this line. */
-static void print_once(struct cli *c, const struct once *o)
+static void print_once(struct cli *c, enum bench_form form, const struct once *o)
 {
     char peak[32], counted[32];
     const double each = o->generate / (o->end - o->first);
-    if (cli_flag(c, "json"))
+    if (form == BENCH_JSON)
         cli_print_json(json_pack("{s:s, s:i, s:i, s:i, s:f, s:f, s:f, s:I, s:I}", "model", cli_arg(c, 1), "threads",
                                  coe_threads(), "prompt", o->prompt, "generate", o->generate, "opened_seconds",
                                  o->opened, "first_token_seconds", o->first, "generate_tokens_per_second",
@@ -78,7 +78,7 @@ coe_status bench_once(struct cli *c, const struct bench_settings *how)
     COE_TRY(cli_open_model(c, 1, &m));
     o.opened = coe_now() - start;
     coe_status s = work(c, m, &o, start);
-    if (!s) print_once(c, &o);
+    if (!s) print_once(c, how->form, &o);
     model_close(m);
     return s;
 }
@@ -226,7 +226,7 @@ static void print_cold(struct cli *c, const struct bench_settings *how, struct c
     const uint64_t bytes = v->dropped.bytes / (uint64_t)(2 * v->read.n);
     const double stayed = v->dropped.bytes ? (double)v->dropped.stayed / (double)v->dropped.bytes : 0;
     char size[32], peak[32];
-    if (cli_flag(c, "json")) {
+    if (how->form == BENCH_JSON) {
         cli_print_json(json_pack("{s:s, s:I, s:i, s:i, s:o, s:o, s:o, s:I, s:f}", "model", cli_arg(c, 1), "file_bytes",
                                  (json_int_t)bytes, "threads", how->threads[0], "prompt", v->prompt, "read_seconds",
                                  rates_json(&v->read), "first_token_seconds", rates_json(&v->first), "ratio",

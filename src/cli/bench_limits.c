@@ -26,8 +26,9 @@ static volatile uint64_t read_sink;
 
 /* Sums 64-bit words in thirty-two chains; GCC makes vectors of them. Written for each width, so that a build for old
  * machines does not read with old registers; never instrumented, so that a checked build measures the machine too. */
+#define NOT_CHECKED __attribute__((no_sanitize("address", "undefined")))
 #define SUM_WORDS(name, attribute)                                                                                     \
-    attribute __attribute__((no_sanitize("address", "undefined"))) static uint64_t name(const uint64_t *p, size_t n)                                                        \
+    attribute NOT_CHECKED static uint64_t name(const uint64_t *p, size_t n)                                            \
     {                                                                                                                  \
         uint64_t s[32] = { 0 }, sum = 0;                                                                               \
         for (size_t i = 0; i + 32 <= n; i += 32)                                                                       \
@@ -149,6 +150,18 @@ void limits_print(struct limits *l)
         printf("\n");
     }
     print_canary(l);
+}
+
+void limits_csv(struct limits *l)
+{
+    printf("cpu,limit,unit,threads,median,min,max\n");
+    for (enum limit what = 0; what < LIMIT_COUNT; what++)
+        for (int i = 0; i < l->n; i++) {
+            struct rates *r = &l->rate[what][i];
+            if (!r->n) continue;
+            printf("\"%s\",%s,%s,%d,%.2f,%.2f,%.2f\n", cpu_name(), limit_info[what].key, limit_info[what].unit,
+                   l->threads[i], rates_median(r), rates_least(r), rates_best(r));
+        }
 }
 
 json_t *limits_json(struct limits *l)

@@ -67,17 +67,18 @@ static void bounds(const struct bench *b, struct bench_row *row, const double ra
         const int64_t pieces = (row->prompt + PROMPT_PIECE - 1) / PROMPT_PIECE;
         const struct attention_cost a = cost_attention(b->m, b->mla, row->depth, row->prompt, pieces);
         for (enum limit i = LIMIT_FP32; i < LIMIT_COUNT; i++) {
-            const double ops = b->cost.ops[i] * row->prompt + b->cost.head[i];
-            if (ops <= 0) continue;
-            if (ops / rate[i] > most) most = ops / rate[i], row->by = i;
-            weights += ops / rate[i];
+            row->ops[i] = b->cost.ops[i] * row->prompt + b->cost.head[i];
+            if (row->ops[i] <= 0) continue;
+            if (row->ops[i] / rate[i] > most) most = row->ops[i] / rate[i], row->by = i;
+            weights += row->ops[i] / rate[i];
         }
         attention += fmax(a.ops / rate[LIMIT_FP32], a.bytes / rate[LIMIT_READ]);
     }
     if (row->generate) {
         const int64_t first = row->depth + row->prompt;
         const struct attention_cost a = cost_attention(b->m, b->mla, first, row->generate, row->generate);
-        weights += row->generate * b->cost.bytes / rate[LIMIT_READ];
+        row->bytes = row->generate * b->cost.bytes;
+        weights += row->bytes / rate[LIMIT_READ];
         attention += fmax(a.ops / rate[LIMIT_FP32], a.bytes / rate[LIMIT_READ]);
     }
     row->limit = (row->prompt + row->generate) / weights / 1e-9;

@@ -77,6 +77,7 @@ static void print_csv(struct bench_row *rows, int n)
 
 /* ---- JSON ---- */
 
+/* {"read": 31.2, "int8": 470}: what is not 0 */
 static json_t *readings_json(const double rate[LIMIT_COUNT])
 {
     json_t *o = json_object();
@@ -92,15 +93,15 @@ static json_t *row_json(struct bench_row *r)
     json_t *samples = json_array();
     for (int i = 0; i < r->rate.n; i++) json_array_append_new(samples, json_real(r->rate.at[i]));
     return json_pack("{s:s, s:I, s:I, s:I, s:f, s:s?, s:i, s:s, s:i, s:i, s:i, s:o, s:o, s:s, s:f, s:f, s:f, s:o, s:o, "
-                     "s:f, s:b}",
+                     "s:o, s:f, s:f, s:b}",
                      "model", r->model, "model_bytes", (json_int_t)r->model_bytes, "parameters",
                      (json_int_t)r->parameters, "active", (json_int_t)r->active, "bytes_per_token", r->token_bytes,
                      "mla", r->mla, "threads", r->threads, "test", bench_test_name(r, test), "prompt", r->prompt,
                      "generate", r->generate, "depth", r->depth, "tokens_per_second", rates_json(&r->rate), "samples",
                      samples, "limit", limit_info[r->by].key, "limit_tokens_per_second", r->limit, "share",
                      median / r->limit, "share_with_attention", median / r->limit_attention, "before",
-                     readings_json(r->before), "after", readings_json(r->after), "others", r->others, "disturbed",
-                     r->disturbed);
+                     readings_json(r->before), "after", readings_json(r->after), "operations", readings_json(r->ops),
+                     "bytes", r->bytes, "others", r->others, "disturbed", r->disturbed);
 }
 
 static void print_json(struct limits *l, struct bench_row *rows, int n)

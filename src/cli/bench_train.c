@@ -96,7 +96,7 @@ coe_status bench_train(struct cli *c, const struct bench_settings *how, struct l
     for (int i = 0; !s && i < l->n; i++) s = run_steps(t, how->runs, l, i, &v[i]);
     if (!s) {
         const struct spec_sizes sizes = spec_sizes(&trainer_model(t)->spec);
-        if (cli_flag(c, "json")) print_json(&r, &sizes, v, l);
+        if (how->form == BENCH_JSON) print_json(&r, &sizes, v, l);
         else print_table(&r, &sizes, v, l);
     }
     trainer_close(t);
