@@ -79,6 +79,11 @@ struct kernels {
      * ldw elements of type t (F32, F16, BF16) apart; k elements each. */
     void (*dot_tile)(float *y, int64_t ldy, const float *x, int64_t ldx, const int32_t *xrow, int64_t m, const void *w,
                      enum dtype t, int64_t ldw, int64_t n, int64_t k);
+    /* The same for x and w of BF16. Levels agree where bf16_unit is "fp32": the sums of dot_tile. "avx512_bf16": the
+     * CPU's own instruction, whose sums are its own (cpu/bf16.c); they depend on one row of x and of w only, too. */
+    void (*dot_bf16)(float *y, int64_t ldy, const uint16_t *x, int64_t ldx, const int32_t *xrow, int64_t m,
+                     const uint16_t *w, int64_t ldw, int64_t n, int64_t k);
+    const char *bf16_unit;
     void (*outer_tile)(const struct outer_args *args);
     float (*dot)(const float *x, const float *y, int64_t n);
 

@@ -89,6 +89,18 @@ static inline void digest_dot_tile(const struct kernels *k, struct digest_data *
     digest_floats(d, d->y, 9);
 }
 
+static inline void digest_dot_bf16(const struct kernels *k, struct digest_data *d)
+{
+    uint16_t *const w = d->half + 4096;
+    k->narrow(d->half, DT_BF16, d->x, 4096);
+    k->narrow(w, DT_BF16, d->w, 4096);
+    for (int64_t m = 1; m <= 13; m += 3)
+        for (int64_t depth = 0; depth <= 115; depth += 23) {
+            k->dot_bf16(d->y, 11, d->half, 117, NULL, m, w, 119, 11, depth);
+            digest_floats(d, d->y, m * 11);
+        }
+}
+
 static inline void digest_outer_tile(const struct kernels *k, struct digest_data *d)
 {
     static const int32_t rows[] = { 4, 0, 4, 7, 2, 6, 1, 3, 5, 2, 2, 0, 1, 8, 9 };
@@ -232,6 +244,7 @@ static inline int digest_kernels(const struct kernels *k, struct digest_data *d,
         out[count++] = (struct digest){ kernel, d->hash };       \
     } while (0)
     DIGEST("dot_tile", digest_dot_tile(k, d));
+    DIGEST(!strcmp(k->bf16_unit, "fp32") ? "dot_bf16 bf16_unit" : "dot_bf16 natively", digest_dot_bf16(k, d));
     DIGEST("outer_tile", digest_outer_tile(k, d));
     DIGEST("dot", DIGEST_ROWS(digest_float(d, k->dot(x, w, n))));
     DIGEST("narrow", digest_halves(k, d, false));

@@ -10,52 +10,56 @@
 
 #if defined(ISA_avx512)
 #define DOT_MR 6
-#define FETCH 1
+#define DOT_FEW 3
+#define DOT_FEW_NR 8
 #define OUTER_MR 6
 #define OUTER_NV 4
-static const int dot_nr[DOT_MR + 1] = { 0, 8, 8, 8, 4, 4, 4 };
+static const int dot_nr[DOT_MR + 1] = { 0, 4, 4, 4, 4, 4, 4 };
 #elif defined(ISA_avx2)
 #define DOT_MR 3
-#define FETCH 1
+#define DOT_FEW 1
+#define DOT_FEW_NR 4
 #define OUTER_MR 6
 #define OUTER_NV 1
 static const int dot_nr[DOT_MR + 1] = { 0, 4, 2, 2 };
 #elif defined(ISA_neon) /* a v16 is four registers: 16 accumulators and their operands fill the 32 */
 #define DOT_MR 2
-#define FETCH 1
+#define DOT_FEW 1
+#define DOT_FEW_NR 4
 #define OUTER_MR 4
 #define OUTER_NV 1
 static const int dot_nr[DOT_MR + 1] = { 0, 4, 2 };
 #else
 #define DOT_MR 2
-#define FETCH 0
+#define DOT_FEW 0
+#define DOT_FEW_NR 4
 #define OUTER_MR 4
 #define OUTER_NV 1
 static const int dot_nr[DOT_MR + 1] = { 0, 4, 4 };
 #endif
 
 /* One tile: rows x[0..mr) times rows 0 … nr-1 of w, of which `valid` exist (the others repeat the last one and are not
- * stored). mr, nr and t are constants where this is inlined. */
-LANES void dot_block(int mr, int nr, enum dtype t, float *y, int64_t ldy, const float *const *x, const void *w,
-                     int64_t ldw, int64_t valid, int64_t k)
+ * stored). x is of type tx, w of type t, rows of w ldw elements apart. mr, nr, tx, t and fetch are constants where this
+ * is inlined. */
+LANES void dot_block(int mr, int nr, enum dtype tx, enum dtype t, enum fetch fetch, float *y, int64_t ldy,
+                     const void *const *x, const void *w, int64_t ldw, int64_t valid, int64_t k)
 {
-    v16 acc[48];
+    v16 acc[24];
     const void *row[8];
-    const size_t row_bytes = (size_t)ldw * (t == DT_F32 ? 4 : 2);
+    const size_t bytes = t == DT_F32 ? 4 : 2, row_bytes = (size_t)ldw * bytes;
     UNROLL(8) for (int j = 0; j < nr; j++) row[j] = (const char *)w + row_bytes * (size_t)COE_MIN(j, valid - 1);
-    UNROLL(48) for (int i = 0; i < mr * nr; i++) acc[i] = v16_zero();
-    /* Short rows: fetch the next tile's while this one is computed. Long ones, of which two tiles would push each other
-     * out of the first-level cache: a little ahead in the same row. */
-    const size_t bytes = t == DT_F32 ? 4 : 2, ahead = (size_t)k * bytes <= 2048 ? (size_t)nr * row_bytes : 256;
+    UNROLL(24) for (int i = 0; i < mr * nr; i++) acc[i] = v16_zero();
+    const char *ahead = w;
     int64_t e = 0;
     for (; e + 16 <= k; e += 16) {
         v16 b[8];
+        ahead = fetch_ahead(fetch, ahead, nr * 16 * (int)bytes);
         UNROLL(8) for (int j = 0; j < nr; j++) {
             b[j] = v16_load_as(row[j], t, e);
-            if (FETCH) __builtin_prefetch((const char *)row[j] + ahead + (size_t)e * bytes);
+            fetch_in_row(fetch, (const char *)row[j] + (size_t)e * bytes);
         }
         UNROLL(8) for (int i = 0; i < mr; i++) {
-            v16 a = v16_load(x[i] + e);
+            v16 a = v16_load_as(x[i], tx, e);
             UNROLL(8) for (int j = 0; j < nr; j++) acc[i * nr + j] = v16_fma(a, b[j], acc[i * nr + j]);
         }
     }
@@ -63,10 +67,10 @@ LANES void dot_block(int mr, int nr, enum dtype t, float *y, int64_t ldy, const 
         UNROLL(8) for (int j = 0; j < nr; j++) {
             v16 b = v16_load_part_as(row[j], t, e, k - e);
             UNROLL(8) for (int i = 0; i < mr; i++)
-                acc[i * nr + j] = v16_fma(v16_load_part(x[i] + e, k - e), b, acc[i * nr + j]);
+                acc[i * nr + j] = v16_fma(v16_load_part_as(x[i], tx, e, k - e), b, acc[i * nr + j]);
         }
     }
-    float sums[48];
+    float sums[24];
     UNROLL(12) for (int i = 0; i < mr * nr; i += 4) {
         const int last = mr * nr - 1;
         v16_tree4(sums + i, acc[i], acc[COE_MIN(i + 1, last)], acc[COE_MIN(i + 2, last)], acc[COE_MIN(i + 3, last)]);
@@ -80,24 +84,35 @@ LANES void dot_block(int mr, int nr, enum dtype t, float *y, int64_t ldy, const 
 }
 
 /* All n columns for mr rows of x. */
-LANES void dot_rows(int mr, enum dtype t, float *y, int64_t ldy, const float *const *x, const void *w, int64_t ldw,
-                    int64_t n, int64_t k)
+LANES void dot_rows(int mr, enum dtype tx, enum dtype t, float *y, int64_t ldy, const void *const *x, const void *w,
+                    int64_t ldw, int64_t n, int64_t k)
 {
-    const int nr = dot_nr[mr];
-    const int64_t step_bytes = ldw * nr * (t == DT_F32 ? 4 : 2);
-    for (int64_t j = 0; j < n; j += nr, w = (const char *)w + step_bytes)
-        dot_block(mr, nr, t, y + j, ldy, x, w, ldw, COE_MIN(nr, n - j), k);
+    const bool few = mr <= DOT_FEW;
+    const int64_t row_bytes = ldw * (t == DT_F32 ? 4 : 2);
+#define DOT_COLUMNS(nr, fetch)                                                                        \
+    for (int64_t j = 0; j < n; j += (nr))                                                             \
+    dot_block(mr, (nr), tx, t, (fetch), y + j, ldy, x, (const char *)w + j * row_bytes, ldw, COE_MIN((nr), n - j), k)
+    if (row_bytes <= FETCH_ROW)
+        DOT_COLUMNS(dot_nr[mr], few ? FETCH_NEAR : FETCH_FAR);
+    else if (few)
+        DOT_COLUMNS(DOT_FEW_NR, FETCH_NOTHING);
+    else
+        DOT_COLUMNS(dot_nr[mr], FETCH_ROWS);
 }
 
-typedef void dot_rows_fn(float *y, int64_t ldy, const float *const *x, const void *w, int64_t ldw, int64_t n,
-                         int64_t k);
-#define DOT_ROWS(mr, t)                                                                                                \
-    static void dot_rows_##mr##_##t(float *y, int64_t ldy, const float *const *x, const void *w, int64_t ldw,          \
-                                    int64_t n, int64_t k)                                                              \
+typedef void dot_rows_fn(float *y, int64_t ldy, const void *const *x, const void *w, int64_t ldw, int64_t n, int64_t k);
+#define DOT_ROWS(mr, name, tx, t)                                                                                      \
+    static void dot_rows_##mr##_##name(float *y, int64_t ldy, const void *const *x, const void *w, int64_t ldw,        \
+                                       int64_t n, int64_t k)                                                           \
     {                                                                                                                  \
-        dot_rows(mr, DT_##t, y, ldy, x, w, ldw, n, k);                                                                 \
+        dot_rows(mr, tx, t, y, ldy, x, w, ldw, n, k);                                                                  \
     }
-#define DOT_TYPES(mr) DOT_ROWS(mr, F32) DOT_ROWS(mr, F16) DOT_ROWS(mr, BF16)
+/* x is F32 except in the last, where both are BF16 */
+#define DOT_TYPES(mr)                                                                                                  \
+    DOT_ROWS(mr, F32, DT_F32, DT_F32)                                                                                  \
+    DOT_ROWS(mr, F16, DT_F32, DT_F16)                                                                                  \
+    DOT_ROWS(mr, BF16, DT_F32, DT_BF16)                                                                                \
+    DOT_ROWS(mr, both, DT_BF16, DT_BF16)
 DOT_TYPES(1)
 DOT_TYPES(2)
 #if DOT_MR >= 3
@@ -110,9 +125,11 @@ DOT_TYPES(6)
 #endif
 #define DOT_ENTRY(mr)                                                                                    \
     {                                                                                                    \
-        [DT_F32] = dot_rows_##mr##_F32, [DT_F16] = dot_rows_##mr##_F16, [DT_BF16] = dot_rows_##mr##_BF16 \
+        [DT_F32] = dot_rows_##mr##_F32, [DT_F16] = dot_rows_##mr##_F16, [DT_BF16] = dot_rows_##mr##_BF16, \
+        [BOTH_BF16] = dot_rows_##mr##_both                                                               \
     }
-static dot_rows_fn *const dot_rows_of[DOT_MR + 1][3] = {
+#define BOTH_BF16 3
+static dot_rows_fn *const dot_rows_of[DOT_MR + 1][BOTH_BF16 + 1] = {
     [1] = DOT_ENTRY(1), [2] = DOT_ENTRY(2),
 #if DOT_MR >= 3
     [3] = DOT_ENTRY(3),
@@ -122,24 +139,32 @@ static dot_rows_fn *const dot_rows_of[DOT_MR + 1][3] = {
 #endif
 };
 
-/* The next strip of a dimension of which `left` remain: even shares rather than full tiles and a thin rest. */
-LANES int strip(int64_t left, int most)
+/* Strips of rows of x; `kind` is the type of w, or BOTH_BF16. */
+static void dot_strips(int kind, float *y, int64_t ldy, const void *x, int64_t ldx, const int32_t *xrow, int64_t m,
+                       const void *w, int64_t ldw, int64_t n, int64_t k)
 {
-    int64_t strips = (left + most - 1) / most;
-    return (int)((left + strips - 1) / strips);
+    const int64_t x_bytes = ldx * (kind == BOTH_BF16 ? 2 : 4);
+    for (int64_t i = 0; i < m;) {
+        const int mr = strip(m - i, DOT_MR);
+        const void *rows[DOT_MR];
+        for (int r = 0; r < mr; r++) rows[r] = (const char *)x + (xrow ? xrow[i + r] : i + r) * x_bytes;
+        dot_rows_of[mr][kind](y + i * ldy, ldy, rows, w, ldw, n, k);
+        i += mr;
+    }
 }
 
 static void dot_tile(float *y, int64_t ldy, const float *x, int64_t ldx, const int32_t *xrow, int64_t m, const void *w,
                      enum dtype t, int64_t ldw, int64_t n, int64_t k)
 {
     assert(t == DT_F32 || t == DT_F16 || t == DT_BF16);
-    for (int64_t i = 0; i < m;) {
-        const int mr = strip(m - i, DOT_MR);
-        const float *rows[DOT_MR];
-        for (int r = 0; r < mr; r++) rows[r] = x + (xrow ? xrow[i + r] : i + r) * ldx;
-        dot_rows_of[mr][t](y + i * ldy, ldy, rows, w, ldw, n, k);
-        i += mr;
-    }
+    dot_strips((int)t, y, ldy, x, ldx, xrow, m, w, ldw, n, k);
+}
+
+/* What a CPU without BF16 products makes of them: dot_tile's sums of the rounded x. */
+static void dot_bf16(float *y, int64_t ldy, const uint16_t *x, int64_t ldx, const int32_t *xrow, int64_t m,
+                     const uint16_t *w, int64_t ldw, int64_t n, int64_t k)
+{
+    dot_strips(BOTH_BF16, y, ldy, x, ldx, xrow, m, w, ldw, n, k);
 }
 
 #define KC 256
@@ -256,5 +281,7 @@ static void outer_tile(const struct outer_args *g)
 void LEVEL_FN(fill_gemm)(struct kernels *k)
 {
     k->dot_tile = dot_tile;
+    k->dot_bf16 = dot_bf16;
+    k->bf16_unit = "fp32";
     k->outer_tile = outer_tile;
 }

@@ -82,4 +82,33 @@ LANES v16 v16_load_part_as(const void *w, enum dtype t, int64_t i, int64_t n)
     return v16_load_as(part, t, 0);
 }
 
+/* Weights pass from memory through the registers once for a strip of rows of x. Rows of at most FETCH_ROW bytes:
+ * requests run ahead in the order of memory, whatever the tile's order, because the hardware foresees one stream far
+ * better than the several short ones of a tile's rows; FETCH_NEAR brings lines into the first level (few rows of x: the
+ * speed is that of memory), FETCH_FAR into the second (more rows: the tile itself needs the first). Longer rows are
+ * streams that the hardware follows: FETCH_NOTHING for few rows of x, FETCH_ROWS, a little ahead in each row, for more.
+ * Measured: bench/kernels/dot_tile.md. */
+enum fetch { FETCH_NOTHING, FETCH_NEAR, FETCH_FAR, FETCH_ROWS };
+#define FETCH_ROW 4096
+/* Asks for what is used some time after the next `bytes` of the stream at p; returns p moved on. */
+LANES const char *fetch_ahead(enum fetch fetch, const char *p, int bytes)
+{
+    UNROLL(8) for (int i = 0; i < bytes; i += 64) {
+        if (fetch == FETCH_NEAR) __builtin_prefetch(p + 12 * 1024 + i, 0, 3);
+        if (fetch == FETCH_FAR) __builtin_prefetch(p + 16 * 1024 + i, 0, 2);
+    }
+    return p + bytes;
+}
+LANES void fetch_in_row(enum fetch fetch, const void *p)
+{
+    if (fetch == FETCH_ROWS) __builtin_prefetch((const char *)p + 256);
+}
+
+/* The next strip of a dimension of which `left` remain: even shares rather than full tiles and a thin rest. */
+LANES int strip(int64_t left, int most)
+{
+    int64_t strips = (left + most - 1) / most;
+    return (int)((left + strips - 1) / strips);
+}
+
 #endif

@@ -12,6 +12,7 @@
 
 #define LEVEL_EXPORTS(isa)                                                                                             \
     void fill_gemm_##isa(struct kernels *k);                                                                           \
+    void fill_bf16_##isa(struct kernels *k);                                                                           \
     void fill_vec_##isa(struct kernels *k);                                                                            \
     void fill_act_##isa(struct kernels *k);                                                                            \
     void fill_norm_##isa(struct kernels *k);                                                                           \
