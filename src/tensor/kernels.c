@@ -14,7 +14,8 @@ const char *const activation_name[ACT_COUNT] = {
 };
 
 #define FILL(isa, k)                                                                                                   \
-    (fill_gemm_##isa(k), fill_bf16_##isa(k), fill_vec_##isa(k), fill_act_##isa(k), fill_norm_##isa(k), fill_attn_##isa(k))
+    (fill_gemm_##isa(k), fill_bf16_##isa(k), fill_vec_##isa(k), fill_act_##isa(k), fill_norm_##isa(k),                 \
+     fill_attn_##isa(k))
 
 static struct kernels tables[3];
 static const struct kernels *usable[4]; /* portable first, best last */

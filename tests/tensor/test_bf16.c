@@ -1,4 +1,4 @@
-/* dot_bf16: BF16 times BF16. Where the CPU has an instruction for it, its sums are its own, but never those of a tile. */
+/* dot_bf16: BF16 times BF16. Where the CPU has an instruction for it, its sums are its own, but never a tile's. */
 #include "tensor/levels.h"
 
 #include "tensor/half.h"
@@ -66,7 +66,8 @@ static void rows_of_x_are_gathered(void **state)
     make_operands(3);
     for (const struct kernels *const *k = kernels_all(); *k; k++) {
         (*k)->dot_bf16(y, N, x, 50, rows, 8, w, 50, 6, 50);
-        for (int i = 0; i < 8; i++) (*k)->dot_bf16(expected + i * N, N, x + rows[i] * 50, 1, NULL, 1, w, 50, 6, 50);
+        for (int i = 0; i < 8; i++)
+            (*k)->dot_bf16(expected + i * N, N, x + rows[i] * 50, 1, NULL, 1, w, 50, 6, 50);
         for (int i = 0; i < 8; i++) assert_same_bits(y + i * N, expected + i * N, 6, "gathered dot_bf16", (*k)->name);
     }
 }
@@ -87,7 +88,7 @@ static void sums_are_as_accurate_as_float_allows(void **state)
                     exact += p;
                     size += fabs(p);
                 }
-                /* a chain of K/16 and a tree of 4, each sum within half a unit of a partial sum that is at most `size` */
+                /* a chain of K/16 and a tree of 4, each within half a unit of a partial sum that is at most `size` */
                 const double bound = size * (K / 16 + 1 + 4) * 0x1p-24;
                 if (!(fabs((double)y[i * N + j] - exact) <= bound))
                     fail_msg("level %s (%s): %.9g, exact %.9g, bound %g", (*k)->name, (*k)->bf16_unit,

@@ -92,7 +92,8 @@ static void the_digest_covers_the_table_and_notices_one_bit(void **state)
     {
         assert_int_equal(digest_kernels(*k, &data, other), n);
         for (int i = 0; i < n; i++)
-            if (other[i].hash != one[i].hash && strcmp(other[i].name, "dot_bf16 natively")) fail_msg("%s of level %s has another digest", one[i].name, (*k)->name);
+            if (other[i].hash != one[i].hash && strcmp(other[i].name, "dot_bf16 natively"))
+                fail_msg("%s of level %s has another digest", one[i].name, (*k)->name);
     }
     const uint64_t whole = (data.hash = 0, digest_floats(&data, data.x, 100), data.hash);
     data.x[57] = nextafterf(data.x[57], 0);

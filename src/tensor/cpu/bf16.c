@@ -1,9 +1,9 @@
 /* bf16.c — products of BF16 with BF16 through the CPU's own instruction, for `--math bf16`.
  *
- * VDPBF16PS adds the products of two neighbouring elements to one FP32 sum; how the two are rounded on the way, and that
- * subnormal numbers count as zero, is the instruction's affair and no other level's. Everything else is as in dot_tile:
- * sixteen partial sums (elements 2l and 2l+1 of each 32 into sum l), the tree, and a result that depends on one row of x
- * and one row of w only. Levels and CPUs without the instruction have dot_tile's own sums, see gemm.c. */
+ * VDPBF16PS adds the products of two neighbouring elements to one FP32 sum; how the two are rounded on the way, and
+ * that subnormal numbers count as zero, is the instruction's affair and no other level's. Everything else is as in
+ * dot_tile: sixteen partial sums (elements 2l and 2l+1 of each 32 into sum l), the tree, and a result that depends on
+ * one row of x and one row of w only. Levels and CPUs without the instruction have dot_tile's own sums, see gemm.c. */
 #include "tensor/cpu/lanes.h"
 
 #if defined(ISA_avx512)
