@@ -72,7 +72,7 @@ static void rows_of_x_are_gathered(void **state)
     }
 }
 
-/* Against FP64 of the same BF16 numbers, whose products are exact in FP32: what is lost is one rounding for each sum. */
+/* Against FP64 of the same BF16 numbers, whose products are exact in FP32: one rounding is lost for each sum. */
 static void sums_are_as_accurate_as_float_allows(void **state)
 {
     (void)state;
