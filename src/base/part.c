@@ -5,8 +5,15 @@
 
 const struct part *part_find(const char *kind, const char *name)
 {
-    for (size_t i = 0; i < coe_n_parts; i++)
-        if (!strcmp(coe_parts[i]->kind, kind) && !strcmp(coe_parts[i]->name, name)) return coe_parts[i];
+    size_t from = 0, end = coe_n_parts;
+    while (from < end) {
+        const size_t i = from + (end - from) / 2;
+        const int by_kind = strcmp(coe_parts[i]->kind, kind);
+        const int order = by_kind ? by_kind : strcmp(coe_parts[i]->name, name);
+        if (!order) return coe_parts[i];
+        if (order < 0) from = i + 1;
+        else end = i;
+    }
     return NULL;
 }
 

@@ -40,6 +40,7 @@ static bool shape_of(const struct spec *s, int32_t layer, int32_t owner, const s
     struct part_at at = { .spec = &s->layer[layer].moe, .d_model = s->d_model };
     for (int32_t l = 0; l < layer; l++) at.nth += s->layer[l].is_moe;
     (void)moe_part_table(at.spec, owner, &at.param);
+    if (owner) at.range = &at.spec->range[owner - 1];
     *rows = *cols = 1;
     return w->shape(&at, rows, cols);
 }
@@ -78,12 +79,10 @@ coe_status each_part_of_layer(const struct spec *s, int32_t layer, each_fn *fn, 
         COE_TRY(each_of(s, 0, PART_OF_ITERATION, p, fn, user));
     p.iteration = 0;
     for (int32_t owner = 1; owner <= m->n_ranges; owner++) COE_TRY(each_of(s, owner, PART_OF_LAYER, p, fn, user));
-    for (int32_t owner = 1; owner <= m->n_ranges; owner++) {
-        int32_t first, n;
-        moe_range(m, owner, &first, &n);
-        for (p.expert = first; p.expert < first + n; p.expert++)
-            COE_TRY(each_of(s, owner, PART_OF_EXPERT, p, fn, user));
-    }
+    struct expert_range r[MAX_RANGES];
+    for (int32_t i = 0, n = moe_ranges(m, r); i < n && m->n_ranges; i++)
+        for (p.expert = r[i].first; p.expert < r[i].first + r[i].n; p.expert++)
+            COE_TRY(each_of(s, i + 1, PART_OF_EXPERT, p, fn, user));
     return COE_OK;
 }
 

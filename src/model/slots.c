@@ -1,4 +1,6 @@
 /* slots.c — the table of places in a network, their shapes and their order. */
+#include <string.h>
+
 #include "model/part_places.h"
 
 const char *const class_name[CLASS_COUNT] = { "embedding", "norm", "attention", "dense", "router", "expert", "shared",
@@ -190,10 +192,28 @@ static bool attn_slot_shape(const struct spec *s, const struct layer_spec *l, en
     }
 }
 
-static bool ffn_slot_shape(const struct spec *s, const struct layer_spec *l, enum slot slot, int64_t *rows,
+/* Experts of one layer may differ in kind and width. */
+static bool expert_slot_shape(const struct spec *s, const struct moe_spec *m, struct place p, int64_t *rows,
+                              int64_t *cols)
+{
+    const struct expert_range range = moe_range_of(m, p.expert);
+    const int64_t f = range.ffn;
+    if (!moe_kind(&range)->matrices) return false;
+    *rows = 1, *cols = s->d_model;
+    switch (p.slot) {
+    case SLOT_EXPERT_GATE_BIAS: case SLOT_EXPERT_UP_BIAS: *cols = f; return m->expert_bias;
+    case SLOT_EXPERT_DOWN_BIAS: return m->expert_bias;
+    case SLOT_EXPERT_GATE: case SLOT_EXPERT_UP: *rows = f; return true;
+    case SLOT_EXPERT_DOWN: *rows = s->d_model, *cols = f; return true;
+    default: return false;
+    }
+}
+
+static bool ffn_slot_shape(const struct spec *s, const struct layer_spec *l, struct place p, int64_t *rows,
                            int64_t *cols)
 {
     const struct moe_spec *m = &l->moe;
+    const enum slot slot = p.slot;
     const bool dense = !l->is_moe || l->dense_beside;
     *rows = 1, *cols = s->d_model;
     switch (slot) {
@@ -216,28 +236,25 @@ static bool ffn_slot_shape(const struct spec *s, const struct layer_spec *l, enu
     case SLOT_EXPERT_SCALE: *cols = m->n_experts; return m->router.expert_scale;
     case SLOT_MOE_BIAS: return m->out_bias;
     case SLOT_COE_WEIGHT: *cols = 1; return m->chain.learned_weight;
-    case SLOT_EXPERT_GATE_BIAS: case SLOT_EXPERT_UP_BIAS: *cols = m->expert_ffn; return m->expert_bias;
-    case SLOT_EXPERT_DOWN_BIAS: return m->expert_bias;
-    case SLOT_EXPERT_GATE: case SLOT_EXPERT_UP: *rows = m->expert_ffn; return true;
-    case SLOT_EXPERT_DOWN: *rows = s->d_model, *cols = m->expert_ffn; return true;
     case SLOT_SHARED_GATE: case SLOT_SHARED_UP: *rows = m->shared_ffn; return m->shared_ffn > 0;
     case SLOT_SHARED_DOWN: *rows = s->d_model, *cols = m->shared_ffn; return m->shared_ffn > 0;
     case SLOT_SHARED_EXPERT_GATE: return m->shared_ffn > 0 && m->shared_gate;
-    default: return false;
+    default: return slot_info[slot].scope == SCOPE_EXPERT && expert_slot_shape(s, m, p, rows, cols);
     }
 }
 
-bool slot_shape(const struct spec *s, enum slot slot, int32_t layer, int64_t *rows, int64_t *cols)
+bool place_shape(const struct spec *s, struct place p, int64_t *rows, int64_t *cols)
 {
-    if (slot_info[slot].scope == SCOPE_MODEL) return model_shape(s, slot, rows, cols);
-    const struct layer_spec *l = &s->layer[layer];
-    return slot < SLOT_FFN_NORM ? attn_slot_shape(s, l, slot, rows, cols) : ffn_slot_shape(s, l, slot, rows, cols);
+    if (slot_info[p.slot].scope == SCOPE_MODEL) return model_shape(s, p.slot, rows, cols);
+    const struct layer_spec *l = &s->layer[p.layer];
+    return p.slot < SLOT_FFN_NORM ? attn_slot_shape(s, l, p.slot, rows, cols) : ffn_slot_shape(s, l, p, rows, cols);
 }
 
 int32_t spec_experts(const struct spec *s, struct place p)
 {
     const struct layer_spec *l = &s->layer[p.layer];
-    return slot_info[p.slot].scope == SCOPE_ATTN_EXPERT ? l->attn.moe.n_experts : moe_weighted(&l->moe);
+    const struct moe_spec *m = slot_info[p.slot].scope == SCOPE_ATTN_EXPERT ? &l->attn.moe : &l->moe;
+    return m->n_experts - m->n_identity - m->n_null;
 }
 
 static int32_t repeats(const struct spec *s, int32_t layer, enum slot slot)
@@ -255,9 +272,10 @@ static coe_status each_of_experts(const struct spec *s, int32_t layer, int first
     int64_t rows, cols;
     if (slot_info[first].scope == SCOPE_EXPERT && !s->layer[layer].is_moe) return COE_OK;
     for (int32_t e = 0; e < repeats(s, layer, (enum slot)first); e++)
-        for (int slot = first; slot <= last; slot++)
-            if (slot_shape(s, (enum slot)slot, layer, &rows, &cols))
-                COE_TRY(fn(user, (struct place){ (enum slot)slot, layer, e, 0, 0 }, rows, cols));
+        for (int slot = first; slot <= last; slot++) {
+            const struct place p = { (enum slot)slot, layer, e, 0, 0 };
+            if (place_shape(s, p, &rows, &cols)) COE_TRY(fn(user, p, rows, cols));
+        }
     return COE_OK;
 }
 
@@ -265,8 +283,8 @@ static coe_status each_in_layer(const struct spec *s, int32_t layer, each_fn *fn
 {
     int64_t rows, cols;
     for (int slot = SLOT_ATTN_NORM; slot < SLOT_COUNT; slot++) {
-        if (!slot_shape(s, (enum slot)slot, layer, &rows, &cols)) continue;
         if (slot_info[slot].scope == SCOPE_EXPERT || slot_info[slot].scope == SCOPE_ATTN_EXPERT) continue;
+        if (!place_shape(s, (struct place){ (enum slot)slot, layer, 0, 0, 0 }, &rows, &cols)) continue;
         for (int32_t i = 0; i < repeats(s, layer, (enum slot)slot); i++)
             COE_TRY(fn(user, (struct place){ (enum slot)slot, layer, 0, i, 0 }, rows, cols));
     }
@@ -275,25 +293,58 @@ static coe_status each_in_layer(const struct spec *s, int32_t layer, each_fn *fn
     return each_part_of_layer(s, layer, fn, user);
 }
 
+static coe_status each_of_model(const struct spec *s, enum slot slot, each_fn *fn, void *user)
+{
+    int64_t rows, cols;
+    const struct place p = { slot, 0, 0, 0, 0 };
+    return place_shape(s, p, &rows, &cols) ? fn(user, p, rows, cols) : COE_OK;
+}
+
 coe_status spec_each_place(const struct spec *s,
                            coe_status (*fn)(void *user, struct place p, int64_t rows, int64_t cols), void *user)
 {
-    int64_t rows, cols;
     for (int slot = SLOT_EMBED; slot <= SLOT_POSITIONS; slot++)
-        if (slot_shape(s, (enum slot)slot, 0, &rows, &cols))
-            COE_TRY(fn(user, (struct place){ (enum slot)slot, 0, 0, 0, 0 }, rows, cols));
+        COE_TRY(each_of_model(s, (enum slot)slot, fn, user));
     COE_TRY(each_part_of_model(s, fn, user));
     for (int32_t l = 0; l < s->n_layers; l++) COE_TRY(each_in_layer(s, l, fn, user));
     for (int slot = SLOT_FINAL_NORM; slot <= SLOT_HEAD_BIAS; slot++)
-        if (slot_shape(s, (enum slot)slot, 0, &rows, &cols))
-            COE_TRY(fn(user, (struct place){ (enum slot)slot, 0, 0, 0, 0 }, rows, cols));
+        COE_TRY(each_of_model(s, (enum slot)slot, fn, user));
     return COE_OK;
 }
 
 struct count {
     const struct spec *s;
     struct spec_sizes sizes;
+    int32_t layer;            /* whose experts these are: */
+    int64_t each[MAX_RANGES]; /* parameters of one expert of every range */
 };
+
+/* A token may choose the largest experts of the layer. */
+static void add_active(struct count *c)
+{
+    struct expert_range r[MAX_RANGES];
+    const struct moe_spec *m = &c->s->layer[c->layer].moe;
+    int32_t left = m->router.top_k;
+    if (!c->s->layer[c->layer].is_moe) return;
+    for (const int32_t n = moe_ranges(m, r); left > 0;) {
+        int32_t best = -1;
+        for (int32_t i = 0; i < n; i++)
+            if (r[i].n && (best < 0 || c->each[i] > c->each[best])) best = i;
+        if (best < 0) break;
+        const int32_t take = COE_MIN(left, r[best].n);
+        c->sizes.active += take * c->each[best] * m->chain.n_iterations;
+        left -= take;
+        r[best].n = 0;
+    }
+    memset(c->each, 0, sizeof c->each);
+}
+
+static void count_expert(struct count *c, struct place p, int64_t n)
+{
+    struct expert_range r[MAX_RANGES];
+    for (int32_t i = 0, of = moe_ranges(&c->s->layer[p.layer].moe, r); i < of; i++)
+        if (p.expert == r[i].first) c->each[i] += n; /* all experts of a range have one size */
+}
 
 static coe_status count_place(void *user, struct place p, int64_t rows, int64_t cols)
 {
@@ -301,10 +352,12 @@ static coe_status count_place(void *user, struct place p, int64_t rows, int64_t 
     const int64_t n = rows * cols;
     c->sizes.total += n;
     c->sizes.by_class[slot_info[p.slot].class] += n;
+    if (slot_info[p.slot].scope != SCOPE_MODEL && p.layer != c->layer) {
+        add_active(c);
+        c->layer = p.layer;
+    }
     if (slot_info[p.slot].scope == SCOPE_EXPERT) {
-        const struct moe_spec *m = &c->s->layer[p.layer].moe;
-        if (p.expert < m->router.top_k)
-            c->sizes.active += n * m->chain.n_iterations; /* all experts of a layer have one size */
+        count_expert(c, p, n);
     } else if (slot_info[p.slot].scope == SCOPE_ATTN_EXPERT) {
         if (p.expert < c->s->layer[p.layer].attn.moe.router.top_k) c->sizes.active += n;
     } else if (p.slot != SLOT_EMBED || c->s->tied) {
@@ -317,5 +370,6 @@ struct spec_sizes spec_sizes(const struct spec *s)
 {
     struct count c = { .s = s };
     (void)spec_each_place(s, count_place, &c);
+    add_active(&c);
     return c.sizes;
 }

@@ -149,14 +149,14 @@ struct place {
     int32_t part; /* slots of parts: owner (moe_part_table) * PART_WEIGHTS + row of its table */
 };
 /* Shape of a place that no part declares; false when this network has no such place. A vector has rows 1. */
-bool slot_shape(const struct spec *s, enum slot slot, int32_t layer, int64_t *rows, int64_t *cols);
+bool place_shape(const struct spec *s, struct place p, int64_t *rows, int64_t *cols);
 /* The row of the table that declares a place; NULL when it is no part's. */
 const struct part_weight *place_part(const struct spec *s, struct place p);
 /* Whether a place is never trained. */
 bool place_frozen(const struct spec *s, struct place p);
 /* Columns of the widest state that one routing decision leaves to the next; 0: none. */
 int64_t spec_carries(const struct spec *s);
-/* Experts with weights of the layer and kind that a place belongs to. */
+/* Experts of the layer and kind that a place belongs to: what a fused tensor holds. */
 int32_t spec_experts(const struct spec *s, struct place p);
 /* Calls fn for every place of the network in canonical order (the order of execution); stops at the first failure. */
 coe_status spec_each_place(const struct spec *s,

@@ -4,6 +4,7 @@
  *            "router": "linear" or { "kind": "two_layer", "width": 64 }, "router_bias": false,
  *            "selection": "top_k" or { "kind": "top_p", "p": 0.4 },
  *            "capacity": { "factor": 1.25, "tokens": 64, "order": "position", "weigh_first": false, "always": false },
+ *            "experts": [ { "kind": "ffn", "n": 14, "expert_ffn": 256 }, { "kind": "copy", "n": 2 } ],
  *            "selection_bias": false, "bias_update": 0.001, "bias_rule": "sign", "bias_decay": "none", "n_null": 0,
  *            "n_identity": 0, "groups": 1, "groups_kept": 1, "group_score": "max", "shared_ffn": 0,
  *            "shared_gate": false,
@@ -84,13 +85,14 @@ static coe_status read_param(const struct part *part, size_t i, const json_t *o,
     return COE_OK;
 }
 
-/* A part by its name, or an object of its kind and settings; settings left out have their defaults. `other`: one more
- * key that is allowed, or NULL. Names that parts are known by live as long as the registry, not the document. */
-static coe_status read_part(const char *kind, const json_t *v, const char *other, const struct part **out,
+/* A part by its name, or an object of its kind and settings; settings left out have their defaults. `other`: more keys
+ * that are allowed, NULL-terminated, or NULL. Names that parts are known by live as long as the registry, not the
+ * document. */
+static coe_status read_part(const char *kind, const json_t *v, const char *const *other, const struct part **out,
                             double *value, const char *where)
 {
     const char *name = json_string_value(v);
-    const char *keys[PART_PARAMS + 3] = { "kind" };
+    const char *keys[PART_PARAMS + 4] = { "kind" };
     size_t n = 1;
     if (json_is_object(v)) COE_TRY(json_need_str(v, "kind", &name, where));
     if (!name) return coe_fail(COE_E_INPUT, "%s: a %s is %s, expected a name or an object", where, kind, json_kind(v));
@@ -98,7 +100,7 @@ static coe_status read_part(const char *kind, const json_t *v, const char *other
     if (!p) return coe_fail(COE_E_INPUT, "%s: there is no %s '%s'", where, kind, name);
     part_defaults(p, value);
     for (size_t i = 0; p->params && p->params[i].name; i++) keys[n++] = p->params[i].name;
-    keys[n] = other;
+    for (; other && *other; other++) keys[n++] = *other;
     if (!json_is_object(v)) return COE_OK;
     COE_TRY(json_only_keys(v, keys, where));
     for (size_t i = 0; p->params && p->params[i].name; i++) COE_TRY(read_param(p, i, v, value, where));
@@ -114,11 +116,12 @@ static coe_status read_losses(struct moe_spec *m, const json_t *list, const char
     m->n_losses = 0;
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *o = json_array_get(list, i);
+        static const char *const more[] = { "coef", NULL };
         struct loss_spec l = { NULL, 0.001 };
         const struct part *p;
         if (!json_is_object(o))
             return coe_fail(COE_E_INPUT, "%s: a loss is %s, expected an object", where, json_kind(o));
-        COE_TRY(read_part("loss", o, "coef", &p, m->loss_param[m->n_losses], where));
+        COE_TRY(read_part("loss", o, more, &p, m->loss_param[m->n_losses], where));
         COE_TRY(json_get_num(o, "coef", &l.coef, where));
         l.kind = p->name;
         m->loss[m->n_losses++] = l;
@@ -146,6 +149,38 @@ static coe_status read_selection(struct router_spec *r, const json_t *o, const c
     return COE_OK;
 }
 
+/* "experts": kinds in order of expert id. Those with a width of their own say it, the others have expert_ffn. */
+static coe_status read_experts(struct moe_spec *m, const json_t *list, const char *where)
+{
+    if (!list) return COE_OK;
+    if (!json_is_array(list) || !json_array_size(list) || json_array_size(list) > MAX_RANGES)
+        return coe_fail(COE_E_INPUT, "%s: experts is %s, expected a list of 1 to %d kinds", where, json_kind(list),
+                        MAX_RANGES);
+    int32_t n = 0, widest = 1;
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        static const char *const more[] = { "n", "expert_ffn", NULL };
+        const json_t *o = json_array_get(list, i);
+        struct expert_range *r = &m->range[i];
+        const struct part *p;
+        *r = (struct expert_range){ .n = 1, .ffn = m->expert_ffn };
+        COE_TRY(read_part("expert", o, more, &p, r->param, where));
+        r->kind = p->name;
+        COE_TRY(json_get_i32(o, "n", 1, 65536, &r->n, where));
+        const struct expert_part *kind = p->impl;
+        if (kind->wide) COE_TRY(json_get_i32(o, "expert_ffn", 1, 1 << 24, &r->ffn, where));
+        else if (json_object_get(o, "expert_ffn"))
+            return coe_fail(COE_E_INPUT, "%s: expert_ffn of kind %s, which has no width", where, p->name);
+        else r->ffn = 0;
+        widest = COE_MAX(widest, r->ffn);
+        n += r->n;
+    }
+    if (n > 65536) return coe_fail(COE_E_INPUT, "%s: %d experts", where, n);
+    m->n_ranges = (int32_t)json_array_size(list);
+    m->expert_ffn = widest;
+    if (!m->n_experts) m->n_experts = n;
+    return COE_OK;
+}
+
 static coe_status read_capacity(struct capacity_spec *c, const json_t *o, const char *where)
 {
     static const char *const keys[] = { "factor", "tokens", "order", "weigh_first", "always", NULL };
@@ -165,10 +200,13 @@ static coe_status read_moe(struct moe_spec *m, const json_t *o, const char *wher
     struct router_spec *r = &m->router;
     int score = r->score, group = r->group_score, rule = m->bias_rule,
         decay = m->bias_decay;
+    const json_t *experts = json_object_get(o, "experts");
+    if (experts) m->n_experts = 0; /* as many as the list has, or that many must be in it */
     COE_TRY(json_get_i32(o, "n_experts", 1, 65536, &m->n_experts, where));
     COE_TRY(json_get_i32(o, "n_identity", 0, 65535, &m->n_identity, where));
     COE_TRY(json_get_i32(o, "n_null", 0, 65535, &m->n_null, where));
     COE_TRY(json_get_i32(o, "expert_ffn", 1, 1 << 24, &m->expert_ffn, where));
+    COE_TRY(read_experts(m, experts, where));
     COE_TRY(json_get_i32(o, "top_k", 1, 1024, &r->top_k, where));
     COE_TRY(choice(o, "score", score_name, 2, &score, where));
     COE_TRY(choice(o, "group_score", group_score_name, 2, &group, where));
@@ -214,7 +252,7 @@ coe_status spec_overlay(struct spec *s, const json_t *o, const char *where)
         "router",       "router_bias",       "selection",       "selection_bias", "bias_update", "groups",
         "groups_kept",  "group_score",       "shared_ffn",      "shared_gate",    "chain",       "losses",
         "dense_layers", "experts_per_layer", "top_k_per_layer", "qk_norm",        "capacity",    "n_identity",
-        "n_null",       "bias_rule",         "bias_decay",     NULL
+        "n_null",       "bias_rule",         "bias_decay",     "experts",     NULL
     };
     static const char *const qk[] = { "none", "head", "full" };
     COE_TRY(json_only_keys(o, keys, where));
@@ -224,7 +262,7 @@ coe_status spec_overlay(struct spec *s, const json_t *o, const char *where)
         int norm = s->layer[l].attn.qk_norm;
         COE_TRY(choice(o, "qk_norm", qk, 3, &norm, where));
         s->layer[l].attn.qk_norm = (enum qk_norm)norm;
-        if (!any && json_object_get(o, "n_experts")) s->layer[l].is_moe = true;
+        if (!any && (json_object_get(o, "n_experts") || json_object_get(o, "experts"))) s->layer[l].is_moe = true;
         if (s->layer[l].is_moe) COE_TRY(read_moe(&s->layer[l].moe, o, where));
     }
     COE_TRY(dense_layers(s, json_object_get(o, "dense_layers"), where));

@@ -92,12 +92,14 @@ coe_status capacity_drop(struct nn *c, struct route_record *rec, bool limited)
     struct candidate *list = arena_push(c->arena, (size_t)r->n_slots * sizeof *list);
     int32_t *left = arena_push(c->arena, (size_t)r->n_experts * sizeof *left);
     uint8_t *fits = arena_push(c->arena, (size_t)r->n_slots + 1);
-    if (!list || !left || !fits) return COE_E_NOMEM;
+    uint8_t *null = arena_push(c->arena, (size_t)r->n_experts);
+    if (!list || !left || !fits || !null) return COE_E_NOMEM;
+    moe_mark_null(rec->spec, null);
     memset(fits, 1, (size_t)r->n_slots);
     for (int32_t i = 0, from, end; limited && pick_sequence(rec, i, &from, &end); i++)
         admit(rec, list, left, fits, from, end);
     for (int32_t s = 0; s < r->n_slots; s++)
-        if (r->expert[s] >= r->n_experts - rec->spec->n_null) fits[s] = 0;
+        if (null[r->expert[s]]) fits[s] = 0;
     copy_fitting(&kept, r, fits);
     arena_rewind(c->arena, mark);
     rec->wanted = *r;

@@ -59,6 +59,37 @@ static coe_status check_router(const struct moe_spec *m, const char *where)
     return r->check ? r->check(m, where) : COE_OK;
 }
 
+/* The kinds of a layer: known, of a width, as many as there are experts, and not all of them nothing. */
+static coe_status check_experts(const struct moe_spec *m, const char *where)
+{
+    struct expert_range r[MAX_RANGES];
+    int32_t total = 0;
+    bool any = false;
+    if (m->n_identity < 0 || m->n_null < 0 || m->n_identity + m->n_null >= m->n_experts)
+        return coe_fail(COE_E_INPUT, "%s: %d identity experts and %d null experts among %d", where, m->n_identity,
+                        m->n_null, m->n_experts);
+    if (m->n_ranges && m->n_identity + m->n_null)
+        return coe_fail(COE_E_INPUT, "%s: a list of experts has its copy and null experts in it, not beside it", where);
+    if (m->n_ranges < 0 || m->n_ranges > MAX_RANGES)
+        return coe_fail(COE_E_INPUT, "%s: %d kinds of experts, expected at most %d", where, m->n_ranges, MAX_RANGES);
+    for (int32_t i = 0; i < m->n_ranges; total += m->range[i++].n)
+        if (!m->range[i].kind || !part_find("expert", m->range[i].kind) || m->range[i].n < 1)
+            return coe_fail(COE_E_INPUT, "%s: %d experts of kind '%s'", where, m->range[i].n,
+                            m->range[i].kind ? m->range[i].kind : "");
+    if (m->n_ranges && total != m->n_experts)
+        return coe_fail(COE_E_INPUT, "%s: n_experts is %d, the list of experts has %d", where, m->n_experts, total);
+    for (int32_t i = 0, n = moe_ranges(m, r); i < n; i++) {
+        const struct expert_part *kind = moe_kind(&r[i]);
+        any = any || kind->run;
+        if (kind->wide && (r[i].ffn < 1 || r[i].ffn > m->expert_ffn))
+            return coe_fail(COE_E_INPUT, "%s: experts of width %d, expected 1 to %d", where, r[i].ffn, m->expert_ffn);
+        if (m->weigh_input && kind->run && !kind->matrices && !kind->idle)
+            return coe_fail(COE_E_INPUT, "%s: %s experts with weights on their inputs", where, r[i].kind);
+        if (kind->check) COE_TRY(kind->check(m, &r[i], where));
+    }
+    return any ? COE_OK : coe_fail(COE_E_INPUT, "%s: all experts are null", where);
+}
+
 static coe_status check_selection(const struct moe_spec *m, const char *where)
 {
     const struct router_spec *r = &m->router;
@@ -82,9 +113,7 @@ coe_status moe_spec_check(const struct moe_spec *m, const char *where)
     if (m->expert_ffn < 1) return coe_fail(COE_E_INPUT, "%s: expert width %d", where, m->expert_ffn);
     if (r->top_k < 1 || r->top_k > m->n_experts || r->top_k > 1024)
         return coe_fail(COE_E_INPUT, "%s: top_k %d of %d experts", where, r->top_k, m->n_experts);
-    if (m->n_identity < 0 || m->n_null < 0 || m->n_identity + m->n_null >= m->n_experts)
-        return coe_fail(COE_E_INPUT, "%s: %d identity experts and %d null experts among %d", where, m->n_identity,
-                        m->n_null, m->n_experts);
+    COE_TRY(check_experts(m, where));
     if (r->n_group < 1 || r->n_group > 1024 || m->n_experts % r->n_group || r->topk_group < 1 ||
         r->topk_group > r->n_group)
         return coe_fail(COE_E_INPUT, "%s: %d experts in %d groups, %d of them kept", where, m->n_experts, r->n_group,
@@ -133,7 +162,9 @@ static struct val *pass_once(struct moe_pass *p, const struct moe_spec *spec, co
     if (moe_route(c, rec, spec, z, w->selection_bias[iteration], hook)) return NULL;
     if (p->records && p->n_records < p->max_records) p->records[p->n_records++] = rec;
     if (p->observer && p->observer->route) p->observer->route(p->observer->user, rec);
-    struct expert_call call = { spec, w, x, &rec->route, nn_val(c, x->rows, x->cols), NULL, layer, NULL };
+    struct expert_call call = {
+        .spec = spec, .w = w, .x = x, .route = &rec->route, .y = nn_val(c, x->rows, x->cols), .layer = layer
+    };
     if (!call.y) return NULL;
     const bool wants_rows = p->observer && p->observer->outputs;
     if (wants_rows && !(call.rows = arena_push(c->arena, (size_t)rec->route.n_slots * (size_t)x->cols * sizeof(float))))

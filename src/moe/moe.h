@@ -2,7 +2,8 @@
  *
  * Enters here: routers, selections, expert kinds, losses (one file per part, in routers/, selection/, experts/,
  * losses/), the layer that joins them, and the executors' interface. Knows nn, not families or checkpoints.
- * Reading order: moe.h, route.h, router.c, selection/top_k.c, experts/ffn.c, layer.c, losses.c, losses/assign.c.
+ * Reading order: moe.h, route.h, router.c, selection/top_k.c, experts.c, experts/ffn.c, layer.c, losses.c,
+ * losses/assign.c.
  *
  *   x ─► router ─► z ─► score ─► (+ bias, groups) ─► selection ─► route ─► weights ─► experts ─► combine ─► y
  *                                                                                  (+ shared expert)
@@ -69,26 +70,30 @@ struct chain_spec {
     bool learned_weight; /* a_t = coe_weight (a parameter of the layer) for all but the last pass; else a_t = 1 */
 };
 
+/* Experts first … first + n - 1 of a layer, all of one kind. */
+#define MAX_RANGES 8
+struct expert_range {
+    const char *kind;          /* part "expert": "ffn" */
+    int32_t n;
+    int32_t ffn;               /* width, of kinds that have one */
+    double param[PART_PARAMS]; /* settings of the kind, in the order of its table */
+    int32_t first, index;      /* filled in by moe_ranges: the first expert, which range this is, */
+    const struct part *part;   /* and the kind */
+};
+
 #define MAX_LOSSES 8
 struct loss_spec {
     const char *kind; /* part "loss" */
     double coef;
 };
 
-/* Consecutive experts of one kind. */
-#define MAX_RANGES 8
-struct expert_range {
-    const char *kind; /* part "expert" */
-    int32_t n;
-    double param[PART_PARAMS]; /* settings of the kind, in the order of its table */
-};
-
 struct moe_spec {
-    int32_t n_experts, expert_ffn;
-    struct expert_range range[MAX_RANGES]; /* from expert 0 on; n_ranges 0: feed-forward experts and those below */
-    int32_t n_ranges;
-    int32_t n_identity; /* so many of the last return their input and have no weights */
-    int32_t n_null;     /* the very last: they return nothing, have no weights and are no work */
+    int32_t n_experts;
+    int32_t expert_ffn; /* width of the experts; with ranges, of the widest */
+    int32_t n_identity; /* so many of the last are of kind copy */
+    int32_t n_null;     /* the very last are of kind null */
+    struct expert_range range[MAX_RANGES]; /* the kinds in order of expert id, their n adding up to n_experts … */
+    int32_t n_ranges;   /* … or 0: kind ffn, then n_identity and n_null */
     enum activation act;
     float act_limit;  /* of ACT_SWIGLU_CLAMP */
     bool expert_bias; /* biases of the three matrices of an expert */
@@ -111,8 +116,17 @@ struct moe_spec moe_spec_default(void);
 bool moe_select(struct router_spec *r, const char *selection);
 /* The same for a router. */
 bool moe_use_router(struct router_spec *r, const char *router);
-/* Experts that have weights: 0 … this - 1. */
-static inline int32_t moe_weighted(const struct moe_spec *m) { return m->n_experts - m->n_identity - m->n_null; }
+/* Experts 0 … this - 1 have gate, up and down matrices. */
+int32_t moe_weighted(const struct moe_spec *m);
+/* The ranges of a layer with `first`, `index` and `part`; returns how many. */
+int32_t moe_ranges(const struct moe_spec *m, struct expert_range out[MAX_RANGES]);
+/* The range of an expert. */
+struct expert_range moe_range_of(const struct moe_spec *m, int32_t expert);
+const struct expert_part *moe_kind(const struct expert_range *r);
+/* out [n_experts] = 1 for experts of kinds that return nothing (null), or that compute next to nothing. */
+void moe_mark_null(const struct moe_spec *m, uint8_t *out);
+void moe_mark_idle(const struct moe_spec *m, uint8_t *out);
+bool moe_has_null(const struct moe_spec *m);
 /* Slots that one token can have at most. */
 int32_t moe_max_choices(const struct moe_spec *m);
 /* Why tokens of a sequence cannot be routed before those behind them are known; NULL when they can. */
@@ -130,6 +144,7 @@ enum part_init { INIT_NORMAL, INIT_ZERO, INIT_CONSTANT, INIT_ORTHOGONAL };
 struct part_at {
     const struct moe_spec *spec;
     const double *param; /* settings of the part */
+    const struct expert_range *range; /* NULL for a router */
     int64_t d_model;
     int32_t nth;         /* so many layers with experts stand before this one */
 };
@@ -149,8 +164,6 @@ struct part_weight {
 /* Owner 0 is the layer's router, 1 + i its i-th range of experts. The table ends with a NULL name; NULL: no weights of
  * its own. `param`, if not NULL, receives the owner's settings. */
 const struct part_weight *moe_part_table(const struct moe_spec *m, int32_t owner, const double **param);
-/* Experts first … first + n - 1 are those of owner 1 … */
-void moe_range(const struct moe_spec *m, int32_t owner, int32_t *first, int32_t *n);
 
 /* Weights of one layer, as the model bound them. Vectors of experts are indexed by expert id. */
 struct moe_weights {
@@ -200,8 +213,8 @@ struct moe_observer {
     /* y [n_slots, d] expert outputs by row of the route, before weights; x [T, d] the layer's input of this
      * iteration */
     void (*outputs)(void *user, const struct route_record *r, const struct val *x, const float *y);
-    /* u [n_slots, expert_ffn] by row of the route: what the down matrices multiply. Rows of identity experts are not
-     * filled. Without `outputs` it is not called. */
+    /* u [n_slots, expert_ffn] by row of the route: what the down matrices multiply. Only experts with such matrices
+     * fill their rows, those that are narrower as many columns as they are wide. Without `outputs` it is not called. */
     void (*hidden)(void *user, const struct route_record *r, const float *u);
 };
 
@@ -216,6 +229,7 @@ struct expert_call {
     float *rows; /* [n_slots, d] outputs before weights, or NULL when nobody wants them kept */
     int32_t layer;
     float *hidden; /* [n_slots, expert_ffn] inputs of the down matrices, likewise */
+    bool filled;   /* y holds the ranges so far: later ones add to it */
 };
 struct executor {
     const char *name;
@@ -281,9 +295,17 @@ struct router_part {
 /* The router of a layer that moe_spec_check accepted. */
 const struct router_part *moe_router(const struct moe_spec *m);
 
-/* kind "expert" */
+/* kind "expert": adds what the experts of one range make of the tokens that came to them, weighed, to call->y, and
+ * leaves the rows that call asks for (experts/rows.h has what kinds share). */
 struct expert_part {
+    /* NULL: they make nothing */
+    coe_status (*run)(struct nn *c, struct expert_call *call, const struct expert_range *r);
+    coe_status (*check)(const struct moe_spec *m, const struct expert_range *r, const char *where); /* or NULL */
     const struct part_weight *weights; /* of its own, ends with a NULL name; or NULL */
+    bool wide;     /* its experts have a width, expert_ffn, and fill call->hidden */
+    bool matrices; /* gate, up and down of that width, with biases if the spec says so */
+    bool null;     /* dropped from the route before anything is run */
+    bool idle;     /* computes next to nothing: what balance losses and capacities tell from the rest */
 };
 
 /* kind "selection": chooses experts for every token, calling route_choose in token order, best expert first. */

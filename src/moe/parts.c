@@ -36,13 +36,6 @@ const struct part_weight *moe_part_table(const struct moe_spec *m, int32_t owner
     return kind->weights;
 }
 
-void moe_range(const struct moe_spec *m, int32_t owner, int32_t *first, int32_t *n)
-{
-    *first = 0;
-    for (int32_t i = 0; i < owner - 1; i++) *first += m->range[i].n;
-    *n = m->range[owner - 1].n;
-}
-
 bool moe_carry(struct moe_pass *p, struct val *v)
 {
     if (!v) return false;

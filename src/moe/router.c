@@ -159,7 +159,7 @@ static coe_status drop_and_weigh(struct nn *c, struct route_record *rec)
     const struct router_spec *r = &rec->spec->router;
     const float *scale = rec->expert_scale ? rec->expert_scale->data : NULL;
     const bool limited = (r->capacity.factor > 0 || r->capacity.tokens > 0) && (r->capacity.always || c->tape);
-    const bool drops = limited || rec->spec->n_null, before = !drops || r->capacity.weigh_first;
+    const bool drops = limited || moe_has_null(rec->spec), before = !drops || r->capacity.weigh_first;
     if (before && !rec->route.weighed) fill_weights(r, rec->p, scale, &rec->route);
     if (drops) COE_TRY(capacity_drop(c, rec, limited));
     if (!before && !rec->route.weighed) fill_weights(r, rec->p, scale, &rec->route);

@@ -70,7 +70,10 @@ static coe_status set_identity(json_t *config, const struct plan *p, const struc
 {
     int32_t n;
     for (int32_t l = 0; l < m->spec.n_layers; l++)
-        if (m->spec.layer[l].moe.n_null)
+        if (m->spec.layer[l].moe.n_ranges)
+            return coe_fail(COE_E_USAGE, "%s: layer %d has a list of kinds of experts; a plan on it works live only",
+                            m->path, l);
+        else if (m->spec.layer[l].moe.n_null)
             return coe_fail(COE_E_USAGE, "%s: layer %d has null experts; a plan on it works live only", m->path, l);
     if (!m->family->key_n_identity) return COE_OK;
     COE_TRY(kept_identity(&n, p, m));

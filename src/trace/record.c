@@ -154,9 +154,11 @@ static void on_hidden(void *user, const struct route_record *rec, const float *u
     double *sums = trace_f64(r->trace, TRACE_HIDDEN2, r->domain, l, rec->iteration);
     const struct route *rt = &rec->route;
 #pragma omp parallel for schedule(dynamic, 1)
-    for (int32_t e = 0; e < moe_weighted(rec->spec); e++)
+    for (int32_t e = 0; e < rt->n_experts; e++) {
+        const struct expert_range range = moe_range_of(rec->spec, e); /* width 0: a kind without such a matrix */
         for (int32_t row = rt->off[e]; row < rt->off[e + 1]; row++)
-            if (counts(r, rt->row_token[row])) add_squares(sums + e * f, u + row * f, 1, f);
+            if (counts(r, rt->row_token[row])) add_squares(sums + e * f, u + row * f, 1, range.ffn);
+    }
 }
 
 /* Some networks weigh what goes into an expert instead of what comes out. */

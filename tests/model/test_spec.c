@@ -256,7 +256,7 @@ static coe_status see(void *user, struct place p, int64_t rows, int64_t cols)
     v->routers += p.slot == SLOT_ROUTER;
     v->experts += slot_info[p.slot].scope == SCOPE_EXPERT;
     v->floats += rows * cols;
-    assert_true(slot_shape(v->s, p.slot, p.layer, &r, &c) && r == rows && c == cols);
+    assert_true(place_shape(v->s, p, &r, &c) && r == rows && c == cols);
     assert_true(strcmp(name_of(v->s, p), "none") != 0);
     return COE_OK;
 }

@@ -40,13 +40,15 @@ static const struct weight **row_of(int32_t n) { return test_alloc((size_t)n * s
 
 static void add_experts(struct block *b, int form)
 {
-    const int32_t n = b->spec.n_experts, computed = moe_weighted(&b->spec); /* the others have no weights */
-    const int64_t f = b->spec.expert_ffn;
+    const int32_t n = b->spec.n_experts;
     const struct weight **gb = row_of(n), **ub = row_of(n), **db = row_of(n);
     b->gate = test_alloc((size_t)n * sizeof *b->gate);
     b->up = test_alloc((size_t)n * sizeof *b->up);
     b->down = test_alloc((size_t)n * sizeof *b->down);
-    for (int32_t e = 0; e < computed; e++) {
+    for (int32_t e = 0; e < n; e++) {
+        const struct expert_range range = moe_range_of(&b->spec, e);
+        const int64_t f = range.ffn;
+        if (!moe_kind(&range)->matrices) continue;
         b->gate[e] = add(b, f, b->d, "experts.%d.gate", e);
         if (!(form & BLOCK_UNGATED)) b->up[e] = add(b, f, b->d, "experts.%d.up", e);
         b->down[e] = add(b, b->d, f, "experts.%d.down", e);

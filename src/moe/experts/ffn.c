@@ -1,34 +1,33 @@
-/* ffn.c — gated feed-forward experts, E_e(x) = W2_e (a(W1_e x) ⊙ W3_e x), all experts of a layer in grouped products.
+/* ffn.c — gated feed-forward experts, E_e(x) = W2_e (a(W1_e x) ⊙ W3_e x), all experts of a range in grouped products.
  *
  * Card: systems.md part D (dropless gradients) and SonicMoE: kept for backward are x, the pre-activations and the
  * weights; u is recomputed, the outputs are not kept because dg = ⟨dO·W2, u⟩.
  *   forward   H1 = X[τ]·W1ᵀ  H3 = X[τ]·W3ᵀ  U = a(H1)⊙H3  Y = U·W2ᵀ      rows by expert, tokens ascending
  *   backward  dU' = dO[τ]·W2   dg = ⟨dU', U⟩   dU = g·dU'   dW2 += dO[τ]ᵀ·(g U)   dH1, dH3 through a
- *             dW1 += dH1ᵀ·X[τ]  dW3 += dH3ᵀ·X[τ]  dX_t += Σ_slots dH1·W1 + dH3·W3   slots of a token in ascending
- * expert id The last n_identity experts return their input: their rows are the last ones, copied instead of computed.
- */
+ *             dW1 += dH1ᵀ·X[τ]  dW3 += dH3ᵀ·X[τ]  dX_t += Σ_slots dH1·W1 + dH3·W3   slots of a token in ascending id
+ * Arrays hold the rows of the whole route; one call fills those of its range. */
 #include <string.h>
 
-#include "moe/experts/ffn.h"
+#include "moe/experts/rows.h"
 
 struct ffn_saved {
     const struct moe_spec *spec;
     const struct moe_weights *w;
     struct val *x, *y;
     struct route *route;
+    struct expert_range range;
     float *h1, *h3; /* [n_slots, F] */
 };
 
-/* Experts with weights, and the rows that go to them */
-static int32_t computed_experts(const struct ffn_saved *s) { return moe_weighted(s->spec); }
-static int32_t computed_rows(const struct ffn_saved *s) { return s->route->off[computed_experts(s)]; }
+static int32_t first_row(const struct ffn_saved *s) { return s->route->off[s->range.first]; }
+static int32_t end_row(const struct ffn_saved *s) { return s->route->off[s->range.first + s->range.n]; }
 
 static void add_bias_rows(float *y, int64_t cols, const struct ffn_saved *s, const struct weight *const *bias)
 {
     const struct route *r = s->route;
     if (!bias) return;
 #pragma omp parallel for schedule(static) if (r->n_slots * cols > NN_ALONE_BELOW)
-    for (int32_t e = 0; e < computed_experts(s); e++)
+    for (int32_t e = s->range.first; e < s->range.first + s->range.n; e++)
         for (int32_t row = r->off[e]; row < r->off[e + 1]; row++) kern->add(y + row * cols, bias[e]->data, cols);
 }
 
@@ -43,34 +42,6 @@ static struct val *weighed_input(struct nn *c, const struct ffn_saved *s)
     return rows;
 }
 
-static void copy_identity_rows(const struct ffn_saved *s, float *rows)
-{
-    const int64_t d = s->x->cols;
-    for (int32_t row = computed_rows(s); row < s->route->n_slots; row++)
-        memcpy(rows + row * d, s->x->data + s->route->row_token[row] * d, (size_t)d * sizeof(float));
-}
-
-/* y_t = Σ weight·row over the token's slots, ascending expert id = ascending row. Threads own tokens or, for a single
- * token, column strips: each output element is one chain either way. */
-static void combine(struct val *y, const struct route *r, const float *rows, bool weighed)
-{
-    const int64_t d = y->cols, strip = r->n_tokens >= 8 ? d : 256, strips = (d + strip - 1) / strip;
-#pragma omp parallel for collapse(2) schedule(static) if (r->n_slots * d > NN_ALONE_BELOW)
-    for (int32_t t = 0; t < r->n_tokens; t++)
-        for (int64_t s = 0; s < strips; s++) {
-            const int64_t j = s * strip, n = COE_MIN(strip, d - j);
-            float *out = y->data + t * d + j;
-            memset(out, 0, (size_t)n * sizeof(float));
-            for (int32_t last = -1, i = r->tok_off[t]; i < r->tok_off[t + 1]; i++) {
-                int32_t row = INT32_MAX, slot = 0;
-                for (int32_t q = r->tok_off[t]; q < r->tok_off[t + 1]; q++)
-                    if (r->slot_row[q] > last && r->slot_row[q] < row) row = r->slot_row[q], slot = q;
-                last = row;
-                kern->fma_row(out, weighed ? 1.0f : r->weight[slot], rows + row * d + j, n);
-            }
-        }
-}
-
 static void activate(const struct moe_spec *spec, float *u, const float *gate, const float *up, int64_t n)
 {
     if (spec->act == ACT_SWIGLU_CLAMP)
@@ -81,17 +52,17 @@ static void activate(const struct moe_spec *spec, float *u, const float *gate, c
 
 static void activate_rows(const struct ffn_saved *s, float *u)
 {
-    const int64_t f = s->spec->expert_ffn;
-#pragma omp parallel for schedule(static) if (computed_rows(s) * f > NN_ALONE_BELOW / 8)
-    for (int32_t row = 0; row < computed_rows(s); row++)
+    const int64_t f = s->range.ffn;
+#pragma omp parallel for schedule(static) if ((end_row(s) - first_row(s)) * f > NN_ALONE_BELOW / 8)
+    for (int32_t row = first_row(s); row < end_row(s); row++)
         activate(s->spec, u + row * f, s->h1 + row * f, s->h3 ? s->h3 + row * f : NULL, f);
 }
 
 static void hidden_back(struct ffn_saved *s, float *du, float *gu)
 {
-    const int64_t f = s->spec->expert_ffn;
+    const int64_t f = s->range.ffn;
 #pragma omp parallel for schedule(static)
-    for (int32_t row = 0; row < computed_rows(s); row++) {
+    for (int32_t row = first_row(s); row < end_row(s); row++) {
         float *du_row = du + row * f, *u = gu + row * f, *h1 = s->h1 + row * f, *h3 = s->h3 ? s->h3 + row * f : NULL;
         const int32_t slot = s->route->row_slot[row];
         const float g = s->route->weight[slot];
@@ -110,10 +81,10 @@ static void hidden_back(struct ffn_saved *s, float *du, float *gu)
 static void bias_back(const struct ffn_saved *s, const float *go)
 {
     const struct route *r = s->route;
-    const int64_t f = s->spec->expert_ffn, d = s->x->cols;
+    const int64_t f = s->range.ffn, d = s->x->cols;
     if (!s->w->gate_bias && !s->w->down_bias) return;
 #pragma omp parallel for schedule(static)
-    for (int32_t e = 0; e < computed_experts(s); e++)
+    for (int32_t e = s->range.first; e < s->range.first + s->range.n; e++)
         for (int32_t row = r->off[e]; row < r->off[e + 1]; row++) {
             const float *g = go + (int64_t)r->row_token[row] * d, weight = r->weight[r->row_slot[row]];
             if (s->w->gate_bias && s->w->gate_bias[e]->grad) kern->add(s->w->gate_bias[e]->grad, s->h1 + row * f, f);
@@ -124,63 +95,39 @@ static void bias_back(const struct ffn_saved *s, const float *go)
         }
 }
 
-static void identity_back(const struct ffn_saved *s, const float *go, float *da)
-{
-    const struct route *r = s->route;
-    const int64_t d = s->x->cols;
-    for (int32_t row = computed_rows(s); row < r->n_slots; row++) {
-        const float *g = go + r->row_token[row] * d;
-        r->weight_grad[r->row_slot[row]] += kern->dot(g, s->x->data + r->row_token[row] * d, d);
-        kern->scale(da + row * d, g, r->weight[r->row_slot[row]], d);
-    }
-}
-
-/* dX_t += Σ over the token's rows in ascending order */
-static void gather_dx(float *dx, const struct route *r, const float *da, int64_t d)
-{
-#pragma omp parallel for schedule(static)
-    for (int32_t t = 0; t < r->n_tokens; t++)
-        for (int32_t last = -1, i = r->tok_off[t]; i < r->tok_off[t + 1]; i++) {
-            int32_t row = INT32_MAX;
-            for (int32_t q = r->tok_off[t]; q < r->tok_off[t + 1]; q++)
-                if (r->slot_row[q] > last) row = COE_MIN(row, r->slot_row[q]);
-            last = row;
-            kern->add(dx + t * d, da + row * d, d);
-        }
-}
-
 static void ffn_back(struct nn *c, void *saved)
 {
     struct ffn_saved *s = saved;
-    if (!s->y->grad || !s->route->n_slots) return;
+    if (!s->y->grad || first_row(s) == end_row(s)) return;
     const struct route *r = s->route;
-    const int64_t f = s->spec->expert_ffn, d = s->x->cols;
-    const struct groups g = { computed_experts(s), r->off };
+    const int64_t f = s->range.ffn, d = s->x->cols;
+    const int32_t e = s->range.first;
+    const struct groups g = { s->range.n, r->off + e };
     float *dx = nn_grad(c, s->x);
     struct arena_mark mark = arena_save(c->arena);
     float *du = arena_push(c->arena, (size_t)r->n_slots * (size_t)f * sizeof(float));
     float *gu = arena_push(c->arena, (size_t)r->n_slots * (size_t)f * sizeof(float));
     float *da = arena_push(c->arena, (size_t)r->n_slots * (size_t)d * sizeof(float));
     if (!dx || !du || !gu || !da) return;
-    gemm_grouped_dx(du, f, s->y->grad, d, r->row_token, g, s->w->down, false);
+    gemm_grouped_dx(du, f, s->y->grad, d, r->row_token, g, s->w->down + e, false);
     hidden_back(s, du, gu);
     bias_back(s, s->y->grad);
-    gemm_grouped_dw(s->w->down, s->y->grad, d, r->row_token, gu, f, NULL, g);
-    gemm_grouped_dw(s->w->gate, s->h1, f, NULL, s->x->data, d, r->row_token, g);
-    gemm_grouped_dx(da, d, s->h1, f, NULL, g, s->w->gate, false);
+    gemm_grouped_dw(s->w->down + e, s->y->grad, d, r->row_token, gu, f, NULL, g);
+    gemm_grouped_dw(s->w->gate + e, s->h1, f, NULL, s->x->data, d, r->row_token, g);
+    gemm_grouped_dx(da, d, s->h1, f, NULL, g, s->w->gate + e, false);
     if (s->h3) {
-        gemm_grouped_dw(s->w->up, s->h3, f, NULL, s->x->data, d, r->row_token, g);
-        gemm_grouped_dx(da, d, s->h3, f, NULL, g, s->w->up, true);
+        gemm_grouped_dw(s->w->up + e, s->h3, f, NULL, s->x->data, d, r->row_token, g);
+        gemm_grouped_dx(da, d, s->h3, f, NULL, g, s->w->up + e, true);
     }
-    identity_back(s, s->y->grad, da);
-    gather_dx(dx, r, da, d);
+    experts_add_dx(dx, r, &s->range, da + first_row(s) * d, d);
     arena_rewind(c->arena, mark);
 }
 
-/* Codes of the layer's input stay when this call's memory goes: the shared expert asks for them again. */
-static bool codes_of_input(struct nn *c, const struct expert_call *call, int32_t n_experts)
+/* Codes of the layer's input stay when this call's memory goes: other ranges and the shared expert ask for them again.
+ */
+static bool codes_of_input(struct nn *c, const struct expert_call *call, const struct expert_range *range)
 {
-    for (int32_t e = 0; e < n_experts; e++) {
+    for (int32_t e = range->first; e < range->first + range->n; e++) {
         const enum dtype gate = call->w->gate[e]->type, up = call->w->up ? call->w->up[e]->type : gate;
         if (dtype_info[gate].x_block && !nn_codes(c, call->x, gate)) return false;
         if (dtype_info[up].x_block && !nn_codes(c, call->x, up)) return false;
@@ -188,43 +135,51 @@ static bool codes_of_input(struct nn *c, const struct expert_call *call, int32_t
     return true;
 }
 
-coe_status experts_ffn(struct nn *c, struct expert_call *call)
+/* Observers read all experts' hidden rows at one stride, that of the widest. */
+static void show_hidden(const struct ffn_saved *s, const struct expert_call *call, const float *u)
+{
+    const int64_t f = s->range.ffn, stride = s->spec->expert_ffn;
+    for (int32_t row = first_row(s); call->hidden && row < end_row(s); row++)
+        memcpy(call->hidden + row * stride, u + row * f, (size_t)f * sizeof(float));
+}
+
+static coe_status run(struct nn *c, struct expert_call *call, const struct expert_range *range)
 {
     const struct route *r = call->route;
-    const int64_t f = call->spec->expert_ffn, d = call->x->cols;
+    const int64_t f = range->ffn, d = call->x->cols;
+    const int32_t e = range->first;
     const size_t hidden = (size_t)r->n_slots * (size_t)f * sizeof(float);
     const bool weighed = call->spec->weigh_input;
     if (weighed && nn_forward_only(c, "an expert whose input is weighed")) return COE_E_USAGE;
     struct ffn_saved *s = arena_push(c->arena, sizeof *s);
     if (!s) return COE_E_NOMEM;
-    *s = (struct ffn_saved){ call->spec, call->w, call->x, call->y, call->route, NULL, NULL };
-    const struct groups g = { computed_experts(s), r->off };
-    if (!weighed && !codes_of_input(c, call, computed_experts(s))) return COE_E_NOMEM;
+    *s = (struct ffn_saved){ call->spec, call->w, call->x, call->y, call->route, *range, NULL, NULL };
+    const struct groups g = { range->n, r->off + e };
+    if (!weighed && !codes_of_input(c, call, range)) return COE_E_NOMEM;
     struct arena_mark mark = arena_save(c->arena);
     s->h1 = arena_push(c->arena, hidden);
     if (call->w->up) s->h3 = arena_push(c->arena, hidden);
     struct arena_mark kept = arena_save(c->arena);
-    float *u = call->hidden ? call->hidden : arena_push(c->arena, hidden);
+    float *u = arena_push(c->arena, hidden);
     float *rows = call->rows ? call->rows : arena_push(c->arena, (size_t)r->n_slots * (size_t)d * sizeof(float));
     struct val *x = weighed ? weighed_input(c, s) : call->x, *hidden_rows = nn_wrap(c, u, r->n_slots, f);
     const int32_t *token = weighed ? NULL : r->row_token;
     if (!s->h1 || (call->w->up && !s->h3) || !u || !rows || !x || !hidden_rows) return COE_E_NOMEM;
-    if (!nn_grouped(c, s->h1, f, x, token, g, call->w->gate)) return COE_E_NOMEM;
+    if (!nn_grouped(c, s->h1, f, x, token, g, call->w->gate + e)) return COE_E_NOMEM;
     add_bias_rows(s->h1, f, s, call->w->gate_bias);
     if (s->h3) {
-        if (!nn_grouped(c, s->h3, f, x, token, g, call->w->up)) return COE_E_NOMEM;
+        if (!nn_grouped(c, s->h3, f, x, token, g, call->w->up + e)) return COE_E_NOMEM;
         add_bias_rows(s->h3, f, s, call->w->up_bias);
     }
     activate_rows(s, u);
-    if (!nn_grouped(c, rows, d, hidden_rows, NULL, g, call->w->down)) return COE_E_NOMEM;
+    show_hidden(s, call, u);
+    if (!nn_grouped(c, rows, d, hidden_rows, NULL, g, call->w->down + e)) return COE_E_NOMEM;
     add_bias_rows(rows, d, s, call->w->down_bias);
-    copy_identity_rows(s, rows);
-    combine(call->y, r, rows, weighed);
+    experts_combine(call, range, rows + first_row(s) * d);
     arena_rewind(c->arena, c->tape ? kept : mark);
     return nn_record(c, ffn_back, s) ? COE_OK : COE_E_NOMEM;
 }
 
-static const struct expert_part ffn = { 0 };
-COE_PART(expert, ffn, .summary = "gated feed-forward expert, all experts of a layer in grouped products",
-         .paper = "GLU Variants Improve Transformer, 2020", .card = "systems.md part D", .unit = "token",
-         .impl = &ffn)
+static const struct expert_part ffn = { .run = run, .wide = true, .matrices = true };
+COE_PART(expert, ffn, .summary = "gated feed-forward expert, all experts of a range in grouped products",
+         .paper = "GLU Variants Improve Transformer, 2020", .card = "systems.md part D", .unit = "token", .impl = &ffn)

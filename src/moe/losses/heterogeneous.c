@@ -1,6 +1,6 @@
 /* heterogeneous.c — load balancing between experts that compute and experts that do not: L = Σ η_e f_e P_e, f_e the
- * share of tokens that chose e, η_e = 1 for experts with weights, tau for identity and null experts. Summed over layers
- * and chain iterations.
+ * share of tokens that chose e, η_e = tau for experts of idle kinds (copy, null, const), else 1. Summed over layers and
+ * chain iterations.
  *
  * Paper: MoE++, 2024 (card: routing.md 5). tau < 1 makes it cheap to choose what computes nothing: at balance
  * experts of the two sorts are loaded tau : 1. No factor E, as in the paper's formula: without such experts it is
@@ -14,9 +14,11 @@ static coe_status one(const struct loss_call *c, struct route_record *r, double 
     if (c->scale != 0 && !loss_dz(c->c, r)) return COE_E_NOMEM; /* before the scratch below: dz outlives it */
     struct arena_mark mark = arena_save(c->c->arena);
     double *f = arena_push_zero(c->c->arena, (size_t)n * sizeof *f);
-    if (!f) return COE_E_NOMEM;
+    uint8_t *idle = arena_push(c->c->arena, (size_t)n);
+    if (!f || !idle) return COE_E_NOMEM;
+    moe_mark_idle(r->spec, idle);
     const int64_t tokens = balance_counts(c, &all, f);
-    for (int32_t e = 0; e < n && tokens; e++) f[e] *= (e < moe_weighted(r->spec) ? 1 : c->param[0]) / (double)tokens;
+    for (int32_t e = 0; e < n && tokens; e++) f[e] *= (idle[e] ? c->param[0] : 1) / (double)tokens;
     coe_status s = balance_set(c, &all, 1, 1, f, 1, value);
     arena_rewind(c->c->arena, mark);
     return s;

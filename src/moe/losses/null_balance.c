@@ -8,16 +8,19 @@
 
 static coe_status one(const struct loss_call *c, struct route_record *r, double *value)
 {
-    const int32_t n = r->route.n_experts, nulls = r->spec->n_null;
+    const int32_t n = r->route.n_experts;
     const struct token_range all = { r, 0, r->route.n_tokens };
     if (c->scale != 0 && !loss_dz(c->c, r)) return COE_E_NOMEM; /* before the scratch below: dz outlives it */
     struct arena_mark mark = arena_save(c->c->arena);
     double *f = arena_push_zero(c->c->arena, (size_t)n * sizeof *f), mean = 0;
-    if (!f) return COE_E_NOMEM;
+    uint8_t *null = arena_push(c->c->arena, (size_t)n);
+    int32_t nulls = 0;
+    if (!f || !null) return COE_E_NOMEM;
+    moe_mark_null(r->spec, null);
     const int64_t tokens = balance_counts(c, &all, f);
-    for (int32_t e = n - nulls; e < n; e++) mean += f[e] / nulls;
-    for (int32_t e = n - nulls; e < n; e++) f[e] = mean;
-    for (int32_t e = 0; e < n && tokens; e++) f[e] /= (double)tokens;
+    for (int32_t e = 0; e < n; e++) nulls += null[e];
+    for (int32_t e = 0; e < n; e++) mean += null[e] ? f[e] / nulls : 0;
+    for (int32_t e = 0; e < n && tokens; e++) f[e] = (null[e] ? mean : f[e]) / (double)tokens;
     coe_status s = balance_set(c, &all, 1, (double)n / r->spec->router.top_k, f, 1, value);
     arena_rewind(c->c->arena, mark);
     return s;
