@@ -6,3 +6,4 @@ bench: coe ## speed beside the machine's limits: training, prefill, generation (
 	@./coe bench $(MODEL) -r $(REPEAT)
 	@./coe bench train -r $(REPEAT)
 	@./coe bench train recipes/bench/moe31m.yaml -r $(REPEAT)
+	@./coe bench train recipes/bench/gpt2_124m.yaml -r $(REPEAT)
