@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "nn/nn.h"
+#include "tensor/low_rank.h"
 
 struct embed_saved {
     const int32_t *ids;
@@ -58,6 +59,7 @@ bool nn_grouped(struct nn *c, float *y, int64_t ldy, struct val *x, const int32_
     for (int32_t i = 0; i < g.n; i++)
         if (g.off[i + 1] > g.off[i] && dtype_info[w[i]->type].x_block && !nn_codes(c, x, w[i]->type)) return false;
     gemm_grouped_xwt(y, ldy, x->data, x->cols, x->codes, xrow, g, w);
+    low_rank_add(y, ldy, x->data, x->cols, xrow, g, w);
     return true;
 }
 
@@ -70,7 +72,7 @@ static void linear_back(struct nn *c, void *p)
 {
     struct linear_saved *s = p;
     if (!s->y->grad) return;
-    if (s->w->grad) gemm_dw(s->w, s->b, s->y->grad, s->y->cols, s->x->data, s->x->cols, s->x->rows);
+    gemm_dw(s->w, s->b, s->y->grad, s->y->cols, s->x->data, s->x->cols, s->x->rows);
     bool fresh;
     float *dx = nn_grad_raw(c, s->x, &fresh);
     if (dx) gemm_dx(dx, s->x->cols, s->y->grad, s->y->cols, s->x->rows, s->w, !fresh);
@@ -89,6 +91,8 @@ struct val *nn_linear(struct nn *c, struct val *x, const struct weight *w, const
         gemm_codes_xwt(y->data, y->cols, codes, w, b);
     else
         gemm_xwt(y->data, y->cols, x->data, x->cols, x->rows, w, b);
+    const int32_t off[2] = { 0, (int32_t)x->rows };
+    low_rank_add(y->data, y->cols, x->data, x->cols, NULL, (struct groups){ 1, off }, &w);
     if (!c->tape) return y;
     struct linear_saved *s = arena_push(c->arena, sizeof *s);
     if (!s) return NULL;

@@ -11,10 +11,12 @@ void gemm_xwt(float *y, int64_t ldy, const float *x, int64_t ldx, int64_t n, con
               const struct weight *bias);
 /* The same for a weight of a block type and the codes of x [codes.n]. */
 void gemm_codes_xwt(float *y, int64_t ldy, const struct codes *x, const struct weight *w, const struct weight *bias);
-/* dx [n, w.cols] (+)= dy [n, w.rows] · w. Weight F32. */
+/* dx [n, w.cols] (+)= dy [n, w.rows] · w, w of any type with values. The low-rank part of an adapter is taken along,
+ * here and in the gradients below. */
 void gemm_dx(float *dx, int64_t lddx, const float *dy, int64_t lddy, int64_t n, const struct weight *w,
              bool accumulate);
-/* w.grad [rows, cols] += dyᵀ · x; bias (or NULL).grad += column sums of dy, chains over rows. */
+/* w.grad [rows, cols] += dyᵀ · x; bias (or NULL).grad += column sums of dy, chains over rows. Nothing where a gradient
+ * is NULL: frozen weights. */
 void gemm_dw(const struct weight *w, const struct weight *bias, const float *dy, int64_t lddy, const float *x,
              int64_t ldx, int64_t n);
 

@@ -101,7 +101,8 @@ float *random_floats(uint64_t seed, int64_t n, double scale) { return floats_of(
 struct weight *test_weight(const char *name, float *data, int64_t rows, int64_t cols)
 {
     struct weight *w = test_alloc(sizeof *w);
-    *w = (struct weight){ name, DT_F32, rows, cols, data, data, test_alloc((size_t)(rows * cols) * sizeof(float)) };
+    float *grad = test_alloc((size_t)(rows * cols) * sizeof *grad);
+    *w = (struct weight){ name, DT_F32, rows, cols, data, data, grad, NULL };
     return w;
 }
 

@@ -8,7 +8,7 @@
 
 static float x[TOKENS * D], dy[TOKENS * F], w[EXPERTS * F * D], grad[EXPERTS * F * D], grad_expected[EXPERTS * F * D];
 static float y[TOKENS * D], expected[TOKENS * D], bias[F], bias_grad[F], bias_expected[F];
-static struct weight weight[EXPERTS], bias_weight = { "bias", DT_F32, 1, F, bias, bias, bias_grad };
+static struct weight weight[EXPERTS], bias_weight = { "bias", DT_F32, 1, F, bias, bias, bias_grad, NULL };
 static const struct weight *list[EXPERTS];
 
 static void make_operands(void)
@@ -19,7 +19,7 @@ static void make_operands(void)
     fill_random(bias, F, 1, 4);
     for (int e = 0; e < EXPERTS; e++) {
         float *at = w + e * F * D;
-        weight[e] = (struct weight){ "w", DT_F32, F, D, at, at, grad + e * F * D };
+        weight[e] = (struct weight){ "w", DT_F32, F, D, at, at, grad + e * F * D, NULL };
         list[e] = &weight[e];
     }
 }
@@ -83,10 +83,10 @@ static void bf16_weights_and_biases_are_read(void **state)
     narrow(half_bias, DT_BF16, bias, F);
     widen(wide, half, DT_BF16, F * D);
     widen(wide_bias, half_bias, DT_BF16, F);
-    const struct weight narrow_w = { "w", DT_BF16, F, D, half, NULL, NULL },
-                        wide_w = { "w", DT_F32, F, D, wide, NULL, NULL };
-    const struct weight narrow_b = { "b", DT_BF16, 1, F, half_bias, NULL, NULL },
-                        wide_b = { "b", DT_F32, 1, F, wide_bias, NULL, NULL };
+    const struct weight narrow_w = { "w", DT_BF16, F, D, half, NULL, NULL, NULL },
+                        wide_w = { "w", DT_F32, F, D, wide, NULL, NULL, NULL };
+    const struct weight narrow_b = { "b", DT_BF16, 1, F, half_bias, NULL, NULL, NULL },
+                        wide_b = { "b", DT_F32, 1, F, wide_bias, NULL, NULL, NULL };
     WITH_THREADS({
         gemm_xwt(y, D, x, D, TOKENS, &narrow_w, &narrow_b);
         gemm_xwt(expected, D, x, D, TOKENS, &wide_w, &wide_b);
@@ -210,7 +210,7 @@ static void two_threads_share_a_large_product(void **state)
     static float big_x[N * K], big_w[R * K], one[N * R], two[N * R];
     fill_random(big_x, N * K, 1, 8);
     fill_random(big_w, R * K, 1, 9);
-    const struct weight big = { "w", DT_F32, R, K, big_w, big_w, NULL };
+    const struct weight big = { "w", DT_F32, R, K, big_w, big_w, NULL, NULL };
     coe_set_threads(1);
     gemm_xwt(one, R, big_x, K, N, &big, NULL);
     coe_set_threads(2);
