@@ -96,6 +96,8 @@ struct val *model_logits(const struct coe_model *m, struct nn *c, struct val *h)
 coe_status model_check_length(const struct coe_model *m, int64_t length);
 /* "absorbed" or "expanded"; NULL for a model without latent attention. What reports call "mla". */
 const char *model_mla_name(const struct coe_model *m, coe_mla mla);
+/* "fp32", or "bf16" and what computes it on this machine. What reports call "math"; a pass has it in struct nn. */
+const char *model_math_name(coe_math math);
 /* Routing records one forward pass makes: MoE layers times their iterations. */
 int32_t model_n_records(const struct coe_model *m);
 
@@ -114,6 +116,7 @@ struct coe_session {
     struct ids past;     /* the tokens evaluated, to evaluate them again */
     int64_t position, capacity;
     coe_mla mla;
+    coe_math math;
     coe_route_fn *on_route;
     void *user;
 };

@@ -157,7 +157,10 @@ static struct val *pass_once(struct moe_pass *p, const struct moe_spec *spec, co
     rec->batch = p->batch;
     rec->w = w;
     const struct router_call routing = { p, spec, w, layer, iteration, x };
+    const coe_math math = c->math;
+    c->math = COE_MATH_FP32; /* a rounded input would choose other experts */
     struct val *z = moe_router(spec)->logits(&routing);
+    c->math = math;
     rec->expert_scale = w->expert_scale;
     if (moe_route(c, rec, spec, z, w->selection_bias[iteration], hook)) return NULL;
     if (p->records && p->n_records < p->max_records) p->records[p->n_records++] = rec;

@@ -24,8 +24,13 @@
 struct val {
     float *data, *grad;
     int64_t rows, cols;
-    const struct codes *codes[2]; /* of data, once a product asked for them (nn_codes): blocks of 32, of 256 */
+    const struct codes *codes[CODES_KINDS]; /* of data, once a product asked for them (nn_codes) */
 };
+/* Whoever changes data in place says so. */
+static inline void val_changed(struct val *v)
+{
+    for (int i = 0; i < CODES_KINDS; i++) v->codes[i] = NULL;
+}
 
 struct nn;
 struct tape_op {
@@ -44,6 +49,7 @@ struct nn {
     float dropout;
     uint64_t seed, step;
     uint32_t dropout_index;
+    coe_math math; /* of products with BF16 weights; bf16 without a tape only */
 };
 
 /* Uninitialised activation; NULL (message set) when memory is out. */
@@ -61,9 +67,13 @@ coe_status nn_backward(struct nn *c);
 
 /* y [n, d] = rows of w [vocab, d] */
 struct val *nn_embed(struct nn *c, const int32_t *ids, int64_t n, const struct weight *w);
-/* The rows of x quantised for weights of type t (codes.h), made at first use; NULL when memory is out. Whoever changes
- * x->data in place clears x->codes. They live where the arena is now: ask for them before saving a mark. */
-const struct codes *nn_codes(struct nn *c, struct val *x, enum dtype t);
+/* The blocks in which a product with weights of type t wants the other factor's codes (codes.h), 0: it wants none. */
+int32_t nn_code_block(const struct nn *c, enum dtype t);
+/* The codes of x in blocks of such length, made at first use; NULL when memory is out. They live where the arena is
+ * now: ask for them before saving a mark. */
+const struct codes *nn_codes(struct nn *c, struct val *x, int32_t block);
+/* The codes of x for weights of all these types are there, or are not wanted. false when memory is out. */
+bool nn_codes_for(struct nn *c, struct val *x, struct groups g, const struct weight *const *w);
 /* y [off[n], ldy] = x·wᵀ of the grouped products (gemm.h), for weights of any type that a model computes with. false
  * when memory is out. */
 bool nn_grouped(struct nn *c, float *y, int64_t ldy, struct val *x, const int32_t *xrow, struct groups g,

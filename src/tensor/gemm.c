@@ -19,7 +19,7 @@ struct product {
     const struct weight *bias;
     float *y;
     const float *a, *b;           /* left operand (x or dy), right operand (x of dW) */
-    const struct codes *codes[2]; /* left operand of weights of block types: blocks of 32, of 256 */
+    const struct codes *codes[CODES_KINDS]; /* left operand of weights of block types and, if given, of BF16 */
     const int32_t *a_row, *b_row;
     int64_t ldy, lda, ldb;
     bool accumulate;
@@ -109,15 +109,19 @@ static const char *weight_row(const struct weight *w, int64_t row)
 static void xwt_task(const struct product *p, int32_t g, int64_t r0, int64_t r1, int64_t c0, int64_t c1)
 {
     const struct weight *w = p->w[g];
-    const int64_t first = p->groups.off[g] + r0;
+    const int64_t first = p->groups.off[g] + r0, m = r1 - r0, n = c1 - c0, k = w->cols;
     float *y = p->y + first * p->ldy + c0;
     const int32_t *rows = p->a_row ? p->a_row + first : NULL;
     const int32_t block = dtype_info[w->type].x_block;
-    if (block)
-        codes_product(y, p->ldy, p->codes[block == 256], rows, first, r1 - r0, weight_row(w, c0), w->type, c1 - c0);
+    const struct codes *rounded = w->type == DT_BF16 ? p->codes[CODES_BF16] : NULL;
+    if (rounded)
+        kern->dot_bf16(y, p->ldy, rounded->bf16 + (rows ? 0 : first * k), k, rows, m,
+                       (const uint16_t *)(const void *)weight_row(w, c0), k, n, k);
+    else if (block)
+        codes_product(y, p->ldy, p->codes[codes_kind(block)], rows, first, m, weight_row(w, c0), w->type, n);
     else
-        kern->dot_tile(y, p->ldy, p->a_row ? p->a : p->a + first * p->lda, p->lda, rows, r1 - r0, weight_row(w, c0),
-                       w->type, w->cols, c1 - c0, w->cols);
+        kern->dot_tile(y, p->ldy, rows ? p->a : p->a + first * p->lda, p->lda, rows, m, weight_row(w, c0), w->type, k,
+                       n, k);
     if (!p->bias) return;
     float bias[BIAS_COLS];
     kern->widen(bias, (const char *)p->bias->data + c0 * dtype_info[p->bias->type].bytes, p->bias->type, c1 - c0);
@@ -157,15 +161,15 @@ void gemm_codes_xwt(float *y, int64_t ldy, const struct codes *x, const struct w
 {
     const int32_t off[2] = { 0, (int32_t)x->n };
     struct product p = { .groups = { 1, off }, .w = &w, .bias = bias, .y = y, .ldy = ldy };
-    p.codes[x->block == 256] = x;
+    p.codes[codes_kind(x->block)] = x;
     run_xwt(&p);
 }
 
-void gemm_grouped_xwt(float *y, int64_t ldy, const float *x, int64_t ldx, const struct codes *const codes[2],
+void gemm_grouped_xwt(float *y, int64_t ldy, const float *x, int64_t ldx, const struct codes *const codes[CODES_KINDS],
                       const int32_t *xrow, struct groups g, const struct weight *const *w)
 {
     struct product p = { .groups = g, .w = w, .y = y, .ldy = ldy, .a = x, .a_row = xrow, .lda = ldx };
-    for (int i = 0; codes && i < 2; i++) p.codes[i] = codes[i];
+    for (int i = 0; codes && i < CODES_KINDS; i++) p.codes[i] = codes[i];
     run_xwt(&p);
 }
 
