@@ -145,7 +145,7 @@ static void init_param(struct coe_model *m, size_t i, uint64_t seed, double std)
     const struct part_weight *part = place_part(&m->spec, p->at);
     struct rng r = rng_make(seed, rng_stream(RNG_INIT, i));
     if (part) {
-        part_init(p->w.master, part, p->w.rows, p->w.cols, std, &r);
+        part_init(p->w.master, part, place_param(&m->spec, p->at), p->w.rows, p->w.cols, std, &r);
         return;
     }
     /* biases start at zero, but those of a router that stays as it is drawn */

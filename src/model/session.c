@@ -164,7 +164,7 @@ static void on_route(void *user, const struct route_record *r)
 
 /* Everything that can be wrong is found before the first token is fed, so a call either counts as a whole or not at
  * all. */
-/* What routes a token by tokens behind it, or NULL */
+/* What routes a token by other tokens, or NULL */
 static const char *needs_whole(const struct coe_model *m)
 {
     const char *why = NULL;
@@ -179,8 +179,8 @@ static coe_status check_whole(struct coe_session *const *s, int32_t n_seq)
     for (int32_t i = 0; why && i < n_seq; i++)
         if (s[i]->position)
             return coe_fail(COE_E_USAGE,
-                            "%s: %s routes whole sequences: a token's experts depend on tokens behind it, so it cannot "
-                            "go on after %lld tokens; it serves training, `coe eval`, `coe logits` and `coe trace`",
+                            "%s: %s routes whole sequences: a token's experts depend on other tokens, so it cannot go "
+                            "on after %lld tokens; it serves training, `coe eval`, `coe logits` and `coe trace`",
                             s[i]->model->path, why, (long long)s[i]->position);
     return COE_OK;
 }

@@ -109,6 +109,9 @@ struct val *nn_columns(struct nn *c, struct val *x, int64_t group, const struct 
 struct val *nn_join(struct nn *c, struct val *a, struct val *b);
 /* True and COE_E_USAGE set when this pass records: for an operation that has no backward pass. */
 bool nn_forward_only(const struct nn *c, const char *what);
+/* One step of a gated recurrent unit: h' = (1 - q) n + q h with r = sigmoid(a_r + b_r), q = sigmoid(a_q + b_q),
+ * n = tanh(a_n + r b_n). a = W_i u + b_i and b = W_h h + b_h are [T, 3p] = [r | q | n]; h [T, p]. */
+struct val *nn_gru(struct nn *c, struct val *a, struct val *b, struct val *h);
 struct val *nn_softcap(struct nn *c, struct val *x, float cap); /* cap tanh(x / cap) */
 /* Inverted dropout at the context's rate; x itself when the rate is 0 or there is no tape. */
 struct val *nn_dropout(struct nn *c, struct val *x);
