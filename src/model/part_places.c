@@ -215,9 +215,7 @@ void part_init(float *x, const struct part_weight *w, const double *param, int64
     }
     const double scale = value > 0 ? value : std;
     for (int64_t i = 0; i < rows * cols; i++)
-        x[i] = w->init == INIT_NORMAL     ? (float)(scale * rng_normal(r))
-               : w->init == INIT_CONSTANT ? (float)value
-                                          : 0.0f;
+        x[i] = w->init == INIT_NORMAL ? (float)(scale * rng_normal(r)) : w->init == INIT_CONSTANT ? (float)value : 0.0f;
 }
 
 /* ---- links ---- */
@@ -227,8 +225,7 @@ coe_status part_tables(struct coe_model *m, const struct moe_spec *s, struct moe
     for (int32_t owner = 1; owner <= s->n_ranges; owner++) {
         const struct part_weight *row = moe_part_table(s, owner, NULL);
         for (int32_t i = 0; row && row[i].name; i++)
-            if (row[i].scope == PART_OF_EXPERT)
-                COE_TRY(expert_table(m, &w->expert_part[owner - 1][i], s->n_experts));
+            if (row[i].scope == PART_OF_EXPERT) COE_TRY(expert_table(m, &w->expert_part[owner - 1][i], s->n_experts));
     }
     return COE_OK;
 }
@@ -250,8 +247,11 @@ void part_link(struct coe_model *m, const struct param *p)
     for (int32_t l = shared ? 0 : p->at.layer; l < (shared ? m->spec.n_layers : p->at.layer + 1); l++) {
         struct moe_weights *to = &m->layer[l].moe;
         if (!m->spec.layer[l].is_moe) continue;
-        if (!owner) link_router(to, &m->spec.layer[l].moe, w, p->at, &p->w);
-        else if (w->scope == PART_OF_EXPERT) set_expert(to->expert_part[owner - 1][i], p->at.expert, &p->w);
-        else to->kind_part[owner - 1][i] = &p->w;
+        if (!owner)
+            link_router(to, &m->spec.layer[l].moe, w, p->at, &p->w);
+        else if (w->scope == PART_OF_EXPERT)
+            set_expert(to->expert_part[owner - 1][i], p->at.expert, &p->w);
+        else
+            to->kind_part[owner - 1][i] = &p->w;
     }
 }

@@ -6,8 +6,8 @@
 
 #include "model/part_places.h"
 
-#define CONFIG(coe)                                                                                                    \
-    "{ 'model_type': 'coe', 'vocab_size': 11, 'hidden_size': 8, 'num_hidden_layers': 3, 'num_attention_heads': 2,"     \
+#define CONFIG(coe)                                                                                                \
+    "{ 'model_type': 'coe', 'vocab_size': 11, 'hidden_size': 8, 'num_hidden_layers': 3, 'num_attention_heads': 2," \
     "'intermediate_size': 6, 'coe': { 'n_experts': 4, 'expert_ffn': 3, 'dense_layers': [1], " coe " } }"
 
 static json_t *config_of(const char *text)
@@ -152,8 +152,8 @@ static void every_table_is_one_that_the_model_can_place(void **state)
     for (size_t k = 0; k < COE_COUNT(kinds); k++)
         for (size_t i = 0; (p = part_at(kinds[k], i)); i++) {
             if (!p->impl) continue; /* a kind without a table */
-            const struct part_weight *w = k ? ((const struct expert_part *)p->impl)->weights
-                                            : ((const struct router_part *)p->impl)->weights;
+            const struct part_weight *w =
+                k ? ((const struct expert_part *)p->impl)->weights : ((const struct router_part *)p->impl)->weights;
             int n = 0;
             for (; w && w->name; w++, n++) {
                 assert_non_null(w->shape);

@@ -22,8 +22,8 @@ static struct weight *add(struct block *b, int64_t rows, int64_t cols, const cha
 static bool shape_of(const struct block *b, const struct part_weight *w, const double *param, int32_t t, int64_t *rows,
                      int64_t *cols)
 {
-    const struct part_at at = { .spec = &b->spec, .param = param, .d_model = b->d, .nth = b->nth,
-                                .first = !b->nth && !t };
+    const bool first = !b->nth && !t && (!b->spec.chain.shared_gate || b->spec.chain.n_iterations == 1);
+    const struct part_at at = { .spec = &b->spec, .param = param, .d_model = b->d, .nth = b->nth, .first = first };
     *rows = *cols = 1;
     return w->shape(&at, rows, cols);
 }
@@ -94,7 +94,8 @@ struct block block_make_nth(const struct moe_spec *spec, int64_t d, int form, in
 {
     struct block b = { .spec = *spec, .d = d, .nth = nth };
     assert_ok(moe_spec_check(spec, "block"));
-    b.list = test_alloc((size_t)(6 * spec->n_experts + (3 + PART_WEIGHTS) * spec->chain.n_iterations + 8) * sizeof *b.list);
+    const size_t most = (size_t)(6 * spec->n_experts + (3 + PART_WEIGHTS) * spec->chain.n_iterations + 8);
+    b.list = test_alloc(most * sizeof *b.list);
     add_routers(&b);
     add_experts(&b, form);
     if (spec->out_bias) b.w.out_bias = add(&b, 1, d, "out_bias");

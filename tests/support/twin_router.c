@@ -35,8 +35,10 @@ static struct tv *recurrent(const char *kind, const struct twin_moe *w, int32_t 
 {
     struct tv *const *part = w->router_part[t];
     struct tv *u = twin_linear(x, part[0], NULL), *h = *w->carried ? *w->carried : twin_zero(u->rows, u->cols);
-    if (!strcmp(kind, "gru")) h = gru_cell(u, h, part + 2);
-    else h = twin_softcap(twin_add(twin_linear(u, part[2], part[4]), twin_linear(h, part[3], part[5])), 1);
+    if (!strcmp(kind, "gru"))
+        h = gru_cell(u, h, part + 2);
+    else
+        h = twin_softcap(twin_add(twin_linear(u, part[2], part[4]), twin_linear(h, part[3], part[5])), 1);
     *w->carried = h;
     return twin_linear(h, part[1], NULL);
 }
@@ -74,8 +76,8 @@ static void normalised_back(void *saved)
         moments(z, n, &mean, &std);
         for (int64_t i = 0; i < n; i++)
             for (int64_t j = 0; j < n; j++) /* y_i = to z_i / σ */
-                s->x->g[t * n + j] += dy[i] * s->to * ((i == j) / std - z[i] / (std * std) * (z[j] - mean) /
-                                                                            ((double)(n - 1) * std));
+                s->x->g[t * n + j] +=
+                    dy[i] * s->to * ((i == j) / std - z[i] / (std * std) * (z[j] - mean) / ((double)(n - 1) * std));
     }
 }
 
@@ -124,8 +126,8 @@ static struct tv *cosine(struct tv *x, struct tv *c, struct tv *tau, double fixe
     for (int64_t t = 0; t < x->rows; t++)
         for (int64_t e = 0; e < c->rows; e++) {
             const double *a = x->x + t * x->cols, *b = c->x + e * x->cols;
-            s->y->x[t * c->rows + e] = dot(a, b, x->cols) / sqrt(dot(a, a, x->cols) * dot(b, b, x->cols)) /
-                                       (tau ? tau->x[0] : fixed);
+            s->y->x[t * c->rows + e] =
+                dot(a, b, x->cols) / sqrt(dot(a, a, x->cols) * dot(b, b, x->cols)) / (tau ? tau->x[0] : fixed);
         }
     twin_note(cosine_back, s);
     return s->y;
@@ -206,8 +208,7 @@ struct tv *twin_router(const struct moe_spec *s, const struct twin_moe *w, int32
     struct tv *plain = w->router[t] ? twin_linear(x, w->router[t], w->router_bias[t]) : NULL;
     if (!strcmp(kind, "two_layer")) return two_layer(x, part[0], part[1], (int)param[1]);
     if (!strcmp(kind, "gru") || !strcmp(kind, "rnn")) return recurrent(kind, w, t, x);
-    if (!strcmp(kind, "cosine"))
-        return cosine(part[0] ? twin_linear(x, part[0], NULL) : x, part[1], part[2], param[1]);
+    if (!strcmp(kind, "cosine")) return cosine(part[0] ? twin_linear(x, part[0], NULL) : x, part[1], part[2], param[1]);
     if (!strcmp(kind, "similarity")) return similarity(x, plain, param[0], w->batch);
     if (!strcmp(kind, "attention")) return by_attention(w, plain);
     if (!strcmp(kind, "gating_residual")) {

@@ -20,9 +20,9 @@ static const struct part_param params[] = {
 };
 
 struct cosine_saved {
-    struct val *x, *z;         /* projected input [T, n]; cosines / τ [T, E] */
+    struct val *x, *z; /* projected input [T, n]; cosines / τ [T, E] */
     const struct weight *c, *tau;
-    float *prototype;          /* c in F32 */
+    float *prototype;             /* c in F32 */
     float *x_inverse, *c_inverse; /* 1 / length of each row; 0 for rows of length 0 */
     float temperature;
 };
@@ -119,11 +119,15 @@ static bool tau_shape(const struct part_at *at, int64_t *rows, int64_t *cols)
 static const struct part_weight weights[] = {
     { .name = "proj.weight", .scope = PART_OF_ITERATION, .shape = proj_shape },
     { .name = "prototypes", .scope = PART_OF_ITERATION, .by_expert = true, .shape = prototypes_shape },
-    { .name = "temperature", .scope = PART_OF_ITERATION, .vector = true, .init = INIT_CONSTANT,
-      .from_param = 1 + TEMPERATURE, .shape = tau_shape },
+    { .name = "temperature",
+      .scope = PART_OF_ITERATION,
+      .vector = true,
+      .init = INIT_CONSTANT,
+      .from_param = 1 + TEMPERATURE,
+      .shape = tau_shape },
     { 0 },
 };
 
 static const struct router_part cosine = { .logits = logits, .weights = weights };
-COE_PART(router, cosine, .summary = "cosine to a prototype of each expert, over a temperature",
-         .paper = "X-MoE, 2022", .card = "routing.md 6", .unit = "token", .params = params, .impl = &cosine)
+COE_PART(router, cosine, .summary = "cosine to a prototype of each expert, over a temperature", .paper = "X-MoE, 2022",
+         .card = "routing.md 6", .unit = "token", .params = params, .impl = &cosine)

@@ -71,8 +71,8 @@ static struct val *logits(const struct router_call *call)
     struct nn *c = call->pass->c;
     const struct weight *const *w = call->w->router_part[call->iteration];
     const double *param = call->spec->router.kind_param;
-    struct val *z = param[GATE] > 0 ? router_two_layer(c, call->x, w[FC1], w[FC2], ROUTER_TANH)
-                                    : router_scores(call, call->x);
+    struct val *z =
+        param[GATE] > 0 ? router_two_layer(c, call->x, w[FC1], w[FC2], ROUTER_TANH) : router_scores(call, call->x);
     if (call->pass->carried) z = nn_add(c, z, nn_linear(c, call->pass->carried, w[RESIDUAL], NULL));
     return moe_carry(call->pass, z) ? normalised(c, z, (float)param[NORM_STD]) : NULL;
 }
@@ -96,7 +96,10 @@ static bool fc2_shape(const struct part_at *at, int64_t *rows, int64_t *cols)
 }
 
 static const struct part_weight weights[] = {
-    { .name = "residual.weight", .scope = PART_OF_ITERATION, .couples = true, .init = INIT_ZERO,
+    { .name = "residual.weight",
+      .scope = PART_OF_ITERATION,
+      .couples = true,
+      .init = INIT_ZERO,
       .shape = residual_shape },
     { .name = "fc1.weight", .scope = PART_OF_ITERATION, .shape = fc1_shape },
     { .name = "fc2.weight", .scope = PART_OF_ITERATION, .by_expert = true, .shape = fc2_shape },

@@ -78,9 +78,9 @@ static struct val *logits(const struct router_call *call)
     return s->n == (int32_t)param[PASSES] ? router_log(c, sureness(c, s)) : NULL;
 }
 
-static const struct router_part uncertainty = {
-    .logits = logits, .matrix = router_has_matrix, .check = router_needs_softmax
-};
+static const struct router_part uncertainty = { .logits = logits,
+                                                .matrix = router_has_matrix,
+                                                .check = router_needs_softmax };
 COE_PART(router, uncertainty, .summary = "passes with dropout weigh experts by how sure the router is",
          .paper = "MoFME, 2023", .card = "composition.md MoFME", .unit = "token", .params = params,
          .impl = &uncertainty)

@@ -11,7 +11,8 @@ static struct block block_of(int32_t nth)
     return b;
 }
 
-/* W = 1, W_g exchanges: z1 = (1, 2); z2 = (0, 1) + (2, 1) = (2, 2); z3 = (5, 0) + (2, 2): what is carried is the sum. */
+/* W = 1, W_g exchanges: z1 = (1, 2); z2 = (0, 1) + (2, 1) = (2, 2); z3 = (5, 0) + (2, 2): what is carried is the sum.
+ */
 static void logits_of_the_last_decision_enter_the_next_with_all_that_entered_them(void **state)
 {
     (void)state;

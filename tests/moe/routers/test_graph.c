@@ -46,8 +46,8 @@ static void assert_probabilities(const char *what, const struct val *z, const fl
     for (int64_t t = 0; t < z->rows; t++) {
         softmax(p, z->data + 3 * t);
         assert_close(what, p, want + 3 * t, 3, 2e-6, 0);
-        assert_near("log r' sums to one", (double)(expf(z->data[3 * t]) + expf(z->data[3 * t + 1]) +
-                                                   expf(z->data[3 * t + 2])), 1, 2e-6);
+        assert_near("log r' sums to one",
+                    (double)(expf(z->data[3 * t]) + expf(z->data[3 * t + 1]) + expf(z->data[3 * t + 2])), 1, 2e-6);
     }
 }
 
@@ -94,7 +94,8 @@ static void sequences_of_a_batch_do_not_mix_and_no_token_sees_those_behind_it(vo
     const float *x = random_floats(9, 20, 1);
     all->batch = &batch;
     const struct val *z = block_logits(&b, all, 0, router_input(all, x, 5, 4));
-    assert_same_bits("second sequence", z->data + 9, block_logits(&b, one, 0, router_input(one, x + 12, 2, 4))->data, 6);
+    assert_same_bits("second sequence", z->data + 9, block_logits(&b, one, 0, router_input(one, x + 12, 2, 4))->data,
+                     6);
     assert_same_bits("its beginning", z->data, block_logits(&b, one, 0, router_input(one, x, 2, 4))->data, 6);
 }
 
@@ -109,7 +110,8 @@ static void attention_mixes_by_the_mean_over_heads(void **state)
     for (int t = 0; t < 4; t++) q[8 * t + 4 + t] = 100;
     p->attention.q = router_input(p, q, 4, 8);
     p->attention.k = router_input(p, unit, 4, 4);
-    p->attention.shape = (struct attn_shape){ .n_heads = 2, .n_kv_heads = 1, .head_dim = 4, .head_dim_v = 4, .scale = 1 };
+    p->attention.shape =
+        (struct attn_shape){ .n_heads = 2, .n_kv_heads = 1, .head_dim = 4, .head_dim_v = 4, .scale = 1 };
     const float *r = base(unit, 4);
     float *want = base(unit, 4);
     running_mean(want, 4);

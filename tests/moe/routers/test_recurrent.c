@@ -90,7 +90,8 @@ static void a_unit_that_forgets_everything_is_one_too(void **state)
     set_all(&b, "router.bias_hh.0", 0);
     block_set(&b, "router.bias_ih.0", (float[]){ 0, 0, -100, -100, .1f, .2f }, 6);
     const float x[] = { .7f, -.4f }, *w1 = block_weight(&b, "router.proj.weight.0")->master;
-    const float *wi = block_weight(&b, "router.weight_ih.0")->master, *w2 = block_weight(&b, "router.out.weight.0")->master;
+    const float *wi = block_weight(&b, "router.weight_ih.0")->master,
+                *w2 = block_weight(&b, "router.out.weight.0")->master;
     (void)block_logits(&b, p, 0, router_input(p, (float[]){ 3, 4 }, 1, 2));
     const struct val *z = block_logits(&b, p, 0, router_input(p, x, 1, 2));
     float u[2], n[2], want[3];

@@ -15,9 +15,9 @@ static struct block block_of(const char *kind, double dropout)
 }
 
 struct formula {
-    const double *w;       /* [EXPERTS, WIDTH] */
-    float *mask[PASSES];   /* [ROWS, WIDTH] */
-    const double *r;       /* [ROWS, EXPERTS] what the logits are weighed with */
+    const double *w;     /* [EXPERTS, WIDTH] */
+    float *mask[PASSES]; /* [ROWS, WIDTH] */
+    const double *r;     /* [ROWS, EXPERTS] what the logits are weighed with */
     double z[ROWS * EXPERTS];
 };
 
@@ -29,7 +29,8 @@ static double one_logit(const struct formula *f, const double *x, int t, int e)
         double sum = 0, own = 0;
         for (int o = 0; o < EXPERTS; o++) {
             double z = 0;
-            for (int i = 0; i < WIDTH; i++) z += f->w[o * WIDTH + i] * x[t * WIDTH + i] * (double)f->mask[m][t * WIDTH + i];
+            for (int i = 0; i < WIDTH; i++)
+                z += f->w[o * WIDTH + i] * x[t * WIDTH + i] * (double)f->mask[m][t * WIDTH + i];
             sum += exp(z);
             if (o == e) own = exp(z);
         }
