@@ -25,11 +25,16 @@ ifeq ($(ARCH),aarch64)
 ISAS += neon
 endif
 FLAGS_avx2   := -mavx2 -mfma -mf16c
+# vnni is avx512 but for the quantised products (cpu/q_*.c)
+ifeq ($(ARCH),x86_64)
+VNNI := $(patsubst %.c,$(BUILD)/%.vnni.o,$(wildcard src/tensor/cpu/q_*.c))
+endif
 FLAGS_avx512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c -mprefer-vector-width=512
+FLAGS_vnni   := $(FLAGS_avx512) -mavx512vnni
 
 SRC    := $(filter-out src/tensor/cpu/%,$(shell find src -name '*.c' | LC_ALL=C sort))
 KERN   := $(wildcard src/tensor/cpu/*.c)
-OBJ    := $(SRC:%.c=$(BUILD)/%.o) $(foreach i,$(ISAS),$(KERN:%.c=$(BUILD)/%.$(i).o)) $(BUILD)/parts.o
+OBJ    := $(SRC:%.c=$(BUILD)/%.o) $(foreach i,$(ISAS),$(KERN:%.c=$(BUILD)/%.$(i).o)) $(VNNI) $(BUILD)/parts.o
 LIBOBJ := $(filter-out $(BUILD)/src/cli/%,$(OBJ))
 TESTS  := $(shell find tests -name 'test_*.c' | LC_ALL=C sort)
 TESTBIN := $(TESTS:%.c=$(BUILD)/%)
@@ -60,7 +65,7 @@ define KERNEL_RULE
 $(BUILD)/src/tensor/cpu/%.$(1).o: src/tensor/cpu/%.c
 	@mkdir -p $$(@D); echo "  CC    $$< ($(1))"; $(CC) $(ALL_C) $(FLAGS_$(1)) -DISA=$(1) -DISA_$(1)=1 -MMD -MP -c -o $$@ $$<
 endef
-$(foreach i,$(ISAS),$(eval $(call KERNEL_RULE,$(i))))
+$(foreach i,$(ISAS) $(if $(VNNI),vnni),$(eval $(call KERNEL_RULE,$(i))))
 
 # The registry: every COE_PART(kind, name, …) under src/, sorted. Rewritten only when the list changes.
 $(BUILD)/parts.c: $(SRC) scripts/parts

@@ -52,7 +52,7 @@ static float *fill(const char *tag, int64_t n)
 PEAK(peak_avx512, "avx512f,fma", __m512, _mm512_set1_ps, _mm512_fmadd_ps)
 PEAK(peak_avx2, "avx2,fma", __m256, _mm256_set1_ps, _mm256_fmadd_ps)
 
-static double peak(void) { return strcmp(kern->name, "avx512") ? peak_avx2() : peak_avx512(); }
+static double peak(void) { return strcmp(kern->name, "avx512") && strcmp(kern->name, "vnni") ? peak_avx2() : peak_avx512(); }
 
 static double limit; /* GFLOP/s of one thread */
 
@@ -147,7 +147,8 @@ static void grouped(float *x, float *w, float *y)
         const struct weight *list[N_EXPERTS];
         for (int e = 0; e < N_EXPERTS; e++) {
             float *at = w + (int64_t)e * n * k;
-            weight[e] = (struct weight){ "w", DT_F32, n, k, at, at, at };
+            weight[e] = (struct weight){ .name = "w", .type = DT_F32, .rows = n, .cols = k, .data = at, .master = at,
+                                          .grad = at };
             list[e] = &weight[e];
         }
         const struct groups g = { N_EXPERTS, off };

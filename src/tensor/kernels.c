@@ -15,14 +15,14 @@ const char *const activation_name[ACT_COUNT] = {
 
 #define FILL(isa, k)                                                                                                   \
     (fill_gemm_##isa(k), fill_bf16_##isa(k), fill_vec_##isa(k), fill_act_##isa(k), fill_norm_##isa(k),                 \
-     fill_attn_##isa(k))
+     fill_attn_##isa(k), fill_q_##isa(k))
 
-static struct kernels tables[3];
-static const struct kernels *usable[4]; /* portable first, best last */
+static struct kernels tables[4];
+static const struct kernels *usable[5]; /* portable first, best last */
 const struct kernels *kern;
 
 /* Levels that some CPU has, for the message. */
-static const char *const elsewhere[] = { "avx2", "avx512", "neon" };
+static const char *const elsewhere[] = { "avx2", "avx512", "vnni", "neon" };
 
 static size_t count_usable(void)
 {
@@ -53,6 +53,10 @@ __attribute__((constructor)) static void fill_tables(void)
         return;
     FILL(avx512, &tables[2]);
     use(&tables[2], "avx512");
+    if (!__builtin_cpu_supports("avx512vnni")) return;
+    tables[3] = tables[2];
+    fill_q_vnni(&tables[3]);
+    use(&tables[3], "vnni");
 #elif defined(__aarch64__)
     FILL(neon, &tables[1]); /* a part of the architecture: every CPU has it */
     use(&tables[1], "neon");

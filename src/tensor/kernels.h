@@ -6,12 +6,12 @@
  *   2+2 1+1
  *   chain      acc = fma(a_k, b_k, acc) in ascending k, from the given start
  *   exp & co.  our own polynomials (cpu/fmath.h), same operations at every width
- * `kern` is chosen once: the best level this CPU has, or COE_ISA=portable|avx2|avx512|neon.
+ * `kern` is chosen once: the best level this CPU has, or COE_ISA=portable|avx2|avx512|vnni|neon.
  * Pointers need not be aligned; outputs never alias inputs unless a comment says they may. n may be 0. */
 #ifndef COE_KERNELS_H
 #define COE_KERNELS_H
 
-#include "tensor/tensor.h"
+#include "tensor/codes.h"
 
 /* Gated: u = a(gate) * b(up). Ungated (up == NULL): u = a(gate). a, by kind; b is the identity except for
  * ACT_SWIGLU_CLAMP. */
@@ -85,6 +85,10 @@ struct kernels {
                      const uint16_t *w, int64_t ldw, int64_t n, int64_t k);
     const char *bf16_unit;
     void (*outer_tile)(const struct outer_args *args);
+    /* codes_product (codes.h) with rows `row` … row+n-1 of a weight of a block type; with panels, `row` is a multiple
+     * of PANEL_ROWS. */
+    void (*q_product)(float *y, int64_t ldy, const struct codes *x, const int32_t *xrow, int64_t first, int64_t m,
+                      const struct weight *w, int64_t row, int64_t n);
     float (*dot)(const float *x, const float *y, int64_t n);
 
     /* F32, F16, BF16 only; the other types: tensor.h */

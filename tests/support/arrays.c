@@ -101,8 +101,8 @@ float *random_floats(uint64_t seed, int64_t n, double scale) { return floats_of(
 struct weight *test_weight(const char *name, float *data, int64_t rows, int64_t cols)
 {
     struct weight *w = test_alloc(sizeof *w);
-    float *grad = test_alloc((size_t)(rows * cols) * sizeof *grad);
-    *w = (struct weight){ name, DT_F32, rows, cols, data, data, grad, NULL };
+    *w = (struct weight){ .name = name, .type = DT_F32, .rows = rows, .cols = cols, .data = data, .master = data };
+    w->grad = test_alloc((size_t)(rows * cols) * sizeof(float));
     return w;
 }
 

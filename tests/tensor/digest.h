@@ -10,6 +10,7 @@
 #include "base/rng.h"
 #include "tensor/gemm.h"
 #include "tensor/half.h"
+#include "tensor/quant/panel.h"
 
 #define DIGEST_ROOM 8192 /* floats of an operand */
 #define DIGEST_MOST 64   /* kernels */
@@ -230,6 +231,25 @@ static inline void digest_tables(struct digest_data *d)
     }
 }
 
+/* Random bytes as weights: many scales are no numbers, and yet all levels agree. */
+static inline void digest_q_product(const struct kernels *k, struct digest_data *d)
+{
+    static _Alignas(64) uint8_t memory[4096];
+    enum { TOKENS = 7, ROWS = PANEL_ROWS + 3 };
+    for (size_t i = 0; i < COE_COUNT(d->half); i++) d->half[i] = (uint16_t)rng_at(5, rng_stream(RNG_TEST, 9), i);
+    for (enum dtype t = 0; t < DT_COUNT; t++) {
+        if (!dtype_info[t].x_block) continue;
+        struct codes c;
+        const int64_t cols = dtype_info[t].block == 32 ? 288 : 256;
+        codes_make(&c, memory, d->x, cols, TOKENS, cols, dtype_info[t].x_block);
+        const struct weight w = { .type = t, .rows = ROWS, .cols = cols, .data = d->half, .panels = panel_type(t) };
+        for (int64_t m = 1; m <= TOKENS; m += 3) {
+            k->q_product(d->y, ROWS, &c, NULL, 0, m, &w, 0, ROWS);
+            digest_floats(d, d->y, m * ROWS);
+        }
+    }
+}
+
 /* Fills out[] and returns how many kernels there are; of `d` everything is overwritten. */
 static inline int digest_kernels(const struct kernels *k, struct digest_data *d, struct digest out[DIGEST_MOST])
 {
@@ -268,6 +288,7 @@ static inline int digest_kernels(const struct kernels *k, struct digest_data *d,
     DIGEST("attn store_key", digest_attn(k, d));
     DIGEST("adamw", digest_adamw(k, d));
     DIGEST("sumsq", DIGEST_ROWS(digest_double(d, k->sumsq(x, n))));
+    DIGEST("q_product", digest_q_product(k, d));
     DIGEST("sincos pow", digest_tables(d));
     return count;
 }

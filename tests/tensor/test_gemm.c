@@ -8,7 +8,9 @@
 
 static float x[TOKENS * D], dy[TOKENS * F], w[EXPERTS * F * D], grad[EXPERTS * F * D], grad_expected[EXPERTS * F * D];
 static float y[TOKENS * D], expected[TOKENS * D], bias[F], bias_grad[F], bias_expected[F];
-static struct weight weight[EXPERTS], bias_weight = { "bias", DT_F32, 1, F, bias, bias, bias_grad, NULL };
+static struct weight weight[EXPERTS];
+static struct weight bias_weight = { .name = "bias", .type = DT_F32, .rows = 1, .cols = F, .data = bias,
+                                     .master = bias, .grad = bias_grad };
 static const struct weight *list[EXPERTS];
 
 static void make_operands(void)
@@ -19,7 +21,8 @@ static void make_operands(void)
     fill_random(bias, F, 1, 4);
     for (int e = 0; e < EXPERTS; e++) {
         float *at = w + e * F * D;
-        weight[e] = (struct weight){ "w", DT_F32, F, D, at, at, grad + e * F * D, NULL };
+        weight[e] = (struct weight){ .name = "w", .type = DT_F32, .rows = F, .cols = D, .data = at, .master = at,
+                                      .grad = grad + e * F * D };
         list[e] = &weight[e];
     }
 }
@@ -83,10 +86,10 @@ static void bf16_weights_and_biases_are_read(void **state)
     narrow(half_bias, DT_BF16, bias, F);
     widen(wide, half, DT_BF16, F * D);
     widen(wide_bias, half_bias, DT_BF16, F);
-    const struct weight narrow_w = { "w", DT_BF16, F, D, half, NULL, NULL, NULL },
-                        wide_w = { "w", DT_F32, F, D, wide, NULL, NULL, NULL };
-    const struct weight narrow_b = { "b", DT_BF16, 1, F, half_bias, NULL, NULL, NULL },
-                        wide_b = { "b", DT_F32, 1, F, wide_bias, NULL, NULL, NULL };
+    const struct weight narrow_w = { .name = "w", .type = DT_BF16, .rows = F, .cols = D, .data = half },
+                        wide_w = { .name = "w", .type = DT_F32, .rows = F, .cols = D, .data = wide };
+    const struct weight narrow_b = { .name = "b", .type = DT_BF16, .rows = 1, .cols = F, .data = half_bias },
+                        wide_b = { .name = "b", .type = DT_F32, .rows = 1, .cols = F, .data = wide_bias };
     WITH_THREADS({
         gemm_xwt(y, D, x, D, TOKENS, &narrow_w, &narrow_b);
         gemm_xwt(expected, D, x, D, TOKENS, &wide_w, &wide_b);
@@ -210,7 +213,7 @@ static void two_threads_share_a_large_product(void **state)
     static float big_x[N * K], big_w[R * K], one[N * R], two[N * R];
     fill_random(big_x, N * K, 1, 8);
     fill_random(big_w, R * K, 1, 9);
-    const struct weight big = { "w", DT_F32, R, K, big_w, big_w, NULL, NULL };
+    const struct weight big = { .name = "w", .type = DT_F32, .rows = R, .cols = K, .data = big_w, .master = big_w };
     coe_set_threads(1);
     gemm_xwt(one, R, big_x, K, N, &big, NULL);
     coe_set_threads(2);
@@ -239,37 +242,6 @@ static void the_clock_counts_two_operations_for_each_multiply_add(void **state)
     assert_true(gemm_clock.operations == 6.0 * 2 * TOKENS * F * D);
 }
 
-/* Rounded rows and BF16 weights, plain and grouped: the tile's bits for every number of threads. */
-static void rounded_rows_meet_bf16_weights(void **state)
-{
-    (void)state;
-    static uint16_t half[EXPERTS * F * D], memory[TOKENS * D + 64];
-    static const int32_t off[] = { 0, 9, 9, 10, 30, 31, 47, TOKENS };
-    int32_t row[TOKENS];
-    struct codes rounded;
-    make_operands();
-    for (int t = 0; t < TOKENS; t++) row[t] = t * 7 % TOKENS;
-    WITH_THREADS({
-        kern->narrow(half, DT_BF16, w, EXPERTS * F * D);
-        for (int e = 0; e < EXPERTS; e++) weight[e].type = DT_BF16, weight[e].data = half + e * F * D;
-        assert_true(codes_bytes(TOKENS, D, 1) <= sizeof memory);
-        codes_make(&rounded, memory, x, D, TOKENS, D, 1);
-        gemm_codes_xwt(y, D, &rounded, &weight[2], &bias_weight);
-        kern->dot_bf16(expected, D, rounded.bf16, D, NULL, TOKENS, half + 2 * F * D, D, F, D);
-        for (int t = 0; t < TOKENS; t++) kern->add(expected + t * D, bias, F);
-        assert_same_bits(y, expected, COE_COUNT(y), "gemm_codes_xwt of BF16", kern->name);
-        const struct codes *const codes[CODES_KINDS] = { [CODES_BF16] = &rounded };
-        for (int gathered = 0; gathered < 2; gathered++) {
-            gemm_grouped_xwt(y, D, x, D, codes, gathered ? row : NULL, (struct groups){ EXPERTS, off }, list);
-            for (int e = 0; e < EXPERTS; e++)
-                for (int t = off[e]; t < off[e + 1]; t++)
-                    kern->dot_bf16(expected + t * D, D, rounded.bf16 + (gathered ? row[t] : t) * D, D, NULL, 1,
-                                   half + e * F * D, D, F, D);
-            assert_same_bits(y, expected, COE_COUNT(y), "gemm_grouped_xwt of BF16", kern->name);
-        }
-    });
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -282,7 +254,6 @@ int main(void)
         cmocka_unit_test(no_rows_are_no_work),
         cmocka_unit_test(two_threads_share_a_large_product),
         cmocka_unit_test(the_clock_counts_two_operations_for_each_multiply_add),
-        cmocka_unit_test(rounded_rows_meet_bf16_weights),
     };
     return cmocka_run_group_tests_name("tensor/gemm", tests, NULL, NULL);
 }

@@ -45,7 +45,7 @@
 #define UNROLL(n) PRAGMA(GCC unroll n)
 #endif
 
-#if defined(ISA_avx512)
+#if defined(ISA_avx512) || defined(ISA_vnni)
 #include "tensor/cpu/lanes_avx512.h"
 #elif defined(ISA_avx2)
 #include "tensor/cpu/lanes_avx2.h"

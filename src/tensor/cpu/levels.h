@@ -16,10 +16,12 @@
     void fill_vec_##isa(struct kernels *k);                                                                            \
     void fill_act_##isa(struct kernels *k);                                                                            \
     void fill_norm_##isa(struct kernels *k);                                                                           \
-    void fill_attn_##isa(struct kernels *k);
+    void fill_attn_##isa(struct kernels *k);                                                                           \
+    void fill_q_##isa(struct kernels *k);
 LEVEL_EXPORTS(portable)
 LEVEL_EXPORTS(avx2)
 LEVEL_EXPORTS(avx512)
 LEVEL_EXPORTS(neon)
+void fill_q_vnni(struct kernels *k); /* avx512 but for the quantised products */
 
 #endif

@@ -1,0 +1,26 @@
+/* q_tile.h — inside src/tensor/cpu: weights of a panel taken apart for the products, TILE_K of k at a time. */
+#ifndef COE_CPU_Q_TILE_H
+#define COE_CPU_Q_TILE_H
+
+#include "tensor/cpu/qlanes.h"
+#include "tensor/quant/panel.h"
+
+#define TILE_K 512
+
+/* One for each of the panel's rows where [PANEL_ROWS] stands; k counts from the tile's beginning. */
+struct q_tile {
+    _Alignas(64) uint8_t code[TILE_K / 4][PANEL_ROWS][4]; /* code + offset, or q16_wide of codes of all eight bits */
+    float d[TILE_K / 32][PANEL_ROWS];                     /* block by block */
+    float minus_dmin[TILE_K / 32][PANEL_ROWS];
+    int32_t scale[TILE_K / 16][PANEL_ROWS];               /* sub-block by sub-block */
+    int16_t min[TILE_K / 32][PANEL_ROWS][2];              /* of two runs of sixteen k */
+};
+
+/* Takes apart n_blocks blocks of x_block k at `panel` (quant/panel.h); n_blocks * x_block <= TILE_K. */
+void LEVEL_FN(q_unpack)(struct q_tile *tile, const uint8_t *panel, enum dtype t, int n_blocks);
+/* The same from rows as stored, `from` elements behind w (a multiple of x_block), for any type; rows >= valid are
+ * zero. */
+void LEVEL_FN(q_unpack_stored)(struct q_tile *tile, const uint8_t *w, int64_t row_bytes, int valid, enum dtype t,
+                               int64_t from, int n_blocks);
+
+#endif

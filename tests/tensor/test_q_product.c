@@ -1,0 +1,129 @@
+/* The kernels of quantised weights: every level has the bits of codes_product, the definition, whatever the shape of
+ * the tile and the layout of the weight; panels are the stored bytes in another order. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "support/arrays.h"
+#include "tensor/kernels.h"
+#include "tensor/quant/panel.h"
+#include "tensor/quant/quant.h"
+
+enum { ROWS = 2 * PANEL_ROWS + 9, TOKENS = 14, COLS = 768 };
+
+static size_t row_bytes(enum dtype t, int64_t cols)
+{
+    return (size_t)(cols / dtype_info[t].block * dtype_info[t].bytes);
+}
+
+/* Random bytes, but scales that are ordinary numbers: the exponent of each sixteen bits that may be one is cut. */
+static uint8_t *random_weight(enum dtype t, int64_t rows, int64_t cols)
+{
+    const size_t bytes = (size_t)rows * row_bytes(t, cols), block = (size_t)dtype_info[t].bytes;
+    uint8_t *w = test_alloc(bytes);
+    float wide[256];
+    for (size_t at = 0; at < bytes; at += block)
+        for (uint64_t attempt = 0, good = 0; !good; attempt++) {
+            struct rng r = rng_make(at + attempt * 1000003, (uint64_t)t);
+            for (size_t i = 0; i < block; i++) w[at + i] = (uint8_t)rng_next(&r);
+            dtype_decode_row(wide, w + at, t, dtype_info[t].block);
+            good = 1;
+            for (int32_t i = 0; i < dtype_info[t].block; i++) good &= fabsf(wide[i]) < 1e9f;
+        }
+    return w;
+}
+
+static struct codes random_codes(int64_t n, int64_t k, int32_t block)
+{
+    const float *x = random_floats(11, n * k, 3);
+    struct codes c;
+    codes_make(&c, test_alloc(codes_bytes(n, k, block)), x, k, n, k, block);
+    return c;
+}
+
+static void panel_whole(uint8_t *panels, const uint8_t *w, enum dtype t, int64_t rows, int64_t cols)
+{
+    const size_t step = row_bytes(t, cols);
+    memcpy(panels, w, (size_t)rows * step);
+    for (int64_t r = 0; r + PANEL_ROWS <= rows; r += PANEL_ROWS)
+        panel_pack(panels + (size_t)r * step, w + (size_t)r * step, step, PANEL_ROWS, t, cols / dtype_info[t].block);
+}
+
+static void a_panel_is_the_rows_bytes_in_another_order(void **state)
+{
+    (void)state;
+    for (enum dtype t = 0; t < DT_COUNT; t++) {
+        if (!panel_type(t)) continue;
+        const size_t step = row_bytes(t, COLS), size = PANEL_ROWS * step;
+        const uint8_t *w = random_weight(t, PANEL_ROWS, COLS);
+        uint8_t *panel = test_alloc(size), *again = test_alloc(size);
+        panel_pack(panel, w, step, PANEL_ROWS, t, COLS / dtype_info[t].block);
+        assert_memory_not_equal(panel, w, size);
+        panel_unpack(again, step, panel, t, COLS / dtype_info[t].block);
+        assert_memory_equal(again, w, size);
+    }
+}
+
+/* Q4_0: the scales of 32 rows, then bytes 0 … 3 of row 0, of row 1, … */
+static void a_panel_of_q4_0_by_hand(void **state)
+{
+    (void)state;
+    uint8_t w[PANEL_ROWS][18], panel[sizeof w];
+    for (int r = 0; r < PANEL_ROWS; r++)
+        for (int i = 0; i < 18; i++) w[r][i] = (uint8_t)(32 * (i % 8) + r);
+    panel_pack(panel, w[0], 18, PANEL_ROWS, DT_Q4_0, 1);
+    assert_memory_equal(panel, w[0], 2);
+    assert_memory_equal(panel + 2, w[1], 2);
+    assert_memory_equal(panel + 64, w[0] + 2, 4);
+    assert_memory_equal(panel + 64 + 4 * 7, w[7] + 2, 4);
+    assert_memory_equal(panel + 64 + 128 + 4 * 31, w[31] + 6, 4);
+}
+
+static void check_levels(enum dtype t, const uint8_t *data, const uint8_t *stored, bool panels, const struct codes *c,
+                         int64_t m)
+{
+    static const int32_t pick[TOKENS] = { 3, 0, 0, 13, 7, 1, 2, 9, 8, 12, 5, 4, 6, 10 };
+    static float want[TOKENS * ROWS], y[TOKENS * (ROWS + 3)];
+    const struct weight w = { .name = "w", .type = t, .rows = ROWS, .cols = c->k, .data = data, .panels = panels };
+    codes_product(want, ROWS, c, pick, 0, m, stored, t, ROWS);
+    for (const struct kernels *const *k = kernels_all(); *k; k++) {
+        char what[64];
+        snprintf(what, sizeof what, "%s %s m=%d, level %s", dtype_info[t].name, panels ? "panels" : "stored", (int)m,
+                 (*k)->name);
+        memset(y, 0xFF, sizeof y);
+        (*k)->q_product(y, ROWS + 3, c, pick, 0, m, &w, 0, PANEL_ROWS);
+        (*k)->q_product(y + PANEL_ROWS, ROWS + 3, c, pick, 0, m, &w, PANEL_ROWS, ROWS - PANEL_ROWS);
+        for (int64_t i = 0; i < m; i++) {
+            assert_same_bits(what, y + i * (ROWS + 3), want + i * ROWS, ROWS);
+            assert_true(isnan(y[i * (ROWS + 3) + ROWS])); /* nothing behind a row */
+        }
+    }
+}
+
+static void every_level_has_the_bits_of_the_definition(void **state)
+{
+    (void)state;
+    static const int64_t ms[] = { 1, 2, 3, 5, 6, 7, TOKENS };
+    for (enum dtype t = 0; t < DT_COUNT; t++) {
+        if (!dtype_info[t].x_block) continue;
+        const int64_t cols = dtype_info[t].block == 32 ? 544 : COLS;
+        const uint8_t *w = random_weight(t, ROWS, cols);
+        uint8_t *panels = test_alloc(ROWS * row_bytes(t, cols));
+        const struct codes c = random_codes(TOKENS, cols, dtype_info[t].x_block);
+        if (panel_type(t)) panel_whole(panels, w, t, ROWS, cols);
+        for (size_t i = 0; i < COE_COUNT(ms); i++) {
+            check_levels(t, w, w, false, &c, ms[i]);
+            if (panel_type(t)) check_levels(t, panels, w, true, &c, ms[i]);
+        }
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_panel_is_the_rows_bytes_in_another_order),
+        cmocka_unit_test(a_panel_of_q4_0_by_hand),
+        cmocka_unit_test(every_level_has_the_bits_of_the_definition),
+    };
+    return kernels_init() || cmocka_run_group_tests_name("tensor/q_product", tests, NULL, NULL);
+}
