@@ -76,11 +76,17 @@ typedef void coe_route_fn(void *user, const coe_route_event *event);
  * round differently; each gives its own same bits for prompt and decoding. */
 typedef enum coe_mla { COE_MLA_ABSORBED, COE_MLA_EXPANDED } coe_mla;
 
+/* How BF16 weights are multiplied. FP32: exactly as numbers of FP32, the same bits on every CPU. BF16: activations are
+ * rounded to BF16 first, and the CPU's own BF16 products are used where it has them: twice as fast, and different bits
+ * on different CPUs, though never for another number of threads or another batch. Routers always choose in FP32. */
+typedef enum coe_math { COE_MATH_FP32, COE_MATH_BF16 } coe_math;
+
 typedef struct coe_session_opts {
     int32_t max_tokens;     /* tokens the cache holds, in blocks of 16; 0: the model's context length, at most 4096 */
     coe_route_fn *on_route; /* called for every token, layer and iteration, or NULL */
     void *user;
     coe_mla mla;            /* COE_E_USAGE: expanded, and the model has no latent attention */
+    coe_math math;          /* COE_E_USAGE: no such arithmetic */
 } coe_session_opts;
 
 coe_status coe_session_open(coe_session **out, const coe_model *m, const coe_session_opts *opts);

@@ -12,7 +12,7 @@ static coe_status run(struct cli *c)
     COE_TRY(cli_check_out_dir(out));
     coe_interrupt_install();
     coe_status s = plan_read(&p, cli_arg(c, 0));
-    if (!s) s = model_open_wide(&m, cli_arg(c, 1));
+    if (!s) s = model_open_stored(&m, cli_arg(c, 1));
     if (!s) s = plan_apply(p, m, out);
     if (s) goto out;
     const uint64_t was = ckpt_bytes(m->ckpt), is = plan_bytes(p, m);

@@ -94,7 +94,7 @@ static coe_status run(struct cli *c)
     if (is_gguf(out) && dir_exists(out)) return coe_fail(COE_E_USAGE, "%s: is a directory", out);
     if (!is_gguf(out)) COE_TRY(cli_check_out_dir(out));
     coe_interrupt_install();
-    coe_status s = model_open_wide(&m, in);
+    coe_status s = model_open_stored(&m, in);
     if (!s) s = is_gguf(out) ? to_gguf(m, out, dry, &o, &r) : model_convert(m, dry ? NULL : out, &o, &r);
     if (!s && r.overflowed)
         log_warn("%s: %llu values are beyond the range of F16 and became infinite; bf16 would hold them", out,

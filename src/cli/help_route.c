@@ -17,6 +17,15 @@ static void print_param(const struct part_param *p)
     printf("\n");
 }
 
+static void print_parts(const char *kind)
+{
+    const struct part *p;
+    for (size_t i = 0; (p = part_at(kind, i)); i++) {
+        printf("  %-15s %s; unit: %s\n", p->name, p->summary, p->unit ? p->unit : "token");
+        for (const struct part_param *o = p->params; o && o->name; o++) print_param(o);
+    }
+}
+
 void help_route(void)
 {
     printf("coe help route — how tokens choose experts\n\n"
@@ -33,13 +42,13 @@ void help_route(void)
            "                                    an expert takes no more tokens of a sequence than that\n\n"
            "  The same words stand in the \"coe\" object of a config.json, for training:\n"
            "    \"coe\": { \"selection\": { \"kind\": \"top_p\", \"p\": 0.4 }, \"top_k\": 4 }\n\n"
+           "  \"router\": what makes the scores, with settings in the same way:\n"
+           "    \"coe\": { \"router\": { \"kind\": \"gru\", \"width\": 64 }, \"n_experts\": 16, \"top_k\": 2 }\n\n"
            "  What looks at tokens behind a token (unit: sequence) is refused where a model writes token by token.\n\n"
            "selections:\n");
-    const struct part *p;
-    for (size_t i = 0; (p = part_at("selection", i)); i++) {
-        printf("  %-14s %s; unit: %s\n", p->name, p->summary, p->unit ? p->unit : "token");
-        for (const struct part_param *o = p->params; o && o->name; o++) print_param(o);
-    }
+    print_parts("selection");
+    printf("\nrouters (of models that are trained with them):\n");
+    print_parts("router");
     printf("\nexamples:\n"
            "  coe run models/tales -p 'Once upon a time' --experts-used 1\n"
            "  coe eval ppl models/tales models/tales/held-out.txt --route 'top_p=0.4'\n"

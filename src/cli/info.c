@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "model/model.h"
+#include "model/stored.h"
 
 /* Bytes on disk by class of tensor and storage type. */
 struct weights {
@@ -12,11 +12,11 @@ struct weights {
     uint64_t total[CLASS_COUNT];
 };
 
-/* Vectors were widened when the model was opened: their type in the file is the file's to tell. */
+/* As the file has it, whatever opening made of it. */
 static enum dtype type_on_disk(const struct coe_model *m, const struct param *p)
 {
-    const struct tensor *t = slot_info[p->at.slot].is_vector ? ckpt_find(m->ckpt, p->w.name) : NULL;
-    return t ? t->type : p->w.type;
+    const enum dtype packed = param_packed_type(m, p);
+    return packed != DT_COUNT ? packed : p->stored->type;
 }
 
 static void weigh(const struct coe_model *m, struct weights *w)
@@ -258,7 +258,8 @@ static coe_status run(struct cli *c)
     coe_status s = known ? COE_OK : info_file(c, file);
     ckpt_close(file);
     if (!known) return s;
-    s = model_open(&m, cli_arg(c, 0));
+    /* the ledger is that of a model to be run */
+    s = cli_flag(c, "memory") ? model_open(&m, cli_arg(c, 0)) : model_open_stored(&m, cli_arg(c, 0));
     if (!s) s = info_model(c, m);
     model_close(m);
     return s;

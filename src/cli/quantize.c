@@ -183,7 +183,7 @@ static coe_status run(struct cli *c)
     o.shard_bytes = cli_size(c, "shard-size", 0);
     COE_TRY(check_out(cli_arg(c, 1), out));
     coe_interrupt_install();
-    coe_status s = model_open_wide(&m, cli_arg(c, 1));
+    coe_status s = model_open_stored(&m, cli_arg(c, 1));
     if (!s) s = check_experts(m, &o);
     if (!s && importance) s = read_importance(&im, importance);
     o.imatrix = im;

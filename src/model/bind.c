@@ -9,12 +9,12 @@
 #include "model/bind.h"
 #include "model/cut.h"
 #include "model/part_places.h"
+#include "model/stored.h"
 
 struct binding {
     struct coe_model *m;
     size_t n;
     uint8_t *used;    /* [ckpt_count] */
-    int64_t block[2]; /* of FP8 scales */
 };
 
 struct count {
@@ -91,20 +91,13 @@ static coe_status bind_place(void *user, struct place p, int64_t rows, int64_t c
     struct cut cut = { 0 };
     const struct tensor *t = find_tensor(m, p, first, &cut);
     if (!t) return missing(m, p, first);
-    const struct cut_request r = { .path = m->path,
-                                   .t = t,
-                                   .scale = find_scale(m, t, cut),
-                                   .block = { b->block[0], b->block[1] },
-                                   .cut = cut,
-                                   .n_experts = spec_experts(&m->spec, p),
-                                   .expert = p.expert,
-                                   .rows = rows,
-                                   .cols = cols,
-                                   .vector = slot_info[p.slot].is_vector,
-                                   .wide = m->wide || p.slot == SLOT_KV_B || p.slot == SLOT_CONV };
     struct param *param = &m->params[b->n++];
-    *param =
-        (struct param){ .w = { .name = t->name, .rows = rows, .cols = cols }, .at = p, .cut = cut, .scale = r.scale };
+    *param = (struct param){ .w = { .name = t->name, .rows = rows, .cols = cols },
+                             .at = p,
+                             .stored = t,
+                             .cut = cut,
+                             .scale = find_scale(m, t, cut) };
+    const struct cut_request r = stored_request(m, param);
     COE_TRY(cut_take(&param->w, &m->arena, &r));
     b->used[index_of(m->ckpt, t)] = 1;
     if (r.scale) b->used[index_of(m->ckpt, r.scale)] = 1;
@@ -319,24 +312,25 @@ coe_status model_link(struct coe_model *m)
 }
 
 /* quantization_config.weight_block_size of an FP8 checkpoint */
-static coe_status read_block(struct binding *b)
+static coe_status read_block(struct coe_model *m)
 {
     const json_t *size =
-        json_object_get(json_object_get(ckpt_config(b->m->ckpt), "quantization_config"), "weight_block_size");
+        json_object_get(json_object_get(ckpt_config(m->ckpt), "quantization_config"), "weight_block_size");
+    m->scale_block[0] = m->scale_block[1] = 128;
     if (!json_is_array(size)) return COE_OK;
     for (size_t i = 0; i < 2; i++) {
         const int64_t n = json_integer_value(json_array_get(size, i));
         if (n < 1 || n > 1 << 20)
-            return coe_fail(COE_E_INPUT, "%s: weight_block_size[%zu] is %lld", b->m->path, i, (long long)n);
-        b->block[i] = n;
+            return coe_fail(COE_E_INPUT, "%s: weight_block_size[%zu] is %lld", m->path, i, (long long)n);
+        m->scale_block[i] = n;
     }
     return COE_OK;
 }
 
 coe_status model_bind(struct coe_model *m)
 {
-    struct binding b = { .m = m, .block = { 128, 128 } };
-    COE_TRY(read_block(&b));
+    struct binding b = { .m = m };
+    COE_TRY(read_block(m));
     COE_TRY(model_make_params(m));
     b.used = arena_push_zero(&m->arena, ckpt_count(m->ckpt) + 1);
     if (!b.used) return COE_E_NOMEM;

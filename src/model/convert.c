@@ -20,24 +20,8 @@
 #include "base/log.h"
 #include "model/bind.h"
 #include "model/convert.h"
-#include "model/cut.h"
-#include "model/gguf_form.h"
+#include "model/convert_rows.h"
 #include "model/resume.h"
-
-/* A tensor to be written is one piece after the other, each of piece_count elements; or, with a cut, made of the pieces
- * [expert][part], each [rows, cols]. */
-struct piece {
-    const void *data;
-    enum dtype type;
-    struct row_change change; /* out of a GGUF file */
-};
-struct source {
-    struct conversion *of;
-    struct piece *piece;
-    int64_t n_pieces, piece_count;
-    struct cut cut;
-    int64_t rows, cols; /* of a piece; a vector's elements are its rows */
-};
 
 struct conversion {
     const struct coe_model *m;
@@ -108,112 +92,23 @@ static const struct tensor *stored_alone(const struct conversion *c, const struc
 /* The tensor as the file has it: opening widened the vectors. */
 static struct piece piece_of(const struct conversion *c, const struct param *p)
 {
-    const struct tensor *t = slot_info[p->at.slot].is_vector && !p->w.master ? stored_alone(c, p) : NULL;
-    struct piece piece = { p->w.data, p->w.type, row_change_between(&c->m->spec, &c->spec, p) };
-    if (t) piece.data = t->data, piece.type = t->type;
+    const bool vector = slot_info[p->at.slot].is_vector;
+    const struct tensor *t = vector && !p->w.master ? stored_alone(c, p) : NULL;
+    struct piece piece = { p, p->w.data, p->w.type, p->w.cols, row_change_between(&c->m->spec, &c->spec, p) };
+    if (vector && piece.change.head_dim) piece.cols = 1;
+    if (t && dtype_info[t->type].block == 1) piece.data = t->data, piece.type = t->type;
     return piece;
-}
-
-/* ---- writing ---- */
-
-static uint64_t count_overflow(const float *x, const uint16_t *half, int64_t n)
-{
-    uint64_t over = 0;
-    for (int64_t i = 0; i < n; i++) over += (half[i] & 0x7FFF) == 0x7C00 && isfinite(x[i]);
-    return over;
-}
-
-/* Where rows change places or values move: row by row. */
-static void convert_changed(struct conversion *c, const struct piece *p, int64_t first, int64_t count, enum dtype type,
-                            char *out)
-{
-    float wide[2048];
-    const int64_t cols = p->change.cols;
-    while (count > 0) {
-        const int64_t within = first % cols, from = row_change_source(&p->change, first / cols) * cols + within;
-        const int64_t n = COE_MIN(COE_MIN((int64_t)COE_COUNT(wide), cols - within), count);
-        widen(wide, (const char *)p->data + from * dtype_info[p->type].bytes, p->type, n);
-        for (int64_t i = 0; i < n; i++) wide[i] += p->change.add;
-        narrow(out, type, wide, n);
-        if (type == DT_F16) c->report.overflowed += count_overflow(wide, (const uint16_t *)(const void *)out, n);
-        first += n, count -= n, out += n * dtype_info[type].bytes;
-    }
-}
-
-static void convert_stretch(struct conversion *c, const struct piece *p, int64_t first, int64_t count, enum dtype type,
-                            char *out)
-{
-    if (row_change_any(&p->change)) {
-        convert_changed(c, p, first, count, type, out);
-        return;
-    }
-    float wide[2048];
-    const struct dtype_info *in = &dtype_info[p->type], *to = &dtype_info[type];
-    const char *from = (const char *)p->data + first / in->block * in->bytes;
-    if (p->type == type) {
-        memcpy(out, from, (size_t)(count / in->block * in->bytes));
-        return;
-    }
-    for (int64_t i = 0; i < count; i += (int64_t)COE_COUNT(wide)) {
-        const int64_t n = COE_MIN((int64_t)COE_COUNT(wide), count - i);
-        char *at = out + i * to->bytes;
-        widen(wide, from + i / in->block * in->bytes, p->type, n);
-        narrow(at, type, wide, n);
-        if (type == DT_F16) c->report.overflowed += count_overflow(wide, (const uint16_t *)(const void *)at, n);
-    }
-}
-
-/* Where element i of a tensor made of parts comes from */
-static const char *part_element(const struct source *s, int64_t i, enum dtype *type)
-{
-    const int64_t parts = s->cut.parts > 1 ? s->cut.parts : 1, all = s->rows * parts, whole = all * s->cols;
-    const int64_t expert = i / whole, within = i % whole;
-    const bool turned = s->cut.how & CUT_IN_OUT;
-    const int64_t row = turned ? within % all : within / s->cols, col = turned ? within / all : within % s->cols;
-    const int64_t part = s->cut.how & CUT_ALTERNATE ? row % parts : row / s->rows;
-    const int64_t own = s->cut.how & CUT_ALTERNATE ? row / parts : row % s->rows;
-    const struct piece *p = &s->piece[expert * parts + part];
-    *type = p->type;
-    return (const char *)p->data + (own * s->cols + col) * dtype_info[p->type].bytes;
-}
-
-static void fill_parts(struct source *s, int64_t first, int64_t count, enum dtype type, char *out)
-{
-    float wide[2048];
-    const struct dtype_info *to = &dtype_info[type];
-    for (int64_t i = 0; i < count; i += (int64_t)COE_COUNT(wide)) {
-        const int64_t n = COE_MIN((int64_t)COE_COUNT(wide), count - i);
-        for (int64_t j = 0; j < n; j++) {
-            enum dtype from;
-            const char *at = part_element(s, first + i + j, &from);
-            widen(&wide[j], at, from, 1);
-        }
-        narrow(out + i * to->bytes, type, wide, n);
-        if (type == DT_F16)
-            s->of->report.overflowed += count_overflow(wide, (const uint16_t *)(const void *)(out + i * to->bytes), n);
-    }
 }
 
 static coe_status fill(void *user, const struct tensor *t, int64_t first, int64_t count, void *out)
 {
     struct source *s = user;
-    const struct dtype_info *to = &dtype_info[t->type];
-    char *at = out;
-    if (is_part(s->cut)) {
-        fill_parts(s, first, count, t->type, at);
-        at += count * to->bytes;
-        count = 0;
-    }
-    for (int64_t end = first + count; first < end;) {
-        const int64_t i = first / s->piece_count, within = first % s->piece_count;
-        const int64_t n = COE_MIN(s->piece_count - within, end - first);
-        convert_stretch(s->of, &s->piece[i], within, n, t->type, at);
-        at += n / to->block * to->bytes;
-        first += n;
-    }
     struct conversion *c = s->of;
-    c->written += (uint64_t)(at - (char *)out);
+    c->report.overflowed += source_fill(s, t->type, first, count, out);
+    c->written += (uint64_t)count * (uint64_t)dtype_info[t->type].bytes;
     progress_set(&c->progress, (double)c->written, "%s", t->name);
+    for (int64_t i = 0; i < s->n_pieces && first + count == tensor_count(t); i++)
+        if (s->piece[i].from) param_release(s->piece[i].from);
     return COE_OK;
 }
 
@@ -226,7 +121,7 @@ static bool fits(const struct piece *p, int64_t n, enum dtype type)
     char narrowed[sizeof wide];
     for (int64_t i = 0; i < n; i += (int64_t)COE_COUNT(wide)) {
         const int64_t m = COE_MIN((int64_t)COE_COUNT(wide), n - i);
-        widen(wide, (const char *)p->data + i * dtype_info[p->type].bytes, p->type, m);
+        widen(wide, (const char *)p->data + i * dtype_info[p->type].bytes, p->type, m); /* such slots are plain */
         for (int64_t j = 0; j < m; j++) wide[j] += p->change.add;
         narrow(narrowed, type, wide, m);
         widen(again, narrowed, type, m);
@@ -265,6 +160,7 @@ static struct source *add_item(struct conversion *c, const char *name, int64_t n
     char *kept = arena_strdup(&c->arena, name);
     if (!s || !kept) return NULL;
     *s = (struct source){ .of = c,
+                          .m = c->m,
                           .piece = arena_push(&c->arena, (size_t)n_pieces * sizeof(struct piece)),
                           .n_pieces = n_pieces,
                           .piece_count = piece_count };
@@ -273,11 +169,28 @@ static struct source *add_item(struct conversion *c, const char *name, int64_t n
     return s;
 }
 
-static void close_item(struct conversion *c, const struct source *s, struct place p)
+/* Whether the tensor is one of the old model as it lies: then it is copied without being taken apart. */
+static const struct tensor *old_whole(const struct conversion *c, const struct source *s, const struct tensor *t)
+{
+    const struct tensor *old = c->same_layout && c->m->ckpt ? ckpt_find(c->m->ckpt, t->name) : NULL;
+    if (!old || old->type != t->type || old->n_dims != t->n_dims || memcmp(old->dim, t->dim, sizeof t->dim))
+        return NULL;
+    for (int64_t i = 0; i < s->n_pieces; i++) {
+        const struct piece *p = &s->piece[i];
+        if (!p->from || p->from->stored != old || p->from->w.master || row_change_any(&p->change) ||
+            p->from->cut.how != s->cut.how || p->from->cut.parts != s->cut.parts)
+            return NULL;
+    }
+    return old;
+}
+
+/* `as_was`: DT_COUNT, or the type of the old tensor whose pieces opening widened. */
+static void close_item(struct conversion *c, struct source *s, struct place p, enum dtype as_was)
 {
     struct tensor *t = &c->item[c->n - 1].t;
     uint64_t bytes = 0;
-    t->type = stored_type(c, p, s->piece, s->n_pieces);
+    t->type = as_was != DT_COUNT ? as_was : stored_type(c, p, s->piece, s->n_pieces);
+    s->whole = old_whole(c, s, t);
     (void)dtype_bytes(t->type, (uint64_t)tensor_count(t), &bytes); /* no larger than what was mapped, four times over */
     c->report.bytes += bytes;
     c->report.n_tensors++;
@@ -328,7 +241,7 @@ static coe_status add_fused(struct conversion *c, struct place p, int64_t rows, 
     }
     struct tensor *t = &c->item[c->n - 1].t;
     t->n_dims = 3, t->dim[0] = experts, t->dim[1] = per_expert * rows, t->dim[2] = cols;
-    close_item(c, s, p);
+    close_item(c, s, p, DT_COUNT);
     return COE_OK;
 }
 
@@ -367,9 +280,8 @@ static coe_status add_parts(struct conversion *c, struct place p, const char *na
     const struct cut_request shape = { .cut = cut, .n_experts = experts, .rows = rows, .cols = cols, .vector = vector };
     struct tensor *t = &c->item[c->n - 1].t;
     t->n_dims = cut_shape(&shape, t->dim);
-    close_item(c, s, p);
-    const struct tensor *old = c->m->ckpt ? ckpt_find(c->m->ckpt, name) : NULL;
-    if (c->o->type == DT_COUNT && vector && old && !ckpt_gguf(c->m->ckpt)) t->type = old->type; /* it was widened */
+    const struct tensor *old = c->m->ckpt && !ckpt_gguf(c->m->ckpt) ? ckpt_find(c->m->ckpt, name) : NULL;
+    close_item(c, s, p, c->o->type == DT_COUNT && vector && old ? old->type : DT_COUNT);
     return COE_OK;
 }
 
@@ -395,12 +307,12 @@ static coe_status add_place(void *user, struct place p, int64_t rows, int64_t co
     const struct param *from = source_of(c, p);
     struct source *s = add_item(c, name, 1, rows * cols);
     if (!s) return COE_E_NOMEM;
-    s->piece[0] = from ? piece_of(c, from) : (struct piece){ .data = &zero_weight, .type = DT_F32 };
+    s->piece[0] = from ? piece_of(c, from) : (struct piece){ .data = &zero_weight, .type = DT_F32, .cols = 1 };
     if (!from && p.slot != SLOT_COE_WEIGHT)
         return coe_fail(COE_E_FAILED, "%s: nothing to write into %s (layer %d)", c->m->path, slot_info[p.slot].name,
                         p.layer);
     set_shape(&c->item[c->n - 1].t, from ? stored_alone(c, from) : NULL, slot_info[p.slot].is_vector, rows, cols);
-    close_item(c, s, p);
+    close_item(c, s, p, DT_COUNT);
     return COE_OK;
 }
 

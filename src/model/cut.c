@@ -1,6 +1,7 @@
 /* cut.c — see cut.h. */
 #include "model/cut.h"
 
+#include <omp.h>
 #include <string.h>
 
 #include "tensor/quant/quant.h"
@@ -88,119 +89,51 @@ static int64_t first_element(const struct cut_request *r)
     return expert_start(r) + (r->vector ? r->cut.part * r->cols : r->cut.part * r->rows * r->cols);
 }
 
-/* Element by element, in the type of the file */
-static coe_status gather(struct weight *w, struct arena *a, const struct cut_request *r)
+/* ---- checks ---- */
+
+static coe_status not_so(const struct cut_request *r)
 {
-    const size_t size = (size_t)dtype_info[r->t->type].bytes;
-    const int64_t rows = r->vector ? r->cols : r->rows, cols = r->vector ? 1 : r->cols, start = expert_start(r),
-                  all = rows * parts_of(r);
-    const bool turned = (r->cut.how & CUT_IN_OUT) && !r->vector;
-    char *out = arena_push(a, (size_t)(rows * cols) * size);
-    if (!out) return COE_E_NOMEM;
-#pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < rows; i++) {
-        const int64_t row = stored_row(r, i, rows);
-        if (!turned) {
-            memcpy(out + (size_t)(i * cols) * size, at(r, start + row * cols), (size_t)cols * size);
-            continue;
-        }
-        for (int64_t j = 0; j < cols; j++)
-            memcpy(out + (size_t)(i * cols + j) * size, at(r, start + j * all + row), size);
-    }
-    w->type = r->t->type;
-    w->data = out;
-    return COE_OK;
+    return coe_fail(COE_E_INPUT, "%s: tensor %s: %s in this layout", r->path, r->t->name, dtype_info[r->t->type].name);
 }
 
-static coe_status wide_scales(const float **out, struct arena *a, const struct tensor *scale, int64_t n)
+/* How many rows and columns of the whole matrix share a scale, and how many scales it has down and across. */
+struct scale_grid {
+    int64_t rows, cols, down, across;
+};
+static struct scale_grid grid_of(const struct cut_request *r)
 {
-    float *wide = arena_push(a, (size_t)n * sizeof *wide);
-    if (!wide) return COE_E_NOMEM;
-    widen(wide, scale->data, scale->type, n);
-    *out = wide;
-    return COE_OK;
+    const int64_t all = r->rows * parts_of(r);
+    const bool one = tensor_count(r->scale) == 1;
+    struct scale_grid g = { one ? all : r->block[0], one ? r->cols : r->block[1], 0, 0 };
+    g.down = (all + g.rows - 1) / g.rows, g.across = (r->cols + g.cols - 1) / g.cols;
+    return g;
 }
 
-static coe_status unpack_fp8(struct weight *w, struct arena *a, const struct cut_request *r)
+static coe_status check_fp8(const struct cut_request *r)
 {
     char got[96];
-    const int64_t all = r->rows * parts_of(r), experts = r->cut.how & CUT_EXPERT ? r->n_experts : 1;
+    const int64_t experts = r->cut.how & CUT_EXPERT ? r->n_experts : 1;
     const struct tensor *s = r->scale;
     if (!s)
         return coe_fail(COE_E_INPUT, "%s: tensor %s is FP8 and has no scales (%s_scale_inv)", r->path, r->t->name,
                         r->t->name);
-    if (!lies_together(r) || r->vector)
-        return coe_fail(COE_E_INPUT, "%s: tensor %s: FP8 in this layout", r->path, r->t->name);
-    const bool one = tensor_count(s) == 1;
-    const int64_t br = one ? all : r->block[0], bc = one ? r->cols : r->block[1];
-    const int64_t down = (all + br - 1) / br, across = (r->cols + bc - 1) / bc;
-    if ((!one && tensor_count(s) != experts * down * across) ||
-        (s->type != DT_F32 && s->type != DT_BF16 && s->type != DT_F16))
-        return coe_fail(COE_E_INPUT, "%s: tensor %s is %s of %s, expected [%lld, %lld] scales", r->path, s->name,
-                        tensor_shape_text(s, got), dtype_info[s->type].name, (long long)down, (long long)across);
-    float *out = arena_push(a, (size_t)(r->rows * r->cols) * sizeof *out);
-    if (!out) return COE_E_NOMEM;
-    struct arena_mark mark = arena_save(a);
-    const float *scale;
-    COE_TRY(wide_scales(&scale, a, s, tensor_count(s)));
-    if (!one) scale += (r->cut.how & CUT_EXPERT ? r->expert : 0) * down * across;
-    fp8_decode_rows(out, at(r, first_element(r)), scale, r->cut.part * r->rows, r->rows, r->cols, br, bc);
-    arena_rewind(a, mark);
-    w->type = DT_F32;
-    w->data = out;
-    return COE_OK;
+    if (!lies_together(r) || r->vector) return not_so(r);
+    const struct scale_grid g = grid_of(r);
+    const bool plain = s->type == DT_F32 || s->type == DT_BF16 || s->type == DT_F16;
+    if (plain && (tensor_count(s) == 1 || tensor_count(s) == experts * g.down * g.across)) return COE_OK;
+    return coe_fail(COE_E_INPUT, "%s: tensor %s is %s of %s, expected [%lld, %lld] scales", r->path, s->name,
+                    tensor_shape_text(s, got), dtype_info[s->type].name, (long long)g.down, (long long)g.across);
 }
 
-static coe_status unpack_mxfp4(struct weight *w, struct arena *a, const struct cut_request *r)
+static coe_status check_mxfp4(const struct cut_request *r)
 {
-    const int64_t groups = r->cols / 32, all = r->rows * parts_of(r), start = r->expert * all;
     const struct tensor *s = r->scale;
-    if (r->t->type != DT_U8 || !s || s->type != DT_U8 || tensor_count(s) * 16 != tensor_count(r->t))
-        return coe_fail(COE_E_INPUT, "%s: tensor %s needs bytes here and one scale for every 16 of them", r->path,
-                        r->t->name);
-    uint16_t *out = arena_push(a, (size_t)(r->rows * r->cols) * sizeof *out);
-    if (!out) return COE_E_NOMEM;
-    struct arena_mark mark = arena_save(a);
-    char *block = arena_push(a, (size_t)(groups * dtype_info[DT_MXFP4].bytes));
-    float *wide = arena_push(a, (size_t)r->cols * sizeof *wide);
-    if (!block || !wide) return COE_E_NOMEM;
-    for (int64_t i = 0; i < r->rows; i++) {
-        const int64_t group = (start + stored_row(r, i, r->rows)) * groups;
-        mxfp4_from_pairs(block, (const char *)r->t->data + group * 16, (const char *)s->data + group, r->cols);
-        widen(wide, block, DT_MXFP4, r->cols);
-        narrow(out + i * r->cols, DT_BF16, wide, r->cols);
-    }
-    arena_rewind(a, mark);
-    w->type = DT_BF16;
-    w->data = out;
-    return COE_OK;
+    if (r->t->type == DT_U8 && s && s->type == DT_U8 && tensor_count(s) * 16 == tensor_count(r->t)) return COE_OK;
+    return coe_fail(COE_E_INPUT, "%s: tensor %s needs bytes here and one scale for every 16 of them", r->path,
+                    r->t->name);
 }
 
-static coe_status unpack_blocks(struct weight *w, struct arena *a, const struct cut_request *r)
-{
-    const int64_t n = r->vector ? r->cols : r->rows * r->cols;
-    if (!lies_together(r) || n % dtype_info[r->t->type].block || first_element(r) % dtype_info[r->t->type].block)
-        return coe_fail(COE_E_INPUT, "%s: tensor %s: %s in this layout", r->path, r->t->name,
-                        dtype_info[r->t->type].name);
-    float *out = arena_push(a, (size_t)n * sizeof *out);
-    if (!out) return COE_E_NOMEM;
-    const int64_t first = first_element(r), row = r->vector || r->cols % dtype_info[r->t->type].block ? n : r->cols;
-#pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < n / row; i++) widen(out + i * row, at(r, first + i * row), r->t->type, row);
-    w->type = DT_F32;
-    w->data = out;
-    return COE_OK;
-}
-
-/* Rows of a head: [nope of k_b, turned round | v of v_b] */
-static void copy_head(float *out, const float *k, const float *v, int64_t nope, int64_t v_dim, int64_t rank)
-{
-    for (int64_t i = 0; i < nope; i++)
-        for (int64_t j = 0; j < rank; j++) out[i * rank + j] = k[j * nope + i];
-    memcpy(out + nope * rank, v, (size_t)(v_dim * rank) * sizeof *v);
-}
-
-static coe_status unpack_heads(struct weight *w, struct arena *a, const struct cut_request *r)
+static coe_status check_heads(const struct cut_request *r)
 {
     const struct tensor *k = r->t, *v = r->scale;
     char got[96];
@@ -208,41 +141,202 @@ static coe_status unpack_heads(struct weight *w, struct arena *a, const struct c
         v->dim[2] != r->cols || k->dim[0] * (k->dim[2] + v->dim[1]) != r->rows)
         return coe_fail(COE_E_INPUT, "%s: tensor %s is %s, which does not make [%lld, %lld] with the values beside it",
                         r->path, k->name, tensor_shape_text(k, got), (long long)r->rows, (long long)r->cols);
-    const int64_t heads = k->dim[0], nope = k->dim[2], v_dim = v->dim[1], rank = r->cols, nk = nope * rank,
-                  nv = v_dim * rank;
-    if (nk * heads % dtype_info[k->type].block || nk % dtype_info[k->type].block || nv % dtype_info[v->type].block)
-        return coe_fail(COE_E_INPUT, "%s: tensor %s: heads are not whole blocks", r->path, k->name);
-    float *out = arena_push(a, (size_t)(r->rows * rank) * sizeof *out);
+    if (k->dim[2] % dtype_info[k->type].block == 0 && r->cols % dtype_info[v->type].block == 0) return COE_OK;
+    return coe_fail(COE_E_INPUT, "%s: tensor %s: heads are not whole blocks", r->path, k->name);
+}
+
+static bool is_plain(enum dtype t) { return t == DT_F32 || t == DT_F16 || t == DT_BF16; }
+
+/* COE_OK for what cut_part can read; *type: what it is computed with when it has to be copied. */
+static coe_status check(const struct cut_request *r, enum dtype *type)
+{
+    const enum dtype t = r->t->type;
+    *type = is_plain(t) ? t : DT_F32;
+    if (r->cut.how & CUT_HEAD_PAIR) {
+        *type = DT_F32;
+        return check_heads(r);
+    }
+    COE_TRY(check_shape(r));
+    if (r->cut.how & CUT_MXFP4) {
+        *type = DT_BF16;
+        return check_mxfp4(r);
+    }
+    if (t == DT_F8_E4M3) return check_fp8(r);
+    if (dtype_info[t].block > 1) return lies_together(r) && r->cols % dtype_info[t].block == 0 ? COE_OK : not_so(r);
+    if (is_plain(t)) return COE_OK;
+    return coe_fail(COE_E_INPUT,
+                    "%s: tensor %s is stored as %s; this build computes with F32, F16, BF16 and packed types", r->path,
+                    r->t->name, dtype_info[t].name);
+}
+
+/* ---- reading ---- */
+
+/* n values of a tensor from element `first` on, which need not begin a block */
+static void widen_from(const struct tensor *t, int64_t first, int64_t n, float *out)
+{
+    const struct dtype_info *d = &dtype_info[t->type];
+    const char *from = (const char *)t->data + first / d->block * d->bytes;
+    float one[256]; /* the longest block */
+    int64_t skip = first % d->block;
+    while (n > 0) {
+        const int64_t whole = skip ? 0 : n / d->block * d->block;
+        if (whole) {
+            widen(out, from, t->type, whole);
+            out += whole, n -= whole, from += whole / d->block * d->bytes;
+            continue;
+        }
+        const int64_t some = COE_MIN(d->block - skip, n);
+        widen(one, from, t->type, d->block);
+        memcpy(out, one + skip, (size_t)some * sizeof *out);
+        out += some, n -= some, from += d->bytes, skip = 0;
+    }
+}
+
+/* n values, `step` elements apart, of a plain type */
+static void widen_apart(const struct tensor *t, int64_t first, int64_t step, int64_t n, float *out)
+{
+    char some[256 * sizeof(float)];
+    const size_t size = (size_t)dtype_info[t->type].bytes;
+    const char *from = (const char *)t->data + (size_t)first * size;
+    for (int64_t i = 0; i < n; i += 256) {
+        const int64_t m = COE_MIN(256, n - i);
+        for (int64_t k = 0; k < m; k++) memcpy(some + (size_t)k * size, from + (size_t)((i + k) * step) * size, size);
+        widen(out + i, some, t->type, m);
+    }
+}
+
+static void fp8_part(const struct cut_request *r, int64_t row, int64_t col, int64_t n, float *out)
+{
+    const struct scale_grid g = grid_of(r);
+    const int64_t matrix = tensor_count(r->scale) == 1 || !(r->cut.how & CUT_EXPERT) ? 0 : r->expert;
+    const int64_t scale_row = (matrix * g.down + (r->cut.part * r->rows + row) / g.rows) * g.across;
+    const char *from = at(r, first_element(r) + row * r->cols);
+    for (int64_t end = col + n, some; col < end; col += some, out += some) {
+        float scale;
+        some = COE_MIN(g.cols - col % g.cols, end - col);
+        widen_from(r->scale, scale_row + col / g.cols, 1, &scale);
+        fp8_decode_rows(out, from + col, &scale, 0, 1, some, 1, some);
+    }
+}
+
+static void mxfp4_part(const struct cut_request *r, int64_t row, int64_t col, int64_t n, float *out)
+{
+    char blocks[64 * 17];
+    float wide[64 * 32];
+    const int64_t groups = r->cols / 32,
+                  first = (r->expert * r->rows * parts_of(r) + stored_row(r, row, r->rows)) * groups;
+    for (int64_t end = col + n, some; col < end; col += some, out += some) {
+        const int64_t group = col / 32, m = COE_MIN(64, groups - group);
+        some = COE_MIN(end - col, (group + m) * 32 - col);
+        const int64_t used = (col % 32 + some + 31) / 32;
+        mxfp4_from_pairs(blocks, (const char *)r->t->data + (first + group) * 16,
+                         (const char *)r->scale->data + first + group, used * 32);
+        widen(wide, blocks, DT_MXFP4, used * 32);
+        memcpy(out, wide + col % 32, (size_t)some * sizeof *out);
+    }
+}
+
+/* Rows of a head: [nope of k_b, turned round | v of v_b] */
+static void head_part(const struct cut_request *r, int64_t row, int64_t col, int64_t n, float *out)
+{
+    const struct tensor *k = r->t, *v = r->scale;
+    const int64_t nope = k->dim[2], v_dim = v->dim[1], head = row / (nope + v_dim), i = row % (nope + v_dim);
+    if (i >= nope) widen_from(v, (head * v_dim + i - nope) * r->cols + col, n, out);
+    else
+        for (int64_t j = 0; j < n; j++) widen_from(k, (head * r->cols + col + j) * nope + i, 1, &out[j]);
+}
+
+void cut_part(const struct cut_request *r, int64_t row, int64_t col, int64_t n, float *out)
+{
+    if (r->cut.how & CUT_HEAD_PAIR) head_part(r, row, col, n, out);
+    else if (r->cut.how & CUT_MXFP4) mxfp4_part(r, row, col, n, out);
+    else if (r->t->type == DT_F8_E4M3) fp8_part(r, row, col, n, out);
+    else if (r->vector && lies_together(r)) widen_from(r->t, first_element(r) + col, n, out);
+    else if (r->vector) widen_apart(r->t, expert_start(r) + stored_row(r, col, r->cols), parts_of(r), n, out);
+    else if (r->cut.how & CUT_IN_OUT) {
+        const int64_t all = r->rows * parts_of(r);
+        widen_apart(r->t, expert_start(r) + col * all + stored_row(r, row, r->rows), all, n, out);
+    } else widen_from(r->t, expert_start(r) + stored_row(r, row, r->rows) * r->cols + col, n, out);
+}
+
+enum dtype cut_packed_type(const struct cut_request *r)
+{
+    if (r->cut.how & CUT_HEAD_PAIR || r->vector) return DT_COUNT;
+    if (r->cut.how & CUT_MXFP4) return DT_MXFP4;
+    const struct dtype_info *d = &dtype_info[r->t->type];
+    return d->block > 1 && lies_together(r) && r->cols % d->block == 0 ? r->t->type : DT_COUNT;
+}
+
+void cut_packed_row(const struct cut_request *r, int64_t row, void *out)
+{
+    const struct dtype_info *d = &dtype_info[r->t->type];
+    if (r->cut.how & CUT_MXFP4) {
+        const int64_t groups = r->cols / 32,
+                      group = (r->expert * r->rows * parts_of(r) + stored_row(r, row, r->rows)) * groups;
+        mxfp4_from_pairs(out, (const char *)r->t->data + group * 16, (const char *)r->scale->data + group, r->cols);
+    } else memcpy(out, at(r, first_element(r) + row * r->cols), (size_t)(r->cols / d->block * d->bytes));
+}
+
+/* ---- taking ---- */
+
+/* All rows, in the type of *w */
+static coe_status copy_rows(struct weight *w, struct arena *a, const struct cut_request *r)
+{
+    const int64_t rows = r->vector ? 1 : r->rows, cols = r->cols;
+    char *out = arena_push(a, (size_t)(rows * cols) * (size_t)dtype_info[w->type].bytes);
     if (!out) return COE_E_NOMEM;
+    w->data = out;
     struct arena_mark mark = arena_save(a);
-    float *wide = arena_push(a, (size_t)(nk + nv) * sizeof *wide);
+    float *wide = arena_push(a, (size_t)omp_get_max_threads() * (size_t)cols * sizeof *wide);
     if (!wide) return COE_E_NOMEM;
-    for (int64_t h = 0; h < heads; h++) {
-        widen(wide, (const char *)k->data + h * nk / dtype_info[k->type].block * dtype_info[k->type].bytes, k->type,
-              nk);
-        widen(wide + nk, (const char *)v->data + h * nv / dtype_info[v->type].block * dtype_info[v->type].bytes,
-              v->type, nv);
-        copy_head(out + h * (nk + nv), wide, wide + nk, nope, v_dim, rank);
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < rows; i++) {
+        float *x = wide + (int64_t)omp_get_thread_num() * cols;
+        cut_part(r, i, 0, cols, x);
+        if (w->type == DT_F32) memcpy(out + (size_t)(i * cols) * sizeof *x, x, (size_t)cols * sizeof *x);
+        else narrow(out + i * cols * dtype_info[w->type].bytes, w->type, x, cols);
     }
     arena_rewind(a, mark);
-    w->type = DT_F32;
-    w->data = out;
     return COE_OK;
+}
+
+/* The same for pairs of heads: k_b is read along its own rows. */
+static coe_status copy_heads(struct weight *w, struct arena *a, const struct cut_request *r)
+{
+    const struct tensor *k = r->t, *v = r->scale;
+    const int64_t heads = k->dim[0], nope = k->dim[2], v_dim = v->dim[1], rank = r->cols;
+    float *out = arena_push(a, (size_t)(r->rows * rank) * sizeof *out);
+    if (!out) return COE_E_NOMEM;
+    w->data = out;
+    struct arena_mark mark = arena_save(a);
+    float *wide = arena_push(a, (size_t)nope * sizeof *wide);
+    if (!wide) return COE_E_NOMEM;
+    for (int64_t h = 0; h < heads; h++) {
+        float *head = out + h * (nope + v_dim) * rank;
+        for (int64_t j = 0; j < rank; j++) {
+            widen_from(k, (h * rank + j) * nope, nope, wide);
+            for (int64_t i = 0; i < nope; i++) head[i * rank + j] = wide[i];
+        }
+        widen_from(v, h * v_dim * rank, v_dim * rank, head + nope * rank);
+    }
+    arena_rewind(a, mark);
+    return COE_OK;
+}
+
+/* Used where it is: values of a type that products read, one row behind the other. */
+static bool in_place(const struct cut_request *r)
+{
+    if (r->cut.how & (CUT_HEAD_PAIR | CUT_MXFP4) || !lies_together(r)) return false;
+    return is_plain(r->t->type) || stays_packed(r);
 }
 
 coe_status cut_take(struct weight *w, struct arena *a, const struct cut_request *r)
 {
-    if (r->cut.how & CUT_HEAD_PAIR) return unpack_heads(w, a, r);
-    COE_TRY(check_shape(r));
-    if (r->cut.how & CUT_MXFP4) return unpack_mxfp4(w, a, r);
-    if (r->t->type == DT_F8_E4M3) return unpack_fp8(w, a, r);
-    if (dtype_info[r->t->type].block > 1 && !stays_packed(r)) return unpack_blocks(w, a, r);
-    if (!stays_packed(r) && r->t->type != DT_F32 && r->t->type != DT_F16 && r->t->type != DT_BF16)
-        return coe_fail(COE_E_INPUT,
-                        "%s: tensor %s is stored as %s; this build computes with F32, F16, BF16 and packed types",
-                        r->path, r->t->name, dtype_info[r->t->type].name);
-    if (!lies_together(r)) return gather(w, a, r);
-    w->type = r->t->type;
-    w->data = at(r, first_element(r));
+    COE_TRY(check(r, &w->type));
+    w->data = NULL;
+    if (in_place(r)) {
+        w->type = r->t->type;
+        w->data = at(r, first_element(r));
+    } else if (!r->later || r->vector) return r->cut.how & CUT_HEAD_PAIR ? copy_heads(w, a, r) : copy_rows(w, a, r);
     return COE_OK;
 }

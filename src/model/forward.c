@@ -179,7 +179,7 @@ static struct val *layers(struct pass *p, struct val *h, struct val *stream, str
         if (!h || p->c->tape) continue;
         memcpy(stream->data, h->data, (size_t)(h->rows * h->cols) * sizeof(float));
         h = stream;
-        h->codes[0] = h->codes[1] = NULL;
+        val_changed(h);
         arena_rewind(p->c->arena, mark);
     }
     return h;

@@ -96,6 +96,7 @@ static struct val *attention(struct pass *p, int32_t l, struct val *x)
     k = prepare_qk(p, l, k, SLOT_K_NORM);
     const struct attn_shape shape = plain_shape(a, a->sinks ? w[SLOT_SINK] : NULL);
     struct val *o = nn_attention(c, q, k, v, &shape, p->f->batch, cache(p, l));
+    p->moe.attention = (struct moe_attention_seen){ q, k, shape };
     if (a->gate != ATTN_GATE_NONE) o = nn_sigmoid_mul(c, o, gate);
     return nn_linear(c, o, w[SLOT_O], w[SLOT_O_BIAS]);
 }

@@ -13,8 +13,9 @@
 struct param {
     struct weight w;
     struct place at;
-    struct cut cut;             /* how it lies in tensor w.name */
-    const struct tensor *scale; /* of a packed tensor, or NULL */
+    const struct tensor *stored; /* tensor w.name of the file; NULL in a fresh model */
+    struct cut cut;              /* how it lies in it */
+    const struct tensor *scale;  /* of a packed tensor, or NULL */
 };
 
 /* Weights of one layer by slot; NULL where the layer has none. */
@@ -42,15 +43,20 @@ struct coe_model {
     float *rope_factor;
     float **far_inv_freq; /* the same for sequences beyond the original length; NULL where nothing changes */
     float *far_factor;
-    bool wide;               /* block types were widened when it was opened */
+    int64_t scale_block[2];  /* rows and columns that share an FP8 scale */
+    bool wide, stored;       /* how it was opened: model_open_wide, model_open_stored */
     char *masters;           /* F32 parameters and gradients of a model in training; owned */
 };
 
 /* Opens a directory or GGUF file for inference: weights stay mapped, vectors are widened. The tokenizer is optional
  * here. */
 coe_status model_open(struct coe_model **out, const char *path);
-/* The same with matrices of block types widened to F32, for whoever rewrites weights. */
+/* The same with matrices of block types widened to F32: then products are those of F32 weights. */
 coe_status model_open_wide(struct coe_model **out, const char *path);
+/* The same for whoever describes or rewrites weights: in memory at once whatever the model's size, because nothing is
+ * unpacked. A matrix that would have to be copied (block types, FP8, MXFP4, parts that take turns) has the type that it
+ * would become, F32 or BF16, and no data; stored.h reads it. */
+coe_status model_open_stored(struct coe_model **out, const char *path);
 /* The config it was opened with, borrowed; NULL for a fresh model. */
 const json_t *model_config(const struct coe_model *m);
 /* A fresh model from a config (F32 masters, gradients zero): weights ~ N(0, std), norms 1 (or what w_add asks), biases
@@ -96,6 +102,8 @@ struct val *model_logits(const struct coe_model *m, struct nn *c, struct val *h)
 coe_status model_check_length(const struct coe_model *m, int64_t length);
 /* "absorbed" or "expanded"; NULL for a model without latent attention. What reports call "mla". */
 const char *model_mla_name(const struct coe_model *m, coe_mla mla);
+/* "fp32", or "bf16" and what computes it on this machine. What reports call "math"; a pass has it in struct nn. */
+const char *model_math_name(coe_math math);
 /* Routing records one forward pass makes: MoE layers times their iterations. */
 int32_t model_n_records(const struct coe_model *m);
 
@@ -114,6 +122,7 @@ struct coe_session {
     struct ids past;     /* the tokens evaluated, to evaluate them again */
     int64_t position, capacity;
     coe_mla mla;
+    coe_math math;
     coe_route_fn *on_route;
     void *user;
 };

@@ -66,12 +66,12 @@ const json_t *model_config(const struct coe_model *m)
     return m->gguf_config ? m->gguf_config : m->ckpt ? ckpt_config(m->ckpt) : NULL;
 }
 
-static coe_status open_model(struct coe_model **out, const char *path, bool wide)
+static coe_status open_model(struct coe_model **out, const char *path, bool wide, bool stored)
 {
     struct coe_model *m = NULL;
     coe_status s = make(&m, path);
     if (s) goto out;
-    m->wide = wide;
+    m->wide = wide, m->stored = stored;
     if ((s = ckpt_open(&m->ckpt, path))) goto out;
     if ((s = ckpt_gguf(m->ckpt) ? read_gguf(m) : read_directory(m))) goto out;
     if ((s = model_bind(m))) goto out;
@@ -82,9 +82,11 @@ out:
     return s;
 }
 
-coe_status model_open(struct coe_model **out, const char *path) { return open_model(out, path, false); }
+coe_status model_open(struct coe_model **out, const char *path) { return open_model(out, path, false, false); }
 
-coe_status model_open_wide(struct coe_model **out, const char *path) { return open_model(out, path, true); }
+coe_status model_open_wide(struct coe_model **out, const char *path) { return open_model(out, path, true, false); }
+
+coe_status model_open_stored(struct coe_model **out, const char *path) { return open_model(out, path, true, true); }
 
 void model_close(struct coe_model *m)
 {
@@ -145,7 +147,7 @@ static void init_param(struct coe_model *m, size_t i, uint64_t seed, double std)
     const struct part_weight *part = place_part(&m->spec, p->at);
     struct rng r = rng_make(seed, rng_stream(RNG_INIT, i));
     if (part) {
-        part_init(p->w.master, part, p->w.rows, p->w.cols, std, &r);
+        part_init(p->w.master, part, place_param(&m->spec, p->at), p->w.rows, p->w.cols, std, &r);
         return;
     }
     /* biases start at zero, but those of a router that stays as it is drawn */

@@ -34,11 +34,13 @@ static int32_t first_with_experts(const struct spec *s)
     return l;
 }
 
-static bool shape_of(const struct spec *s, int32_t layer, int32_t owner, const struct part_weight *w, int64_t *rows,
+static bool shape_of(const struct spec *s, struct place p, int32_t owner, const struct part_weight *w, int64_t *rows,
                      int64_t *cols)
 {
-    struct part_at at = { .spec = &s->layer[layer].moe, .d_model = s->d_model };
-    for (int32_t l = 0; l < layer; l++) at.nth += s->layer[l].is_moe;
+    struct part_at at = { .spec = &s->layer[p.layer].moe, .d_model = s->d_model };
+    for (int32_t l = 0; l < p.layer; l++) at.nth += s->layer[l].is_moe;
+    const bool one_pass = w->scope == PART_OF_ITERATION && !at.spec->chain.shared_gate;
+    at.first = !at.nth && !p.iteration && (one_pass || at.spec->chain.n_iterations == 1);
     (void)moe_part_table(at.spec, owner, &at.param);
     if (owner) at.range = &at.spec->range[owner - 1];
     *rows = *cols = 1;
@@ -52,7 +54,7 @@ static coe_status each_of(const struct spec *s, int32_t owner, enum part_scope s
     int64_t rows, cols;
     const struct part_weight *w = moe_part_table(&s->layer[p.layer].moe, owner, NULL);
     for (int32_t i = 0; w && w[i].name; i++) {
-        if (w[i].scope != scope || !shape_of(s, p.layer, owner, &w[i], &rows, &cols)) continue;
+        if (w[i].scope != scope || !shape_of(s, p, owner, &w[i], &rows, &cols)) continue;
         p.slot = slot_of(owner, &w[i]);
         p.part = owner * PART_WEIGHTS + i;
         COE_TRY(fn(user, p, rows, cols));
@@ -118,10 +120,22 @@ static coe_status check_shared(const struct spec *s, int32_t first, int32_t l, i
         if (moe_part_table(b, owner, NULL) == NULL || strcmp(owner_name(a, owner), owner_name(b, owner)))
             return coe_fail(COE_E_INPUT, "%s: layer %d has another %s than layer %d, with which it would share %s",
                             where, l, owner ? "kind of experts" : "router", first, w->name);
-        const bool there = shape_of(s, first, owner, w, &rows, &cols);
-        if (there != shape_of(s, l, owner, w, &rows_here, &cols_here) || rows != rows_here || cols != cols_here)
+        const bool there = shape_of(s, (struct place){ .layer = first }, owner, w, &rows, &cols);
+        const bool here = shape_of(s, (struct place){ .layer = l }, owner, w, &rows_here, &cols_here);
+        if (there != here || rows != rows_here || cols != cols_here)
             return coe_fail(COE_E_INPUT, "%s: layer %d would share %s of %s with layer %d, but in another shape", where,
                             l, w->name, owner_name(a, owner), first);
+    }
+    return COE_OK;
+}
+
+static coe_status check_attention(const struct spec *s, const char *where)
+{
+    for (int32_t l = 0; l < s->n_layers; l++) {
+        const struct layer_spec *a = &s->layer[l];
+        if (a->is_moe && moe_router(&a->moe)->sees_attention && a->attn.kind != MIX_ATTENTION)
+            return coe_fail(COE_E_INPUT, "%s: layer %d: router %s needs a layer with plain attention", where, l,
+                            a->moe.router.kind);
     }
     return COE_OK;
 }
@@ -129,6 +143,7 @@ static coe_status check_shared(const struct spec *s, int32_t first, int32_t l, i
 coe_status part_places_check(const struct spec *s, const char *where)
 {
     const int32_t first = first_with_experts(s);
+    COE_TRY(check_attention(s, where));
     for (int32_t l = first + 1, before = first; l < s->n_layers; l++) {
         const struct moe_spec *a = &s->layer[before].moe, *m = &s->layer[l].moe;
         if (!s->layer[l].is_moe) continue;
@@ -183,17 +198,24 @@ static void orthogonal(float *x, int64_t rows, int64_t cols, struct rng *r)
     }
 }
 
-void part_init(float *x, const struct part_weight *w, int64_t rows, int64_t cols, double std, struct rng *r)
+const double *place_param(const struct spec *s, struct place p)
 {
+    const double *param = NULL;
+    (void)moe_part_table(&s->layer[p.layer].moe, p.part / PART_WEIGHTS, &param);
+    return param;
+}
+
+void part_init(float *x, const struct part_weight *w, const double *param, int64_t rows, int64_t cols, double std,
+               struct rng *r)
+{
+    const double value = w->from_param ? param[w->from_param - 1] : w->value;
     if (w->init == INIT_ORTHOGONAL) {
         orthogonal(x, rows, cols, r);
         return;
     }
-    const double scale = w->value > 0 ? w->value : std;
+    const double scale = value > 0 ? value : std;
     for (int64_t i = 0; i < rows * cols; i++)
-        x[i] = w->init == INIT_NORMAL     ? (float)(scale * rng_normal(r))
-               : w->init == INIT_CONSTANT ? (float)w->value
-                                          : 0.0f;
+        x[i] = w->init == INIT_NORMAL ? (float)(scale * rng_normal(r)) : w->init == INIT_CONSTANT ? (float)value : 0.0f;
 }
 
 /* ---- links ---- */
@@ -203,8 +225,7 @@ coe_status part_tables(struct coe_model *m, const struct moe_spec *s, struct moe
     for (int32_t owner = 1; owner <= s->n_ranges; owner++) {
         const struct part_weight *row = moe_part_table(s, owner, NULL);
         for (int32_t i = 0; row && row[i].name; i++)
-            if (row[i].scope == PART_OF_EXPERT)
-                COE_TRY(expert_table(m, &w->expert_part[owner - 1][i], s->n_experts));
+            if (row[i].scope == PART_OF_EXPERT) COE_TRY(expert_table(m, &w->expert_part[owner - 1][i], s->n_experts));
     }
     return COE_OK;
 }
@@ -226,8 +247,11 @@ void part_link(struct coe_model *m, const struct param *p)
     for (int32_t l = shared ? 0 : p->at.layer; l < (shared ? m->spec.n_layers : p->at.layer + 1); l++) {
         struct moe_weights *to = &m->layer[l].moe;
         if (!m->spec.layer[l].is_moe) continue;
-        if (!owner) link_router(to, &m->spec.layer[l].moe, w, p->at, &p->w);
-        else if (w->scope == PART_OF_EXPERT) set_expert(to->expert_part[owner - 1][i], p->at.expert, &p->w);
-        else to->kind_part[owner - 1][i] = &p->w;
+        if (!owner)
+            link_router(to, &m->spec.layer[l].moe, w, p->at, &p->w);
+        else if (w->scope == PART_OF_EXPERT)
+            set_expert(to->expert_part[owner - 1][i], p->at.expert, &p->w);
+        else
+            to->kind_part[owner - 1][i] = &p->w;
     }
 }

@@ -20,8 +20,11 @@ bool part_tensor_name(const struct family *f, const struct spec *s, struct place
                       char *out, size_t cap);
 /* "….mlp.gate.weight" of the family gives "….mlp.NAME"; NAME may hold {e} and {t}. */
 bool name_beside_router(const struct family *f, struct place p, const char *name, char *out, size_t cap);
-/* First values of x [rows, cols]; std: the model's. */
-void part_init(float *x, const struct part_weight *w, int64_t rows, int64_t cols, double std, struct rng *r);
+/* First values of x [rows, cols]; param: settings of the part; std: the model's. */
+void part_init(float *x, const struct part_weight *w, const double *param, int64_t rows, int64_t cols, double std,
+               struct rng *r);
+/* The settings of the part that declares a place. */
+const double *place_param(const struct spec *s, struct place p);
 /* Tables by expert for the ranges of a layer; then each parameter to where its part looks for it. */
 coe_status part_tables(struct coe_model *m, const struct moe_spec *s, struct moe_weights *w);
 void part_link(struct coe_model *m, const struct param *p);

@@ -14,6 +14,7 @@
 #include "model/bind.h"
 #include "model/gguf_form.h"
 #include "model/resume.h"
+#include "model/stored.h"
 #include "tensor/quant/quant.h"
 
 #define ROW_BYTES_MAX ((uint64_t)1 << 20) /* the writer's buffer */
@@ -23,6 +24,7 @@ struct matrix_source {
     struct job *of;
     const struct param *first; /* of expert 0; the others follow at `step` */
     int64_t n, step, rows;
+    bool packed; /* the rows are copied: they have the type already */
     struct row_change change;
     const struct imatrix_entry *importance;
     int64_t importance_at; /* of matrix 0 */
@@ -61,25 +63,34 @@ static uint64_t count_overflow(const float *x, const uint16_t *half, int64_t n)
     return over;
 }
 
+/* A vector in the order of the file */
+static void read_vector(const struct matrix_source *s, const struct param *p, float *x, float *scratch)
+{
+    param_part(s->of->m, p, 0, 0, p->w.cols, scratch);
+    for (int64_t i = 0; i < p->w.cols; i++) x[i] = scratch[row_change_source(&s->change, i)] + s->change.add;
+}
+
 /* Row `row` of the tensor, counted through all its matrices. */
 static uint64_t put_row(const struct matrix_source *s, const struct tensor *t, int64_t row, char *out)
 {
-    const struct weight *w = &s->first[row / s->rows * s->step].w;
-    const bool vector = slot_info[s->first->at.slot].is_vector;
+    const struct param *p = &s->first[row / s->rows * s->step];
+    const struct weight *w = &p->w;
+    const bool vector = slot_info[p->at.slot].is_vector;
     const int64_t cols = w->cols, at = vector ? 0 : row_change_source(&s->change, row % s->rows);
-    const struct dtype_info *in = &dtype_info[w->type];
-    const char *from = (const char *)w->data + at * (cols / in->block) * in->bytes;
-    if (w->type == t->type && s->change.add == 0 && !(vector && s->change.head_dim)) {
-        memcpy(out, from, (size_t)(cols / in->block * in->bytes));
+    if (s->packed) {
+        param_packed_row(s->of->m, p, at, out);
+        return 0;
+    }
+    if (w->data && w->type == t->type && s->change.add == 0 && !(vector && s->change.head_dim)) {
+        const size_t bytes = (size_t)(cols * dtype_info[w->type].bytes);
+        memcpy(out, (const char *)w->data + (size_t)at * bytes, bytes);
         return 0;
     }
     float *x = s->of->rows + (int64_t)omp_get_thread_num() * 2 * s->of->widest, *scratch = x + s->of->widest;
     const float *importance = NULL;
-    if (vector) {
-        widen(scratch, from, w->type, cols);
-        for (int64_t i = 0; i < cols; i++) x[i] = scratch[row_change_source(&s->change, i)] + s->change.add;
-    } else {
-        widen(x, from, w->type, cols);
+    if (vector) read_vector(s, p, x, scratch);
+    else {
+        param_part(s->of->m, p, at, 0, cols, x);
         if (s->importance && imatrix_weights(s->importance, s->importance_at + row / s->rows, scratch))
             importance = scratch;
     }
@@ -101,6 +112,7 @@ static coe_status fill(void *user, const struct tensor *t, int64_t first, int64_
     j->report.overflowed += over;
     j->written += (uint64_t)(count / cols) * row_bytes;
     progress_set(&j->progress, (double)j->written, "%s", t->name);
+    for (int64_t i = 0; i < s->n && first + count == tensor_count(t); i++) param_release(&s->first[i * s->step]);
     return COE_OK;
 }
 
@@ -133,6 +145,15 @@ static enum dtype expert_type_of(const struct job *j, int32_t layer, int32_t exp
     return t;
 }
 
+/* The block type that all matrices of a tensor have in their files; DT_COUNT when there is none. */
+static enum dtype packed_type(const struct job *j, const struct matrix_source *s)
+{
+    const enum dtype t = param_packed_type(j->m, s->first);
+    for (int64_t i = 1; i < s->n && t != DT_COUNT; i++)
+        if (param_packed_type(j->m, &s->first[i * s->step]) != t) return DT_COUNT;
+    return t;
+}
+
 static enum dtype asked_type(const struct job *j, const struct matrix_source *s)
 {
     const struct param *p = s->first;
@@ -145,6 +166,7 @@ static enum dtype asked_type(const struct job *j, const struct matrix_source *s)
         if (class == CLASS_HEAD && t != DT_COUNT && size_of(t) < size_of(DT_Q6_K)) t = DT_Q6_K;
     }
     if (slot_info[p->at.slot].scope == SCOPE_EXPERT) t = expert_type_of(j, p->at.layer, p->at.expert, t);
+    if (t == DT_COUNT) t = packed_type(j, s);
     if (t != DT_COUNT) return t;
     for (int64_t i = 0; i < s->n; i++)
         if (s->first[i * s->step].w.type != p->w.type || !is_plain(p->w.type)) return DT_F32;
@@ -231,7 +253,8 @@ static coe_status add_tensor(struct job *j, struct matrix_source *s, const char 
     s->change = row_change_between(&j->m->spec, &j->spec, s->first);
     *t = (struct tensor){ .name = kept, .type = type_of(j, s) };
     set_shape(t, s);
-    if (!dtype_can_encode(t->type))
+    s->packed = dtype_info[t->type].block > 1 && packed_type(j, s) == t->type;
+    if (!s->packed && !dtype_can_encode(t->type))
         return coe_fail(COE_E_USAGE, "%s: no encoder for %s", name, dtype_info[t->type].name);
     if (!dtype_bytes(t->type, (uint64_t)s->first->w.cols, &bytes) || bytes > ROW_BYTES_MAX)
         return coe_fail(COE_E_USAGE, "%s: rows of %lld values are too long", name, (long long)s->first->w.cols);
@@ -239,7 +262,7 @@ static coe_status add_tensor(struct job *j, struct matrix_source *s, const char 
     j->item[j->n].fill = fill, j->item[j->n].user = s;
     j->n++;
     j->widest = COE_MAX(j->widest, s->first->w.cols);
-    j->report.n_weighted += s->importance && !is_plain(t->type);
+    j->report.n_weighted += s->importance && !s->packed && !is_plain(t->type);
     return count_bytes(j, t);
 }
 

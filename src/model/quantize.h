@@ -16,7 +16,7 @@ struct expert_type {
 };
 
 struct quantize_opts {
-    enum dtype type;                  /* of matrices; DT_COUNT: as stored */
+    enum dtype type;                  /* of matrices; DT_COUNT: as stored, blocks too */
     enum dtype by_class[CLASS_COUNT]; /* DT_COUNT: `type` */
     const struct expert_type *expert; /* later rows win */
     size_t n_expert;

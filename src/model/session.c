@@ -30,6 +30,12 @@ static struct cache_size cache_size(const struct spec *spec, int32_t l, int64_t 
     }
 }
 
+const char *model_math_name(coe_math math)
+{
+    if (math == COE_MATH_FP32) return "fp32";
+    return strcmp(kern->bf16_unit, "fp32") ? "bf16 (avx512_bf16)" : "bf16 (fp32)";
+}
+
 static coe_status make_caches(struct coe_session *s)
 {
     const struct spec *spec = &s->model->spec;
@@ -60,6 +66,10 @@ coe_status coe_session_open(coe_session **out, const coe_model *m, const coe_ses
     struct coe_session *s = mem_zalloc("session", sizeof *s);
     *out = NULL;
     if (!s) return COE_E_NOMEM;
+    if ((unsigned)o.math > COE_MATH_BF16) {
+        mem_free(s);
+        return coe_fail(COE_E_USAGE, "arithmetic %d: there are fp32 (0) and bf16 (1)", (int)o.math);
+    }
     if (o.mla == COE_MLA_EXPANDED && !model_mla_name(m, o.mla)) {
         mem_free(s);
         return coe_fail(COE_E_USAGE, "%s: has no latent attention that could be expanded", m->path);
@@ -70,6 +80,7 @@ coe_status coe_session_open(coe_session **out, const coe_model *m, const coe_ses
     s->on_route = o.on_route;
     s->user = o.user;
     s->mla = o.mla;
+    s->math = o.math;
     coe_status status = make_caches(s);
     if (status) {
         coe_session_close(s);
@@ -153,7 +164,7 @@ static void on_route(void *user, const struct route_record *r)
 
 /* Everything that can be wrong is found before the first token is fed, so a call either counts as a whole or not at
  * all. */
-/* What routes a token by tokens behind it, or NULL */
+/* What routes a token by other tokens, or NULL */
 static const char *needs_whole(const struct coe_model *m)
 {
     const char *why = NULL;
@@ -168,8 +179,8 @@ static coe_status check_whole(struct coe_session *const *s, int32_t n_seq)
     for (int32_t i = 0; why && i < n_seq; i++)
         if (s[i]->position)
             return coe_fail(COE_E_USAGE,
-                            "%s: %s routes whole sequences: a token's experts depend on tokens behind it, so it cannot "
-                            "go on after %lld tokens; it serves training, `coe eval`, `coe logits` and `coe trace`",
+                            "%s: %s routes whole sequences: a token's experts depend on other tokens, so it cannot go "
+                            "on after %lld tokens; it serves training, `coe eval`, `coe logits` and `coe trace`",
                             s[i]->model->path, why, (long long)s[i]->position);
     return COE_OK;
 }
@@ -181,6 +192,9 @@ static coe_status check_batch(struct coe_session *const *s, const int32_t *const
         if (s[i]->mla != s[0]->mla)
             return coe_fail(COE_E_USAGE, "a batch of sessions with %s and %s latent attention",
                             model_mla_name(s[0]->model, s[0]->mla), model_mla_name(s[i]->model, s[i]->mla));
+        if (s[i]->math != s[0]->math)
+            return coe_fail(COE_E_USAGE, "a batch of sessions with %s and %s arithmetic", model_math_name(s[0]->math),
+                            model_math_name(s[i]->math));
         if (s[i]->position + (int64_t)n[i] > s[i]->capacity)
             return coe_fail(COE_E_USAGE,
                             "the cache holds %lld tokens and is full at %lld + %zu; open the session with more",
@@ -226,7 +240,7 @@ static coe_status eval_pass(struct coe_session *const *s, const int32_t *const *
     const struct moe_observer observer = { .user = &reporter, .route = on_route };
     struct forward f = { .batch = &batch, .kv = kv, .observer = observed ? &observer : NULL, .last_only = last_only,
                          .mla = s[0]->mla, .far = far };
-    struct nn c = { .arena = a };
+    struct nn c = { .arena = a, .math = s[0]->math };
     const struct val *y = model_forward(m, &c, row, (int64_t)total, &f);
     if (!y) {
         status = coe_last_status();

@@ -230,7 +230,7 @@ static bool ffn_slot_shape(const struct spec *s, const struct layer_spec *l, str
     }
     if (!l->is_moe) return false;
     switch (slot) {
-    case SLOT_ROUTER: *rows = m->n_experts; return moe_router(m)->matrix;
+    case SLOT_ROUTER: *rows = m->n_experts; return moe_router_matrix(m);
     case SLOT_ROUTER_BIAS: *cols = m->n_experts; return m->router.bias;
     case SLOT_SELECTION_BIAS: *cols = m->n_experts; return m->router.selection_bias;
     case SLOT_EXPERT_SCALE: *cols = m->n_experts; return m->router.expert_scale;

@@ -34,7 +34,11 @@ static struct route_record *route(struct moe_pass *p, const struct moe_attention
     if (!rec) return NULL;
     rec->layer = call->layer;
     rec->of_attention = true;
-    if (moe_route(p->c, rec, call->spec, nn_linear(p->c, x, call->w->router[0], NULL), NULL, NULL)) return NULL;
+    const coe_math math = p->c->math;
+    p->c->math = COE_MATH_FP32; /* as in layer.c */
+    struct val *z = nn_linear(p->c, x, call->w->router[0], NULL);
+    p->c->math = math;
+    if (moe_route(p->c, rec, call->spec, z, NULL, NULL)) return NULL;
     if (p->records && p->n_records < p->max_records) p->records[p->n_records++] = rec;
     if (p->observer && p->observer->route) p->observer->route(p->observer->user, rec);
     return rec;

@@ -34,6 +34,7 @@ const char *moe_needs_whole_sequence(const struct moe_spec *m)
     const struct capacity_spec *c = &m->router.capacity;
     const struct selection_part *s = part_find("selection", m->router.selection)->impl;
     if (c->always && (c->factor > 0 || c->tokens > 0)) return "a capacity";
+    if (moe_router(m)->context) return m->router.kind;
     return s->couples && s->couples(&m->router) ? m->router.selection : NULL;
 }
 
@@ -54,7 +55,7 @@ static coe_status check_router(const struct moe_spec *m, const char *where)
     if (!p) return coe_fail(COE_E_INPUT, "%s: there is no router '%s'", where, m->router.kind);
     COE_TRY(check_params(p, m->router.kind_param, where));
     const struct router_part *r = p->impl;
-    if (m->router.bias && !r->matrix)
+    if (m->router.bias && !(r->matrix && r->matrix(m)))
         return coe_fail(COE_E_INPUT, "%s: router_bias belongs to a router of one matrix, not to %s", where, p->name);
     return r->check ? r->check(m, where) : COE_OK;
 }
@@ -157,7 +158,10 @@ static struct val *pass_once(struct moe_pass *p, const struct moe_spec *spec, co
     rec->batch = p->batch;
     rec->w = w;
     const struct router_call routing = { p, spec, w, layer, iteration, x };
+    const coe_math math = c->math;
+    c->math = COE_MATH_FP32; /* a rounded input would choose other experts */
     struct val *z = moe_router(spec)->logits(&routing);
+    c->math = math;
     rec->expert_scale = w->expert_scale;
     if (moe_route(c, rec, spec, z, w->selection_bias[iteration], hook)) return NULL;
     if (p->records && p->n_records < p->max_records) p->records[p->n_records++] = rec;

@@ -129,7 +129,7 @@ void moe_mark_idle(const struct moe_spec *m, uint8_t *out);
 bool moe_has_null(const struct moe_spec *m);
 /* Slots that one token can have at most. */
 int32_t moe_max_choices(const struct moe_spec *m);
-/* Why tokens of a sequence cannot be routed before those behind them are known; NULL when they can. */
+/* Why the tokens of a sequence must be routed together; NULL when they need not. */
 const char *moe_needs_whole_sequence(const struct moe_spec *m);
 /* COE_E_INPUT naming what cannot work (k > experts, groups that do not divide, unknown part names). */
 coe_status moe_spec_check(const struct moe_spec *m, const char *where);
@@ -147,6 +147,7 @@ struct part_at {
     const struct expert_range *range; /* NULL for a router */
     int64_t d_model;
     int32_t nth;         /* so many layers with experts stand before this one */
+    bool first;          /* only the very first routing decision of a token uses it */
 };
 struct part_weight {
     const char *name; /* "proj.weight": of the tensor ….mlp.router.proj.weight, ….mlp.experts.3.proj.weight */
@@ -157,6 +158,7 @@ struct part_weight {
     bool couples;     /* joins experts otherwise: such a model cannot be pruned */
     enum part_init init;
     double value;     /* of INIT_CONSTANT; of INIT_NORMAL the standard deviation, 0: the model's */
+    int32_t from_param; /* 1 + the setting that is the value instead; 0: none is */
     /* false: this layer has no such weight. Of a weight of the model all layers say the same. */
     bool (*shape)(const struct part_at *at, int64_t *rows, int64_t *cols);
 };
@@ -238,6 +240,12 @@ struct executor {
 };
 extern struct executor executor_local;
 
+/* Queries [T, n_heads*head_dim] and keys [T, n_kv_heads*head_dim] as a layer's attention has used them. */
+struct moe_attention_seen {
+    struct val *q, *k;
+    struct attn_shape shape;
+};
+
 /* Per forward pass. Records are chained in order of execution. */
 struct moe_pass {
     struct nn *c;
@@ -251,6 +259,7 @@ struct moe_pass {
      * outlives the layer. */
     struct val *carried, carry_val;
     float *carry_room;
+    struct moe_attention_seen attention; /* of the layer, when its router sees_attention */
 };
 /* Leaves v [T, columns as the router's `carries` says] to the next decision; false without memory (v NULL). */
 bool moe_carry(struct moe_pass *p, struct val *v);
@@ -285,15 +294,25 @@ struct router_call {
 struct router_part {
     struct val *(*logits)(const struct router_call *call);
     const struct part_weight *weights; /* of its own, ends with a NULL name; or NULL */
-    bool matrix;                       /* it has router [E, d] and, if the spec says so, router_bias [E] */
+    /* Whether it has router [E, d] and, if the spec says so, router_bias [E]; NULL: no. */
+    bool (*matrix)(const struct moe_spec *m);
     bool frozen;                       /* these are drawn once and never trained, the bias too */
     /* Columns that a decision leaves to the next (moe_carry); NULL: nothing. Layers that follow one another must
      * agree. */
     int64_t (*carries)(const struct moe_spec *m, int64_t d_model);
     coe_status (*check)(const struct moe_spec *m, const char *where); /* NULL: nothing to refuse */
+    bool context;        /* a token's logits depend on those before it: whole sequences only */
+    bool sees_attention; /* reads moe_pass.attention: every layer's mixer must be plain attention */
 };
-/* The router of a layer that moe_spec_check accepted. */
+/* The router of a layer that moe_spec_check accepted; whether it has the matrix. */
 const struct router_part *moe_router(const struct moe_spec *m);
+bool moe_router_matrix(const struct moe_spec *m);
+/* For the tables: a router that always has the matrix. */
+bool router_has_matrix(const struct moe_spec *m);
+/* The pass's batch; `alone` filled as one sequence from position 0 when it has none. */
+const struct attn_batch *router_batch(const struct router_call *call, struct attn_batch *alone);
+/* z [T, E] = x · router of that pass (+ its bias) */
+struct val *router_scores(const struct router_call *call, struct val *x);
 
 /* kind "expert": adds what the experts of one range make of the tokens that came to them, weighed, to call->y, and
  * leaves the rows that call asks for (experts/rows.h has what kinds share). */

@@ -24,6 +24,35 @@ bool moe_use_router(struct router_spec *r, const char *router)
 
 const struct router_part *moe_router(const struct moe_spec *m) { return part_find("router", m->router.kind)->impl; }
 
+bool router_has_matrix(const struct moe_spec *m)
+{
+    (void)m;
+    return true;
+}
+
+bool moe_router_matrix(const struct moe_spec *m)
+{
+    const struct router_part *r = moe_router(m);
+    return r->matrix && r->matrix(m);
+}
+
+const struct attn_batch *router_batch(const struct router_call *call, struct attn_batch *alone)
+{
+    static const int64_t start;
+    if (call->pass->batch) return call->pass->batch;
+    int32_t *off = arena_push(call->pass->c->arena, 2 * sizeof *off);
+    if (!off) return NULL;
+    off[0] = 0, off[1] = (int32_t)call->x->rows;
+    *alone = (struct attn_batch){ 1, off, &start, NULL };
+    return alone;
+}
+
+struct val *router_scores(const struct router_call *call, struct val *x)
+{
+    const struct moe_weights *w = call->w;
+    return nn_linear(call->pass->c, x, w->router[call->iteration], w->router_bias[call->iteration]);
+}
+
 const struct part_weight *moe_part_table(const struct moe_spec *m, int32_t owner, const double **param)
 {
     if (!owner) {

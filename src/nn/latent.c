@@ -17,7 +17,7 @@ struct latent_saved {
 static struct weight rows_of(const struct weight *w, int64_t first, int64_t n)
 {
     const int64_t bytes = w->cols * dtype_info[w->type].bytes;
-    struct weight part = *w;
+    struct weight part = *w; /* adapters leave kv_b alone */
     part.rows = n;
     part.data = (const char *)w->data + first * bytes;
     if (w->grad) part.grad = w->grad + first * w->cols;

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "nn/nn.h"
+#include "tensor/low_rank.h"
 
 struct embed_saved {
     const int32_t *ids;
@@ -40,10 +41,14 @@ struct val *nn_embed(struct nn *c, const int32_t *ids, int64_t n, const struct w
     return nn_record(c, embed_back, s) ? y : NULL;
 }
 
-const struct codes *nn_codes(struct nn *c, struct val *x, enum dtype t)
+int32_t nn_code_block(const struct nn *c, enum dtype t)
 {
-    const int32_t block = dtype_info[t].x_block;
-    const struct codes **kept = &x->codes[block == 256];
+    return t == DT_BF16 && c->math == COE_MATH_BF16 ? 1 : dtype_info[t].x_block;
+}
+
+const struct codes *nn_codes(struct nn *c, struct val *x, int32_t block)
+{
+    const struct codes **kept = &x->codes[codes_kind(block)];
     if (*kept) return *kept;
     struct codes *made = arena_push(c->arena, sizeof *made);
     void *memory = arena_push(c->arena, codes_bytes(x->rows, x->cols, block));
@@ -52,12 +57,21 @@ const struct codes *nn_codes(struct nn *c, struct val *x, enum dtype t)
     return *kept = made;
 }
 
+bool nn_codes_for(struct nn *c, struct val *x, struct groups g, const struct weight *const *w)
+{
+    for (int32_t i = 0; i < g.n; i++) {
+        const int32_t block = g.off[i + 1] > g.off[i] ? nn_code_block(c, w[i]->type) : 0;
+        if (block && !nn_codes(c, x, block)) return false;
+    }
+    return true;
+}
+
 bool nn_grouped(struct nn *c, float *y, int64_t ldy, struct val *x, const int32_t *xrow, struct groups g,
                 const struct weight *const *w)
 {
-    for (int32_t i = 0; i < g.n; i++)
-        if (g.off[i + 1] > g.off[i] && dtype_info[w[i]->type].x_block && !nn_codes(c, x, w[i]->type)) return false;
+    if (!nn_codes_for(c, x, g, w)) return false;
     gemm_grouped_xwt(y, ldy, x->data, x->cols, x->codes, xrow, g, w);
+    low_rank_add(y, ldy, x->data, x->cols, xrow, g, w);
     return true;
 }
 
@@ -70,7 +84,7 @@ static void linear_back(struct nn *c, void *p)
 {
     struct linear_saved *s = p;
     if (!s->y->grad) return;
-    if (s->w->grad) gemm_dw(s->w, s->b, s->y->grad, s->y->cols, s->x->data, s->x->cols, s->x->rows);
+    gemm_dw(s->w, s->b, s->y->grad, s->y->cols, s->x->data, s->x->cols, s->x->rows);
     bool fresh;
     float *dx = nn_grad_raw(c, s->x, &fresh);
     if (dx) gemm_dx(dx, s->x->cols, s->y->grad, s->y->cols, s->x->rows, s->w, !fresh);
@@ -82,13 +96,15 @@ struct val *nn_linear(struct nn *c, struct val *x, const struct weight *w, const
     assert(x->cols == w->cols);
     struct val *y = nn_val(c, x->rows, w->rows);
     if (!y) return NULL;
-    const bool packed = dtype_info[w->type].x_block > 0;
-    const struct codes *codes = packed ? nn_codes(c, x, w->type) : NULL;
-    if (packed && !codes) return NULL;
-    if (packed)
+    const int32_t block = nn_code_block(c, w->type);
+    const struct codes *codes = block ? nn_codes(c, x, block) : NULL;
+    if (block && !codes) return NULL;
+    if (block)
         gemm_codes_xwt(y->data, y->cols, codes, w, b);
     else
         gemm_xwt(y->data, y->cols, x->data, x->cols, x->rows, w, b);
+    const int32_t off[2] = { 0, (int32_t)x->rows };
+    low_rank_add(y->data, y->cols, x->data, x->cols, NULL, (struct groups){ 1, off }, &w);
     if (!c->tape) return y;
     struct linear_saved *s = arena_push(c->arena, sizeof *s);
     if (!s) return NULL;

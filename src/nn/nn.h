@@ -24,8 +24,13 @@
 struct val {
     float *data, *grad;
     int64_t rows, cols;
-    const struct codes *codes[2]; /* of data, once a product asked for them (nn_codes): blocks of 32, of 256 */
+    const struct codes *codes[CODES_KINDS]; /* of data, once a product asked for them (nn_codes) */
 };
+/* Whoever changes data in place says so. */
+static inline void val_changed(struct val *v)
+{
+    for (int i = 0; i < CODES_KINDS; i++) v->codes[i] = NULL;
+}
 
 struct nn;
 struct tape_op {
@@ -44,6 +49,7 @@ struct nn {
     float dropout;
     uint64_t seed, step;
     uint32_t dropout_index;
+    coe_math math; /* of products with BF16 weights; bf16 without a tape only */
 };
 
 /* Uninitialised activation; NULL (message set) when memory is out. */
@@ -61,9 +67,13 @@ coe_status nn_backward(struct nn *c);
 
 /* y [n, d] = rows of w [vocab, d] */
 struct val *nn_embed(struct nn *c, const int32_t *ids, int64_t n, const struct weight *w);
-/* The rows of x quantised for weights of type t (codes.h), made at first use; NULL when memory is out. Whoever changes
- * x->data in place clears x->codes. They live where the arena is now: ask for them before saving a mark. */
-const struct codes *nn_codes(struct nn *c, struct val *x, enum dtype t);
+/* The blocks in which a product with weights of type t wants the other factor's codes (codes.h), 0: it wants none. */
+int32_t nn_code_block(const struct nn *c, enum dtype t);
+/* The codes of x in blocks of such length, made at first use; NULL when memory is out. They live where the arena is
+ * now: ask for them before saving a mark. */
+const struct codes *nn_codes(struct nn *c, struct val *x, int32_t block);
+/* The codes of x for weights of all these types are there, or are not wanted. false when memory is out. */
+bool nn_codes_for(struct nn *c, struct val *x, struct groups g, const struct weight *const *w);
 /* y [off[n], ldy] = x·wᵀ of the grouped products (gemm.h), for weights of any type that a model computes with. false
  * when memory is out. */
 bool nn_grouped(struct nn *c, float *y, int64_t ldy, struct val *x, const int32_t *xrow, struct groups g,
@@ -99,6 +109,9 @@ struct val *nn_columns(struct nn *c, struct val *x, int64_t group, const struct 
 struct val *nn_join(struct nn *c, struct val *a, struct val *b);
 /* True and COE_E_USAGE set when this pass records: for an operation that has no backward pass. */
 bool nn_forward_only(const struct nn *c, const char *what);
+/* One step of a gated recurrent unit: h' = (1 - q) n + q h with r = sigmoid(a_r + b_r), q = sigmoid(a_q + b_q),
+ * n = tanh(a_n + r b_n). a = W_i u + b_i and b = W_h h + b_h are [T, 3p] = [r | q | n]; h [T, p]. */
+struct val *nn_gru(struct nn *c, struct val *a, struct val *b, struct val *h);
 struct val *nn_softcap(struct nn *c, struct val *x, float cap); /* cap tanh(x / cap) */
 /* Inverted dropout at the context's rate; x itself when the rate is 0 or there is no tape. */
 struct val *nn_dropout(struct nn *c, struct val *x);

@@ -34,6 +34,6 @@ bool nn_rope(struct nn *c, struct val *x, int32_t head_dim, const float *cos, co
     if (!s) return false;
     *s = (struct rope_saved){ x, head_dim, cos, sin, half, interleaved };
     rotate(x->data, s, false);
-    x->codes[0] = x->codes[1] = NULL;
+    val_changed(x);
     return nn_record(c, rope_back, s);
 }

@@ -3,7 +3,7 @@
  * Plain products are grouped ones with a single group. A product is cut into tasks, each a rectangle of one group's
  * output (rows x columns), numbered group by group; threads draw numbers from a common counter, so uneven groups
  * balance themselves. A task's size keeps the operand that is read again and again in the second-level cache. */
-#include "tensor/gemm.h"
+#include "tensor/low_rank.h"
 
 #define CACHE_BYTES \
     (256 * 1024) /* a quarter of the smallest second-level cache we care for: the rest is the other operands */
@@ -19,7 +19,7 @@ struct product {
     const struct weight *bias;
     float *y;
     const float *a, *b;           /* left operand (x or dy), right operand (x of dW) */
-    const struct codes *codes[2]; /* left operand of weights of block types: blocks of 32, of 256 */
+    const struct codes *codes[CODES_KINDS]; /* left operand of weights of block types and, if given, of BF16 */
     const int32_t *a_row, *b_row;
     int64_t ldy, lda, ldb;
     bool accumulate;
@@ -109,15 +109,19 @@ static const char *weight_row(const struct weight *w, int64_t row)
 static void xwt_task(const struct product *p, int32_t g, int64_t r0, int64_t r1, int64_t c0, int64_t c1)
 {
     const struct weight *w = p->w[g];
-    const int64_t first = p->groups.off[g] + r0;
+    const int64_t first = p->groups.off[g] + r0, m = r1 - r0, n = c1 - c0, k = w->cols;
     float *y = p->y + first * p->ldy + c0;
     const int32_t *rows = p->a_row ? p->a_row + first : NULL;
     const int32_t block = dtype_info[w->type].x_block;
-    if (block)
-        kern->q_product(y, p->ldy, p->codes[block == 256], rows, first, r1 - r0, w, c0, c1 - c0);
+    const struct codes *rounded = w->type == DT_BF16 ? p->codes[CODES_BF16] : NULL;
+    if (rounded)
+        kern->dot_bf16(y, p->ldy, rounded->bf16 + (rows ? 0 : first * k), k, rows, m,
+                       (const uint16_t *)(const void *)weight_row(w, c0), k, n, k);
+    else if (block)
+        kern->q_product(y, p->ldy, p->codes[codes_kind(block)], rows, first, m, w, c0, n);
     else
-        kern->dot_tile(y, p->ldy, p->a_row ? p->a : p->a + first * p->lda, p->lda, rows, r1 - r0, weight_row(w, c0),
-                       w->type, w->cols, c1 - c0, w->cols);
+        kern->dot_tile(y, p->ldy, rows ? p->a : p->a + first * p->lda, p->lda, rows, m, weight_row(w, c0), w->type, k,
+                       n, k);
     if (!p->bias) return;
     float bias[BIAS_COLS];
     kern->widen(bias, (const char *)p->bias->data + c0 * dtype_info[p->bias->type].bytes, p->bias->type, c1 - c0);
@@ -157,34 +161,58 @@ void gemm_codes_xwt(float *y, int64_t ldy, const struct codes *x, const struct w
 {
     const int32_t off[2] = { 0, (int32_t)x->n };
     struct product p = { .groups = { 1, off }, .w = &w, .bias = bias, .y = y, .ldy = ldy };
-    p.codes[x->block == 256] = x;
+    p.codes[codes_kind(x->block)] = x;
     run_xwt(&p);
 }
 
-void gemm_grouped_xwt(float *y, int64_t ldy, const float *x, int64_t ldx, const struct codes *const codes[2],
+void gemm_grouped_xwt(float *y, int64_t ldy, const float *x, int64_t ldx, const struct codes *const codes[CODES_KINDS],
                       const int32_t *xrow, struct groups g, const struct weight *const *w)
 {
     struct product p = { .groups = g, .w = w, .y = y, .ldy = ldy, .a = x, .a_row = xrow, .lda = ldx };
-    for (int i = 0; codes && i < 2; i++) p.codes[i] = codes[i];
+    for (int i = 0; codes && i < CODES_KINDS; i++) p.codes[i] = codes[i];
     run_xwt(&p);
 }
 
+#define PANEL_ROWS 16 /* rows of a stored weight that are widened at a time, on the stack */
+#define PANEL_COLS (DX_COLS + 2 * 256)
+#define DX_COLS 128
+
+/* Rows k0 … of w, columns c0 … c1-1 at least, as F32; answers where c0 stands and how far rows are apart. */
+static const float *widen_panel(float *panel, const struct weight *w, int64_t k0, int64_t rows, int64_t c0, int64_t c1)
+{
+    const struct dtype_info *t = &dtype_info[w->type];
+    const int64_t from = c0 / t->block * t->block, end = (c1 + t->block - 1) / t->block * t->block;
+    for (int64_t k = 0; k < rows; k++)
+        widen(panel + k * PANEL_COLS, weight_row(w, k0 + k) + from / t->block * t->bytes, w->type, end - from);
+    return panel + (c0 - from);
+}
+
+/* Weights that are not F32 are frozen ones under an adapter: panels of them are widened, chains go on from panel to
+ * panel. */
 static void dx_task(const struct product *p, int32_t g, int64_t r0, int64_t r1, int64_t c0, int64_t c1)
 {
     const struct weight *w = p->w[g];
     const int64_t first = p->groups.off[g] + r0;
-    kern->outer_tile(&(struct outer_args){ .c = p->y + first * p->ldy + c0,
-                                           .ldc = p->ldy,
-                                           .a = p->a_row ? p->a : p->a + first * p->lda,
-                                           .a_m = p->lda,
-                                           .a_k = 1,
-                                           .mi = p->a_row ? p->a_row + first : NULL,
-                                           .b = (const float *)w->data + c0,
-                                           .ldb = w->cols,
-                                           .m = r1 - r0,
-                                           .n = c1 - c0,
-                                           .k = w->rows,
-                                           .accumulate = p->accumulate });
+    struct outer_args o = { .c = p->y + first * p->ldy + c0,
+                            .ldc = p->ldy,
+                            .a = p->a_row ? p->a : p->a + first * p->lda,
+                            .a_m = p->lda,
+                            .a_k = 1,
+                            .mi = p->a_row ? p->a_row + first : NULL,
+                            .m = r1 - r0,
+                            .n = c1 - c0,
+                            .accumulate = p->accumulate };
+    if (w->type == DT_F32) {
+        o.b = (const float *)w->data + c0, o.ldb = w->cols, o.k = w->rows;
+        kern->outer_tile(&o);
+        return;
+    }
+    float panel[PANEL_ROWS * PANEL_COLS];
+    for (int64_t k = 0; k < w->rows; k += PANEL_ROWS, o.a += PANEL_ROWS, o.accumulate = true) {
+        o.k = COE_MIN(PANEL_ROWS, w->rows - k);
+        o.b = widen_panel(panel, w, k, o.k, c0, c1), o.ldb = PANEL_COLS;
+        kern->outer_tile(&o);
+    }
 }
 
 static void run_dx(struct product *p)
@@ -195,9 +223,10 @@ static void run_dx(struct product *p)
     p->cols = w->cols;
     p->depth = COE_MAX(w->rows, 1);
     p->row_tile = ROW_TILE;
-    p->col_tile = 128;
+    p->col_tile = DX_COLS;
     fit_tiles(p, 64, 24);
     run(p);
+    low_rank_dx(p->y, p->ldy, p->a, p->lda, p->a_row, p->groups, p->w);
 }
 
 void gemm_dx(float *dx, int64_t lddx, const float *dy, int64_t lddy, int64_t n, const struct weight *w, bool accumulate)
@@ -223,7 +252,8 @@ static void dw_task(const struct product *p, int32_t g, int64_t r0, int64_t r1, 
 {
     const struct weight *w = p->w[g];
     const int64_t first = p->groups.off[g], n = group_rows(p, g);
-    kern->outer_tile(&(struct outer_args){ .c = w->grad + r0 * w->cols + c0,
+    if (w->grad)
+        kern->outer_tile(&(struct outer_args){ .c = w->grad + r0 * w->cols + c0,
                                            .ldc = w->cols,
                                            .a = (p->a_row ? p->a : p->a + first * p->lda) + r0,
                                            .a_m = 1,
@@ -236,14 +266,23 @@ static void dw_task(const struct product *p, int32_t g, int64_t r0, int64_t r1, 
                                            .n = c1 - c0,
                                            .k = n,
                                            .accumulate = true });
-    if (p->bias && c0 == 0)
+    if (p->bias && p->bias->grad && c0 == 0)
         for (int64_t r = 0; r < n; r++) kern->add(p->bias->grad + r0, p->a + r * p->lda + r0, r1 - r0);
+}
+
+static bool any_gradient(const struct product *p)
+{
+    bool any = p->bias && p->bias->grad;
+    for (int32_t g = 0; g < p->groups.n && !any; g++) any = group_rows(p, g) && p->w[g]->grad;
+    return any;
 }
 
 static void run_dw(struct product *p)
 {
     const struct weight *w = any_weight(p->w, p->groups);
     if (!w) return;
+    low_rank_dw(p->w, p->a, p->lda, p->a_row, p->b, p->ldb, p->b_row, p->groups);
+    if (!any_gradient(p)) return;
     p->task = dw_task;
     p->fixed_rows = w->rows;
     p->cols = w->cols;

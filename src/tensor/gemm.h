@@ -9,12 +9,14 @@
 /* y [n, w.rows] = x [n, w.cols] · wᵀ (+ bias [w.rows] after the product, or NULL). ldx, ldy ≥ their widths. */
 void gemm_xwt(float *y, int64_t ldy, const float *x, int64_t ldx, int64_t n, const struct weight *w,
               const struct weight *bias);
-/* The same for a weight of a block type and the codes of x [codes.n]. */
+/* The same from the codes of x [codes.n]: for a weight of a block type, or of BF16 from rounded rows. */
 void gemm_codes_xwt(float *y, int64_t ldy, const struct codes *x, const struct weight *w, const struct weight *bias);
-/* dx [n, w.cols] (+)= dy [n, w.rows] · w. Weight F32. */
+/* dx [n, w.cols] (+)= dy [n, w.rows] · w, w of any type with values. The low-rank part of an adapter is taken along,
+ * here and in the gradients below. */
 void gemm_dx(float *dx, int64_t lddx, const float *dy, int64_t lddy, int64_t n, const struct weight *w,
              bool accumulate);
-/* w.grad [rows, cols] += dyᵀ · x; bias (or NULL).grad += column sums of dy, chains over rows. */
+/* w.grad [rows, cols] += dyᵀ · x; bias (or NULL).grad += column sums of dy, chains over rows. Nothing where a gradient
+ * is NULL: frozen weights. */
 void gemm_dw(const struct weight *w, const struct weight *bias, const float *dy, int64_t lddy, const float *x,
              int64_t ldx, int64_t n);
 
@@ -26,8 +28,9 @@ struct groups {
     const int32_t *off; /* [n+1] */
 };
 /* y [off[n], rows] = x·wᵀ; row r of the groups reads row (xrow ? xrow[r] : r) of x. Types may differ from group to
- * group: `codes` are those of x in blocks of 32 and 256, each NULL (or codes itself) when no weight needs them. */
-void gemm_grouped_xwt(float *y, int64_t ldy, const float *x, int64_t ldx, const struct codes *const codes[2],
+ * group: `codes` are those of x by kind (codes.h), each NULL (or codes itself) when no weight needs them; given the
+ * rounded rows, weights of BF16 are multiplied with them. */
+void gemm_grouped_xwt(float *y, int64_t ldy, const float *x, int64_t ldx, const struct codes *const codes[CODES_KINDS],
                       const int32_t *xrow, struct groups g, const struct weight *const *w);
 /* dx [off[n], cols] (+)= dy[(dyrow ? dyrow[r] : r)] · w[g] */
 void gemm_grouped_dx(float *dx, int64_t lddx, const float *dy, int64_t lddy, const int32_t *dyrow, struct groups g,

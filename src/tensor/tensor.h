@@ -51,7 +51,9 @@ bool shape_fits(const int64_t *dim, int32_t n_dims);
 const char *tensor_shape_text(const struct tensor *t, char text[96]);
 
 /* A parameter matrix or vector of the network, [rows, cols] (a vector: rows = 1). In training `data` is F32, owned by
- * the trainer and writable through `master`, and `grad` has the same shape; in inference both are NULL. */
+ * the trainer and writable through `master`, and `grad` has the same shape; in inference, and for what is frozen while
+ * other weights learn, both are NULL. */
+struct low_rank;
 struct weight {
     const char *name;
     enum dtype type;
@@ -59,6 +61,7 @@ struct weight {
     const void *data;
     bool panels; /* block types: whole panels of rows are interleaved (quant/panel.h) */
     float *master, *grad;
+    struct low_rank *low_rank; /* what an adapter adds to it (low_rank.h), or NULL */
 };
 static inline int64_t weight_count(const struct weight *w) { return w->rows * w->cols; }
 

@@ -78,6 +78,7 @@ static void check_twin(struct twin_model *t, const char *mode)
     for (size_t i = 0; i < model->n_params; i++) {
         name[i] = model->params[i].w.name;
         skip[i] = model->params[i].at.slot == SLOT_SELECTION_BIAS; /* it chooses; the choice is held */
+        skip[i] = skip[i] || !model->params[i].w.grad;             /* never trained */
     }
     const struct gradient_set set = { (int32_t)model->n_params, t->x, t->leaf, skip, name };
     assert_derivatives(mode, &set, ALONE, model->n_params, twin_model_value, t);
@@ -119,6 +120,7 @@ static void check_fast(struct twin_model *t, const char *mode)
     assert_near(mode, got, want, LOSS_TOL * fabs(want));
     assert_ok(nn_backward(&c));
     for (size_t i = 0; i < model->n_params; i++) {
+        if (!model->params[i].w.grad) continue;
         snprintf(what, sizeof what, "%s: gradient of %s", mode, model->params[i].w.name);
         assert_norm_close_d(what, model->params[i].w.grad, t->leaf[i]->g, weight_count(&model->params[i].w),
                             GRADIENT_TOL);
@@ -202,6 +204,39 @@ static void fields_of_the_spec(void **state)
     check_model("capped scores");
 }
 
+/* Every router of the registry with settings of its own, over chains and layers */
+static void every_router(void **state)
+{
+    static const char *const routers[] = {
+        "{\"kind\": \"two_layer\", \"width\": 5}",
+        "{\"kind\": \"two_layer\", \"width\": 5, \"activation\": \"gelu\"}",
+        "{\"kind\": \"gru\", \"width\": 5}",
+        "{\"kind\": \"rnn\", \"width\": 5}",
+        "{\"kind\": \"gating_residual\"}",
+        "{\"kind\": \"gating_residual\", \"gate\": \"two_layer\", \"width\": 5, \"norm_std\": 1.5}",
+        "{\"kind\": \"pre_gated\"}",
+        "{\"kind\": \"frozen\"}",
+        "{\"kind\": \"cosine\", \"temperature\": 0.5}",
+        "{\"kind\": \"cosine\", \"width\": 3, \"temperature\": 2, \"scale\": \"learned\"}",
+        "{\"kind\": \"similarity\"}",
+        "{\"kind\": \"attention\"}",
+        "{\"kind\": \"uncertainty\", \"dropout\": 0}",
+        "\"linear\"",
+    };
+    (void)state;
+    for (size_t i = 0; i < COE_COUNT(routers); i++)
+        for (int router = 2; router < 4; router++) { /* renormalised; with softmax, then sigmoid */
+            const struct moe_spec s = mode_spec(router, router == 2 ? RESIDUAL_PRENORM : RESIDUAL_BOTH, 0);
+            json_t *kind = json_loads(routers[i], JSON_DECODE_ANY, NULL);
+            const bool probabilities = strstr(routers[i], "similarity") || strstr(routers[i], "attention") ||
+                                       strstr(routers[i], "uncertainty");
+            json_t *coe = json_pack("{s:o, s:s}", "router", kind, "score",
+                                    router == 3 && !probabilities ? "sigmoid" : "softmax");
+            make_model(&s, NULL, coe, 80 + i);
+            check_model(routers[i]);
+        }
+}
+
 static int close_model(void **state)
 {
     (void)state;
@@ -214,14 +249,14 @@ int main(void)
 {
     enum { GROUPS = 5 * SHARED_MODES };
     static struct group groups[GROUPS];
-    struct CMUnitTest tests[GROUPS + 3] = { cmocka_unit_test(fields_of_the_config), cmocka_unit_test(dense_models),
-                                            cmocka_unit_test(fields_of_the_spec) };
+    struct CMUnitTest tests[GROUPS + 4] = { cmocka_unit_test(fields_of_the_config), cmocka_unit_test(dense_models),
+                                            cmocka_unit_test(fields_of_the_spec), cmocka_unit_test(every_router) };
     for (int i = 0; i < GROUPS; i++) {
         struct group *g = &groups[i];
         *g = (struct group){ .residual = (enum residual_mode)(i % 5), .shared = i / 5 };
         snprintf(g->name, sizeof g->name, "%s residual, %s, every router mode", residual_name[g->residual],
                  shared_name[g->shared]);
-        tests[3 + i] = (struct CMUnitTest){ g->name, every_router_mode, NULL, NULL, g };
+        tests[4 + i] = (struct CMUnitTest){ g->name, every_router_mode, NULL, NULL, g };
     }
     coe_set_threads(1); /* small products; that threads change nothing is tests/model/test_identity.c's business */
     return kernels_init() || cmocka_run_group_tests_name("gradient/model", tests, NULL, close_model);

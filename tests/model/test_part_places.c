@@ -6,8 +6,8 @@
 
 #include "model/part_places.h"
 
-#define CONFIG(coe)                                                                                                    \
-    "{ 'model_type': 'coe', 'vocab_size': 11, 'hidden_size': 8, 'num_hidden_layers': 3, 'num_attention_heads': 2,"     \
+#define CONFIG(coe)                                                                                                \
+    "{ 'model_type': 'coe', 'vocab_size': 11, 'hidden_size': 8, 'num_hidden_layers': 3, 'num_attention_heads': 2," \
     "'intermediate_size': 6, 'coe': { 'n_experts': 4, 'expert_ffn': 3, 'dense_layers': [1], " coe " } }"
 
 static json_t *config_of(const char *text)
@@ -93,7 +93,7 @@ static void first_values_are_those_of_the_table(void **state)
     struct part_weight w = { .init = INIT_ORTHOGONAL };
     float x[6 * 4];
     struct rng r = rng_make(1, 2);
-    part_init(x, &w, 6, 4, 0.1, &r);
+    part_init(x, &w, NULL, 6, 4, 0.1, &r);
     for (int i = 0; i < 6; i++)
         for (int o = 0; o <= i; o++) {
             double dot = 0;
@@ -101,19 +101,23 @@ static void first_values_are_those_of_the_table(void **state)
             if (i / 4 == o / 4) assert_near("rows of one block", dot, i == o, 1e-6);
         }
     w = (struct part_weight){ .init = INIT_CONSTANT, .value = 0.25 };
-    part_init(x, &w, 2, 4, 0.1, &r);
+    part_init(x, &w, NULL, 2, 4, 0.1, &r);
     assert_near("constant", (double)x[7], 0.25, 0);
+    w.from_param = 2;
+    part_init(x, &w, (double[]){ 3, 0.07 }, 1, 1, 0.1, &r);
+    assert_near("from a setting", (double)x[0], 0.07, 1e-8);
+    w.from_param = 0;
     w.init = INIT_ZERO;
-    part_init(x, &w, 2, 4, 0.1, &r);
+    part_init(x, &w, NULL, 2, 4, 0.1, &r);
     assert_near("zero", (double)x[7], 0, 0);
     double square = 0;
     float many[4000];
     w = (struct part_weight){ .init = INIT_NORMAL, .value = 2 };
-    part_init(many, &w, 40, 100, 0.1, &r);
+    part_init(many, &w, NULL, 40, 100, 0.1, &r);
     for (int i = 0; i < 4000; i++) square += (double)many[i] * (double)many[i];
     assert_near("its own deviation", sqrt(square / 4000), 2, 0.1);
     w.value = 0;
-    part_init(many, &w, 40, 100, 0.1, &r);
+    part_init(many, &w, NULL, 40, 100, 0.1, &r);
     for (int i = 0; i < 4000; i++) square += i ? (double)many[i] * (double)many[i] : -square;
     assert_near("the model's deviation", sqrt(square / 4000), 0.1, 0.01);
 }
@@ -148,8 +152,8 @@ static void every_table_is_one_that_the_model_can_place(void **state)
     for (size_t k = 0; k < COE_COUNT(kinds); k++)
         for (size_t i = 0; (p = part_at(kinds[k], i)); i++) {
             if (!p->impl) continue; /* a kind without a table */
-            const struct part_weight *w = k ? ((const struct expert_part *)p->impl)->weights
-                                            : ((const struct router_part *)p->impl)->weights;
+            const struct part_weight *w =
+                k ? ((const struct expert_part *)p->impl)->weights : ((const struct router_part *)p->impl)->weights;
             int n = 0;
             for (; w && w->name; w++, n++) {
                 assert_non_null(w->shape);

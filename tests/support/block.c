@@ -19,6 +19,30 @@ static struct weight *add(struct block *b, int64_t rows, int64_t cols, const cha
     return w;
 }
 
+static bool shape_of(const struct block *b, const struct part_weight *w, const double *param, int32_t t, int64_t *rows,
+                     int64_t *cols)
+{
+    const bool first = !b->nth && !t && (!b->spec.chain.shared_gate || b->spec.chain.n_iterations == 1);
+    const struct part_at at = { .spec = &b->spec, .param = param, .d_model = b->d, .nth = b->nth, .first = first };
+    *rows = *cols = 1;
+    return w->shape(&at, rows, cols);
+}
+
+/* What the router declares, named "router.fc1.weight.0" after the pass; what passes share is that of pass 0. */
+static void add_router_parts(struct block *b)
+{
+    const double *param;
+    const struct part_weight *w = moe_part_table(&b->spec, 0, &param);
+    for (int32_t i = 0; w && w[i].name; i++)
+        for (int32_t t = 0; t < b->spec.chain.n_iterations; t++) {
+            int64_t rows, cols;
+            const bool shared = w[i].scope != PART_OF_ITERATION || b->spec.chain.shared_gate;
+            if (t && shared) b->w.router_part[t][i] = b->w.router_part[0][i];
+            else if (shape_of(b, &w[i], param, t, &rows, &cols))
+                b->w.router_part[t][i] = add(b, rows, cols, "router.%s.%d", w[i].name, t);
+        }
+}
+
 static void add_routers(struct block *b)
 {
     const struct moe_spec *s = &b->spec;
@@ -29,10 +53,11 @@ static void add_routers(struct block *b)
             b->w.selection_bias[t] = b->w.selection_bias[0];
             continue;
         }
-        b->w.router[t] = add(b, s->n_experts, b->d, "router.%d", t);
+        if (moe_router_matrix(s)) b->w.router[t] = add(b, s->n_experts, b->d, "router.%d", t);
         if (s->router.bias) b->w.router_bias[t] = add(b, 1, s->n_experts, "router_bias.%d", t);
         if (s->router.selection_bias) b->w.selection_bias[t] = add(b, 1, s->n_experts, "selection_bias.%d", t);
     }
+    add_router_parts(b);
     if (s->chain.learned_weight) b->w.coe_weight = add(b, 1, 1, "coe_weight");
 }
 
@@ -63,11 +88,14 @@ static void add_experts(struct block *b, int form)
     if (form & BLOCK_BIASES) b->w.gate_bias = gb, b->w.up_bias = ub, b->w.down_bias = db;
 }
 
-struct block block_make(const struct moe_spec *spec, int64_t d, int form)
+struct block block_make(const struct moe_spec *spec, int64_t d, int form) { return block_make_nth(spec, d, form, 0); }
+
+struct block block_make_nth(const struct moe_spec *spec, int64_t d, int form, int32_t nth)
 {
-    struct block b = { .spec = *spec, .d = d };
+    struct block b = { .spec = *spec, .d = d, .nth = nth };
     assert_ok(moe_spec_check(spec, "block"));
-    b.list = test_alloc((size_t)(6 * spec->n_experts + 3 * spec->chain.n_iterations + 8) * sizeof *b.list);
+    const size_t most = (size_t)(6 * spec->n_experts + (3 + PART_WEIGHTS) * spec->chain.n_iterations + 8);
+    b.list = test_alloc(most * sizeof *b.list);
     add_routers(&b);
     add_experts(&b, form);
     if (spec->out_bias) b.w.out_bias = add(&b, 1, d, "out_bias");
@@ -112,6 +140,14 @@ void block_set(const struct block *b, const char *name, const float *values, int
 void block_zero_grad(struct block *b)
 {
     for (size_t i = 0; i < b->n; i++) memset(b->list[i]->grad, 0, (size_t)weight_count(b->list[i]) * sizeof(float));
+}
+
+struct val *block_logits(struct block *b, struct moe_pass *pass, int32_t t, struct val *x)
+{
+    const struct router_call call = { pass, &b->spec, &b->w, b->nth, t, x };
+    struct val *z = moe_router(&b->spec)->logits(&call);
+    if (!z) fail_msg("%s", coe_error());
+    return z;
 }
 
 struct val *block_forward(struct block *b, struct nn *c, struct val *h, struct val *x0, struct block_run *how)

@@ -9,6 +9,7 @@
 struct block {
     struct moe_spec spec;
     int64_t d;
+    int32_t nth; /* layers with experts before it */
     struct moe_weights w;
     struct weight **list; /* all weights, named "router.0", "experts.3.up", "shared.down", … */
     size_t n;
@@ -18,6 +19,10 @@ enum block_form { BLOCK_GATED = 0, BLOCK_UNGATED = 1, BLOCK_BIASES = 2 }; /* ung
 
 /* Zero weights in the test arena for everything the spec names. */
 struct block block_make(const struct moe_spec *spec, int64_t d, int form);
+/* The same behind `nth` layers with experts, for routers whose first decision has fewer weights. */
+struct block block_make_nth(const struct moe_spec *spec, int64_t d, int form, int32_t nth);
+/* The router's logits alone, for pass t of the chain; fails the test on an error. */
+struct val *block_logits(struct block *b, struct moe_pass *pass, int32_t t, struct val *x);
 /* Normal weights of length about `scale` per unit input; a function of the seed and the weight's place. */
 void block_random(struct block *b, uint64_t seed, double scale);
 /* Fails the test when there is none. */

@@ -82,7 +82,14 @@ struct twin_moe {
     struct tv *coe_weight, *out_bias;
     struct tv **gate, **up, **down, **gate_bias, **up_bias, **down_bias; /* [E] */
     struct tv *shared_gate, *shared_up, *shared_down, *shared_expert_gate;
+    struct tv *router_part[MAX_ITERATIONS][PART_WEIGHTS];
+    struct tv **carried;              /* *carried: what the decision before left; NULL: no decision before */
+    const struct attn_batch *batch;   /* rows of sequences; of routers with context */
+    struct tv *q, *k;                 /* of the layer's attention */
+    const struct attn_shape *attention;
 };
+/* Logits of pass t of any router but uncertainty's in training (twin_router.c). */
+struct tv *twin_router(const struct moe_spec *spec, const struct twin_moe *w, int32_t t, struct tv *x);
 /* Routes in the order they were made */
 struct twin_list {
     struct twin_route *records[64];

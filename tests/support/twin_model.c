@@ -26,6 +26,18 @@ static struct tv *at(const struct twin_model *t, enum slot slot, int32_t layer, 
     return NULL;
 }
 
+static struct tv *part_at_place(const struct twin_model *t, int32_t layer, int32_t part, int32_t iteration)
+{
+    for (size_t i = 0; i < t->m->n_params; i++) {
+        const struct place p = t->m->params[i].at;
+        const struct part_weight *w = place_part(&t->m->spec, p);
+        if (w && p.part == part && (p.layer == layer || w->scope == PART_OF_MODEL) &&
+            (p.iteration == iteration || w->scope != PART_OF_ITERATION))
+            return t->leaf[i];
+    }
+    return NULL;
+}
+
 static struct tv *of_layer(const struct twin_model *t, enum slot slot, int32_t layer)
 {
     return at(t, slot, layer, 0, 0);
@@ -54,7 +66,8 @@ static struct tv *prepare(const struct twin_model *t, int32_t l, struct tv *x, e
                      a->rope.interleaved);
 }
 
-static struct tv *attention(const struct twin_model *t, int32_t l, struct tv *x)
+/* *seen receives queries, keys and shape */
+static struct tv *attention(const struct twin_model *t, int32_t l, struct tv *x, struct twin_moe *seen)
 {
     const struct attn_spec *a = &t->m->spec.layer[l].attn;
     struct tv *q = twin_linear(x, of_layer(t, SLOT_Q, l), of_layer(t, SLOT_Q_BIAS, l));
@@ -63,9 +76,11 @@ static struct tv *attention(const struct twin_model *t, int32_t l, struct tv *x)
     if (a->clip > 0) v = twin_clamp(v, (double)a->clip);
     q = prepare(t, l, q, SLOT_Q_NORM);
     k = prepare(t, l, k, SLOT_K_NORM);
-    const struct attn_shape shape = { a->n_heads, a->n_kv_heads, a->head_dim, a->head_dim, a->scale,
-                                      a->cap,     a->window,     a->chunk,    NULL };
-    struct tv *y = twin_attention(q, k, v, of_layer(t, SLOT_SINK, l), &shape, t->batch);
+    struct attn_shape *shape = test_alloc(sizeof *shape);
+    *shape = (struct attn_shape){ a->n_heads, a->n_kv_heads, a->head_dim, a->head_dim, a->scale,
+                                  a->cap,     a->window,     a->chunk,    NULL };
+    seen->q = q, seen->k = k, seen->attention = shape;
+    struct tv *y = twin_attention(q, k, v, of_layer(t, SLOT_SINK, l), shape, t->batch);
     return twin_linear(y, of_layer(t, SLOT_O, l), of_layer(t, SLOT_O_BIAS, l));
 }
 
@@ -89,6 +104,10 @@ static struct twin_moe moe_weights(const struct twin_model *t, int32_t l)
         w.router_bias[i] = at(t, SLOT_ROUTER_BIAS, l, 0, from);
         w.selection_bias[i] = at(t, SLOT_SELECTION_BIAS, l, 0, from);
     }
+    for (int32_t i = 0; i < c->n_iterations; i++)
+        for (int32_t part = 0; part < PART_WEIGHTS; part++)
+            w.router_part[i][part] = part_at_place(t, l, part, c->shared_gate ? 0 : i);
+    w.batch = t->batch;
     w.gate = experts(t, SLOT_EXPERT_GATE, l);
     w.up = experts(t, SLOT_EXPERT_UP, l);
     w.down = experts(t, SLOT_EXPERT_DOWN, l);
@@ -100,11 +119,12 @@ static struct twin_moe moe_weights(const struct twin_model *t, int32_t l)
 }
 
 static struct tv *feed_forward(const struct twin_model *t, int32_t l, struct tv *h, struct tv *x,
-                               struct twin_list *made, const struct twin_list *frozen)
+                               const struct twin_moe *seen, struct twin_list *made, const struct twin_list *frozen)
 {
     const struct layer_spec *s = &t->m->spec.layer[l];
     if (s->is_moe) {
-        const struct twin_moe w = moe_weights(t, l);
+        struct twin_moe w = moe_weights(t, l);
+        w.q = seen->q, w.k = seen->k, w.attention = seen->attention, w.carried = seen->carried;
         return twin_moe_layer(&s->moe, &w, h, x, made, frozen);
     }
     struct tv *up = twin_linear(x, of_layer(t, SLOT_UP, l), of_layer(t, SLOT_UP_BIAS, l));
@@ -127,10 +147,12 @@ static struct tv *logits(struct twin_model *t, struct twin_list *made)
     const struct twin_list *frozen = t->frozen.n ? &t->frozen : NULL;
     struct tv *embed = at(t, SLOT_EMBED, 0, 0, 0);
     struct tv *h = twin_scale(twin_embed(t->ids, t->batch->off[t->batch->n_seq], embed), (double)s->embed_scale);
+    struct tv *carried = NULL;
+    struct twin_moe seen = { .carried = &carried };
     for (int32_t l = 0; l < s->n_layers; l++) {
-        struct tv *y = attention(t, l, norm(t, h, of_layer(t, SLOT_ATTN_NORM, l)));
+        struct tv *y = attention(t, l, norm(t, h, of_layer(t, SLOT_ATTN_NORM, l)), &seen);
         h = twin_add_scaled(h, y, (double)s->residual_scale, NULL);
-        h = feed_forward(t, l, h, norm(t, h, of_layer(t, SLOT_FFN_NORM, l)), made, frozen);
+        h = feed_forward(t, l, h, norm(t, h, of_layer(t, SLOT_FFN_NORM, l)), &seen, made, frozen);
     }
     struct tv *head = s->tied ? embed : at(t, SLOT_HEAD, 0, 0, 0);
     struct tv *y = twin_linear(norm(t, h, at(t, SLOT_FINAL_NORM, 0, 0, 0)), head, NULL);

@@ -317,8 +317,7 @@ static struct tv *bias_of(struct tv *const *row, int32_t e) { return row ? row[e
 static struct tv *one_pass(const struct moe_spec *s, const struct twin_moe *w, int32_t t, struct tv *x,
                            struct twin_list *made, const struct twin_list *frozen)
 {
-    struct tv *z = twin_linear(x, w->router[t], w->router_bias[t]),
-              *y = twin_leaf(zeros(x->rows * x->cols), x->rows, x->cols);
+    struct tv *z = twin_router(s, w, t, x), *y = twin_leaf(zeros(x->rows * x->cols), x->rows, x->cols);
     struct twin_route *r = twin_route(s, z, w->selection_bias[t] ? w->selection_bias[t]->x : NULL,
                                       frozen ? frozen->records[made->n] : NULL);
     made->records[made->n++] = r;

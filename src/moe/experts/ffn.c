@@ -123,18 +123,6 @@ static void ffn_back(struct nn *c, void *saved)
     arena_rewind(c->arena, mark);
 }
 
-/* Codes of the layer's input stay when this call's memory goes: other ranges and the shared expert ask for them again.
- */
-static bool codes_of_input(struct nn *c, const struct expert_call *call, const struct expert_range *range)
-{
-    for (int32_t e = range->first; e < range->first + range->n; e++) {
-        const enum dtype gate = call->w->gate[e]->type, up = call->w->up ? call->w->up[e]->type : gate;
-        if (dtype_info[gate].x_block && !nn_codes(c, call->x, gate)) return false;
-        if (dtype_info[up].x_block && !nn_codes(c, call->x, up)) return false;
-    }
-    return true;
-}
-
 /* Observers read all experts' hidden rows at one stride, that of the widest. */
 static void show_hidden(const struct ffn_saved *s, const struct expert_call *call, const float *u)
 {
@@ -155,7 +143,10 @@ static coe_status run(struct nn *c, struct expert_call *call, const struct exper
     if (!s) return COE_E_NOMEM;
     *s = (struct ffn_saved){ call->spec, call->w, call->x, call->y, call->route, *range, NULL, NULL };
     const struct groups g = { range->n, r->off + e };
-    if (!weighed && !codes_of_input(c, call, range)) return COE_E_NOMEM;
+    if (!weighed) { /* before the mark: other ranges and the shared expert use the codes of the input again */
+        if (!nn_codes_for(c, call->x, g, call->w->gate + e)) return COE_E_NOMEM;
+        if (call->w->up && !nn_codes_for(c, call->x, g, call->w->up + e)) return COE_E_NOMEM;
+    }
     struct arena_mark mark = arena_save(c->arena);
     s->h1 = arena_push(c->arena, hidden);
     if (call->w->up) s->h3 = arena_push(c->arena, hidden);

@@ -13,6 +13,7 @@
 
 #include "base/rng.h"
 #include "moe/losses/weights.h"
+#include "tensor/low_rank.h"
 
 enum { ALPHA, NOISE };
 
@@ -94,7 +95,7 @@ static void back(const struct moe_weights *w, struct scratch *s, int32_t n, int6
             const double m = s->m[i * n + j];
             kern->scale(u + i * f, u + i * f, m > 0 ? (float)(factor * s->dm[i * n + j] / m) : 0, f);
         }
-        if (w->gate[j]->grad) gemm_dw(w->gate[j], NULL, u, f, s->rows, d, n);
+        gemm_dw(w->gate[j], NULL, u, f, s->rows, d, n);
         gemm_dx(s->back, d, u, f, n, w->gate[j], true);
     }
     for (int64_t k = 0; k < n * d && router->grad; k++) router->grad[k] += s->back[k] * s->delta[k];
@@ -116,6 +117,7 @@ static coe_status one(const struct loss_call *c, struct route_record *r, double 
     for (int32_t j = 0; j < n; j++) {
         float *u = s.u + (int64_t)j * n * f;
         gemm_xwt(u, f, s.rows, d, n, r->w->gate[j], NULL);
+        low_rank_add(u, f, s.rows, d, NULL, (struct groups){ 1, (const int32_t[]){ 0, n } }, &r->w->gate[j]);
         for (int32_t i = 0; i < n; i++) s.m[i * n + j] = sqrt((double)kern->sumsq(u + i * f, f));
     }
     const double share = 1.0 / ((double)n * n * c->n_records);

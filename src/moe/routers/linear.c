@@ -4,13 +4,9 @@
  * iteration. */
 #include "moe/moe.h"
 
-static struct val *logits(const struct router_call *call)
-{
-    const struct moe_weights *w = call->w;
-    return nn_linear(call->pass->c, call->x, w->router[call->iteration], w->router_bias[call->iteration]);
-}
+static struct val *logits(const struct router_call *call) { return router_scores(call, call->x); }
 
-static const struct router_part linear = { .logits = logits, .matrix = true };
+static const struct router_part linear = { .logits = logits, .matrix = router_has_matrix };
 COE_PART(router, linear, .summary = "one matrix from hidden state to expert logits",
          .paper = "Sparsely-Gated Mixture-of-Experts, 2017", .card = "routing.md conventions", .unit = "token",
          .impl = &linear)

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "block.h"
+#include "tensor/kernels.h"
 
 #define ALIGN 64
 
@@ -15,6 +16,7 @@ static size_t padded(size_t bytes) { return (bytes + ALIGN - 1) / ALIGN * ALIGN;
 
 size_t codes_bytes(int64_t n, int64_t k, int32_t block)
 {
+    if (block == 1) return padded((size_t)(n * k) * sizeof(uint16_t));
     return padded((size_t)(n * k)) + padded((size_t)(n * (k / block)) * sizeof(float)) +
            padded((size_t)(n * (k / 16)) * sizeof(int16_t));
 }
@@ -38,8 +40,20 @@ static void quantise_row(int8_t *q, float *d, int16_t *sum, const float *x, int6
     }
 }
 
+static void round_rows(struct codes *c, uint16_t *rows, const float *x, int64_t ldx)
+{
+#pragma omp parallel for schedule(static) if (c->n * c->k > 32768)
+    for (int64_t i = 0; i < c->n; i++) kern->narrow(rows + i * c->k, DT_BF16, x + i * ldx, c->k);
+    c->bf16 = rows;
+}
+
 void codes_make(struct codes *c, void *memory, const float *x, int64_t ldx, int64_t n, int64_t k, int32_t block)
 {
+    *c = (struct codes){ .n = n, .k = k, .block = block };
+    if (block == 1) {
+        round_rows(c, memory, x, ldx);
+        return;
+    }
     char *at = memory;
     int8_t *q = memory;
     float *d = (float *)(void *)(at += padded((size_t)(n * k)));
@@ -48,7 +62,7 @@ void codes_make(struct codes *c, void *memory, const float *x, int64_t ldx, int6
 #pragma omp parallel for schedule(static) if (n * k > 32768)
     for (int64_t i = 0; i < n; i++)
         quantise_row(q + i * k, d + i * (k / block), sum + i * (k / 16), x + i * ldx, k, block);
-    *c = (struct codes){ n, k, block, q, d, sum };
+    c->q = q, c->d = d, c->sum = sum;
 }
 
 /* Elements from … from+len-1 of an unpacked block times those of x: the two whole sums */

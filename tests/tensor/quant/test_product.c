@@ -115,7 +115,7 @@ static void groups_of_several_types_have_the_bits_of_single_rows(void **state)
         w[g] = (struct weight){ .type = types[g], .rows = N, .cols = K, .data = data };
         list[g] = &w[g];
     }
-    const struct codes c32 = codes_of(x, M, K, 32), c256 = codes_of(x, M, K, 256), *both[2] = { &c32, &c256 };
+    const struct codes c32 = codes_of(x, M, K, 32), c256 = codes_of(x, M, K, 256), *both[CODES_KINDS] = { &c32, &c256 };
     float y[M * N], one[N];
     gemm_grouped_xwt(y, N, x, K, both, row, (struct groups){ GROUPS, off }, list);
     for (int g = 0; g < GROUPS; g++)

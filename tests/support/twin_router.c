@@ -1,0 +1,226 @@
+/* twin_router.c — the routers of src/moe/routers in FP64 (twin.h): logits and what one decision leaves to the next. */
+#include "support/twin.h"
+
+#include <math.h>
+#include <string.h>
+
+static struct tv *part_of(struct tv *x, int64_t from, int64_t width)
+{
+    struct columns *piece = test_alloc(sizeof *piece);
+    *piece = (struct columns){ from, width };
+    return twin_columns(x, x->cols, piece, 1);
+}
+
+static struct tv *filled(int64_t rows, int64_t cols, double value)
+{
+    struct tv *v = twin_zero(rows, cols);
+    for (int64_t i = 0; i < rows * cols; i++) v->x[i] = value;
+    return v;
+}
+
+static struct tv *sigmoid(struct tv *x) { return twin_sigmoid_mul(filled(x->rows, x->cols, 1), x); }
+
+/* h' = n - q n + q h */
+static struct tv *gru_cell(struct tv *u, struct tv *h, struct tv *const *w)
+{
+    struct tv *a = twin_linear(u, w[0], w[2]), *b = twin_linear(h, w[1], w[3]);
+    const int64_t n = h->cols;
+    struct tv *r = sigmoid(twin_add(part_of(a, 0, n), part_of(b, 0, n)));
+    struct tv *q = sigmoid(twin_add(part_of(a, n, n), part_of(b, n, n)));
+    struct tv *m = twin_softcap(twin_add(part_of(a, 2 * n, n), twin_mul(r, part_of(b, 2 * n, n))), 1);
+    return twin_add(twin_add_scaled(m, twin_mul(q, m), -1, NULL), twin_mul(q, h));
+}
+
+static struct tv *recurrent(const char *kind, const struct twin_moe *w, int32_t t, struct tv *x)
+{
+    struct tv *const *part = w->router_part[t];
+    struct tv *u = twin_linear(x, part[0], NULL), *h = *w->carried ? *w->carried : twin_zero(u->rows, u->cols);
+    if (!strcmp(kind, "gru"))
+        h = gru_cell(u, h, part + 2);
+    else
+        h = twin_softcap(twin_add(twin_linear(u, part[2], part[4]), twin_linear(h, part[3], part[5])), 1);
+    *w->carried = h;
+    return twin_linear(h, part[1], NULL);
+}
+
+static struct tv *two_layer(struct tv *x, struct tv *fc1, struct tv *fc2, int activation)
+{
+    static const enum activation act[] = { 0, ACT_SILU, ACT_GELU, ACT_RELU };
+    struct tv *u = twin_linear(x, fc1, NULL);
+    return twin_linear(activation ? twin_act(act[activation], u, NULL) : twin_softcap(u, 1), fc2, NULL);
+}
+
+/* ---- rows: y = f(x) row by row, with its Jacobian by hand ---- */
+
+struct rows_note {
+    struct tv *y, *x, *c, *tau;
+    double to;
+};
+
+/* μ and σ (n - 1) */
+static void moments(const double *z, int64_t n, double *mean, double *std)
+{
+    *mean = *std = 0;
+    for (int64_t e = 0; e < n; e++) *mean += z[e] / (double)n;
+    for (int64_t e = 0; e < n; e++) *std += (z[e] - *mean) * (z[e] - *mean) / (double)(n - 1);
+    *std = sqrt(*std);
+}
+
+static void normalised_back(void *saved)
+{
+    const struct rows_note *s = saved;
+    const int64_t n = s->x->cols;
+    for (int64_t t = 0; t < s->x->rows; t++) {
+        const double *z = s->x->x + t * n, *dy = s->y->g + t * n;
+        double mean, std;
+        moments(z, n, &mean, &std);
+        for (int64_t i = 0; i < n; i++)
+            for (int64_t j = 0; j < n; j++) /* y_i = to z_i / σ */
+                s->x->g[t * n + j] +=
+                    dy[i] * s->to * ((i == j) / std - z[i] / (std * std) * (z[j] - mean) / ((double)(n - 1) * std));
+    }
+}
+
+static struct tv *normalised(struct tv *z, double to)
+{
+    if (!(to > 0)) return z;
+    struct rows_note *s = test_alloc(sizeof *s);
+    *s = (struct rows_note){ .y = twin_zero(z->rows, z->cols), .x = z, .to = to };
+    for (int64_t t = 0; t < z->rows; t++) {
+        double mean, std;
+        moments(z->x + t * z->cols, z->cols, &mean, &std);
+        for (int64_t e = 0; e < z->cols; e++) s->y->x[t * z->cols + e] = to * z->x[t * z->cols + e] / std;
+    }
+    twin_note(normalised_back, s);
+    return s->y;
+}
+
+static double dot(const double *a, const double *b, int64_t n)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += a[i] * b[i];
+    return sum;
+}
+
+static void cosine_back(void *saved)
+{
+    const struct rows_note *s = saved;
+    const int64_t n = s->x->cols, experts = s->c->rows;
+    const double tau = s->tau ? s->tau->x[0] : s->to;
+    for (int64_t t = 0; t < s->x->rows; t++)
+        for (int64_t e = 0; e < experts; e++) {
+            const double *x = s->x->x + t * n, *c = s->c->x + e * n, dz = s->y->g[t * experts + e];
+            const double xx = dot(x, x, n), cc = dot(c, c, n), cosine = dot(x, c, n) / sqrt(xx * cc);
+            for (int64_t i = 0; i < n; i++) {
+                s->x->g[t * n + i] += dz / tau * (c[i] / sqrt(xx * cc) - cosine * x[i] / xx);
+                s->c->g[e * n + i] += dz / tau * (x[i] / sqrt(xx * cc) - cosine * c[i] / cc);
+            }
+            if (s->tau) s->tau->g[0] -= dz * cosine / (tau * tau);
+        }
+}
+
+static struct tv *cosine(struct tv *x, struct tv *c, struct tv *tau, double fixed)
+{
+    struct rows_note *s = test_alloc(sizeof *s);
+    *s = (struct rows_note){ .y = twin_zero(x->rows, c->rows), .x = x, .c = c, .tau = tau, .to = fixed };
+    for (int64_t t = 0; t < x->rows; t++)
+        for (int64_t e = 0; e < c->rows; e++) {
+            const double *a = x->x + t * x->cols, *b = c->x + e * x->cols;
+            s->y->x[t * c->rows + e] =
+                dot(a, b, x->cols) / sqrt(dot(a, a, x->cols) * dot(b, b, x->cols)) / (tau ? tau->x[0] : fixed);
+        }
+    twin_note(cosine_back, s);
+    return s->y;
+}
+
+/* ---- probabilities ---- */
+
+static void softmax_back(void *saved)
+{
+    const struct rows_note *s = saved;
+    const int64_t n = s->x->cols;
+    for (int64_t t = 0; t < s->x->rows; t++)
+        for (int64_t i = 0; i < n; i++)
+            for (int64_t j = 0; j < n; j++) {
+                const double *p = s->y->x + t * n;
+                s->x->g[t * n + j] += s->y->g[t * n + i] * p[i] * ((i == j) - p[j]);
+            }
+}
+
+static struct tv *softmax(struct tv *z)
+{
+    struct rows_note *s = test_alloc(sizeof *s);
+    *s = (struct rows_note){ .y = twin_zero(z->rows, z->cols), .x = z };
+    for (int64_t t = 0; t < z->rows; t++) {
+        double sum = 0;
+        for (int64_t e = 0; e < z->cols; e++) sum += exp(z->x[t * z->cols + e]);
+        for (int64_t e = 0; e < z->cols; e++) s->y->x[t * z->cols + e] = exp(z->x[t * z->cols + e]) / sum;
+    }
+    twin_note(softmax_back, s);
+    return s->y;
+}
+
+static void log_back(void *saved)
+{
+    const struct rows_note *s = saved;
+    for (int64_t i = 0; i < s->x->rows * s->x->cols; i++) s->x->g[i] += s->y->g[i] / s->x->x[i];
+}
+
+static struct tv *logarithm(struct tv *p)
+{
+    struct rows_note *s = test_alloc(sizeof *s);
+    *s = (struct rows_note){ .y = twin_zero(p->rows, p->cols), .x = p };
+    for (int64_t i = 0; i < p->rows * p->cols; i++) s->y->x[i] = log(p->x[i]);
+    twin_note(log_back, s);
+    return s->y;
+}
+
+static struct tv *similarity(struct tv *x, struct tv *z, double tau, const struct attn_batch *batch)
+{
+    const struct attn_shape shape = { .n_heads = 1,
+                                      .n_kv_heads = 1,
+                                      .head_dim = (int32_t)x->cols,
+                                      .head_dim_v = (int32_t)z->cols,
+                                      .scale = 1.0f / (tau > 0 ? (float)tau : sqrtf((float)x->cols)) };
+    return logarithm(twin_attention(x, x, softmax(z), NULL, &shape, batch));
+}
+
+static struct tv *by_attention(const struct twin_moe *w, struct tv *z)
+{
+    struct attn_shape shape = *w->attention;
+    const int32_t heads = shape.n_heads, n = (int32_t)z->cols;
+    struct columns *same = test_alloc((size_t)shape.n_kv_heads * sizeof *same);
+    for (int32_t i = 0; i < shape.n_kv_heads; i++) same[i] = (struct columns){ 0, n };
+    shape.head_dim_v = n;
+    struct tv *v = twin_columns(softmax(z), n, same, shape.n_kv_heads);
+    struct tv *all = twin_attention(w->q, w->k, v, NULL, &shape, w->batch), *sum = NULL;
+    for (int32_t h = 0; h < heads; h++) sum = sum ? twin_add(sum, part_of(all, h * n, n)) : part_of(all, 0, n);
+    return logarithm(twin_scale(sum, 1.0 / heads));
+}
+
+/* ---- by name ---- */
+
+struct tv *twin_router(const struct moe_spec *s, const struct twin_moe *w, int32_t t, struct tv *x)
+{
+    const char *kind = s->router.kind;
+    const double *param = s->router.kind_param;
+    struct tv *const *part = w->router_part[t];
+    struct tv *plain = w->router[t] ? twin_linear(x, w->router[t], w->router_bias[t]) : NULL;
+    if (!strcmp(kind, "two_layer")) return two_layer(x, part[0], part[1], (int)param[1]);
+    if (!strcmp(kind, "gru") || !strcmp(kind, "rnn")) return recurrent(kind, w, t, x);
+    if (!strcmp(kind, "cosine")) return cosine(part[0] ? twin_linear(x, part[0], NULL) : x, part[1], part[2], param[1]);
+    if (!strcmp(kind, "similarity")) return similarity(x, plain, param[0], w->batch);
+    if (!strcmp(kind, "attention")) return by_attention(w, plain);
+    if (!strcmp(kind, "gating_residual")) {
+        struct tv *z = param[0] > 0 ? two_layer(x, part[1], part[2], 0) : plain;
+        if (*w->carried) z = twin_add(z, twin_linear(*w->carried, part[0], NULL));
+        *w->carried = z;
+        return normalised(z, param[2]);
+    }
+    if (!strcmp(kind, "pre_gated")) {
+        struct tv *from = *w->carried ? *w->carried : x;
+        *w->carried = x;
+        return twin_linear(from, w->router[t], w->router_bias[t]);
+    }
+    return plain;
+}
