@@ -24,6 +24,7 @@ static const struct coverage method_coverage[] = {
     { "nllb_top2_router", "methods_selection" },
     { "pangu_grouped_topk", "methods_moe" },
     { "reap", "methods_prune" },
+    { "rmoe_", "methods_routers" },
     { "router_table", "methods_moe" },
     { "smoe_dropout", "methods_selection" },
     { "sparse_ot", "methods_selection" },
