@@ -1,0 +1,145 @@
+/* Identity: whatever the router, a sequence in a batch is routed as it is alone, and token by token as at once, through
+ * chains, dense layers and layers. Routers that mix tokens say that they need whole sequences. */
+#include "support/arrays.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/bind.h"
+
+enum { N = 9, VOCAB = 11 };
+static const int32_t ids[N] = { 1, 5, 2, 8, 3, 3, 9, 4, 7 };
+static const int32_t off[] = { 0, 5, N };
+static const int64_t pos0[] = { 0, 0 };
+static const struct attn_batch batch = { 2, off, pos0, NULL };
+
+static const char *const routers[] = {
+    "\"linear\"",
+    "\"frozen\"",
+    "{\"kind\": \"two_layer\", \"width\": 5, \"activation\": \"silu\"}",
+    "{\"kind\": \"cosine\", \"width\": 4, \"scale\": \"learned\"}",
+    "{\"kind\": \"gru\", \"width\": 6}",
+    "{\"kind\": \"rnn\", \"width\": 6}",
+    "{\"kind\": \"gating_residual\", \"gate\": \"two_layer\", \"norm_std\": 1}",
+    "\"gating_residual\"",
+    "\"pre_gated\"",
+    "{\"kind\": \"uncertainty\", \"passes\": 2}",
+    "\"similarity\"",
+    "\"attention\"",
+};
+
+static struct coe_model *model_of(const char *router)
+{
+    struct coe_model *m = NULL;
+    json_t *kind = json_loads(router, JSON_DECODE_ANY, NULL);
+    json_t *config =
+        json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:{s:i, s:i, s:i, s:[i], s:o, s:{s:i, s:s}}}", "model_type", "coe",
+                  "vocab_size", VOCAB, "hidden_size", 8, "num_hidden_layers", 4, "num_attention_heads", 2,
+                  "intermediate_size", 6, "coe", "n_experts", 5, "expert_ffn", 4, "top_k", 2, "dense_layers", 1,
+                  "router", kind, "chain", "iterations", 2, "gate", "independent");
+    assert_non_null(config);
+    assert_ok(model_new(&m, config, "test", 3, 0.6));
+    json_decref(config);
+    for (size_t i = 0; i < m->n_params; i++) { /* what starts at zero would hide what it multiplies */
+        const struct part_weight *w = place_part(&m->spec, m->params[i].at);
+        const int64_t n = weight_count(&m->params[i].w);
+        if (w && w->init == INIT_ZERO)
+            memcpy(m->params[i].w.master, random_floats(i, n, 0.5), (size_t)n * sizeof(float));
+    }
+    return m;
+}
+
+static const float *logits_of(const struct coe_model *m, const int32_t *tokens, int64_t n, const struct attn_batch *b)
+{
+    const int32_t all[] = { 0, (int32_t)n };
+    const struct attn_batch alone = { 1, all, pos0, NULL };
+    struct nn c = { .arena = test_arena() };
+    struct forward f = { .batch = b ? b : &alone };
+    const struct val *y = model_forward(m, &c, tokens, n, &f);
+    if (!y) fail_msg("%s", coe_error());
+    return y->data;
+}
+
+static void sequences_of_a_batch_get_the_bits_they_get_alone(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COE_COUNT(routers); i++) {
+        struct coe_model *m = model_of(routers[i]);
+        const float *both = logits_of(m, ids, N, &batch);
+        assert_same_bits(routers[i], both, logits_of(m, ids, 5, NULL), 5 * VOCAB);
+        assert_same_bits(routers[i], both + 5 * VOCAB, logits_of(m, ids + 5, 4, NULL), 4 * VOCAB);
+        model_close(m);
+    }
+}
+
+static void a_sequence_token_by_token_gets_the_bits_it_gets_at_once(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COE_COUNT(routers); i++) {
+        struct coe_model *m = model_of(routers[i]);
+        const float *at_once = logits_of(m, ids, N, NULL);
+        const bool mixes = strstr(routers[i], "similarity") || strstr(routers[i], "attention");
+        struct coe_session *s = NULL;
+        float row[VOCAB];
+        assert_ok(coe_session_open(&s, m, NULL));
+        for (int t = 0; t < (mixes ? 2 : N); t++) {
+            const coe_status status = coe_session_eval(s, ids + t, 1, row, 1);
+            if (t && mixes) {
+                assert_int_equal(status, COE_E_USAGE);
+                assert_error_has("routes whole sequences");
+                continue;
+            }
+            assert_ok(status);
+            assert_same_bits(routers[i], row, at_once + t * VOCAB, VOCAB);
+        }
+        coe_session_close(s);
+        model_close(m);
+    }
+}
+
+/* What a token's router remembers comes from its own decisions: with the memory cut the logits differ. */
+static void a_state_that_is_carried_matters(void **state)
+{
+    static const char *const with_state[] = { "{\"kind\": \"gru\", \"width\": 6}", "{\"kind\": \"rnn\", \"width\": 6}",
+                                              "\"gating_residual\"" };
+    static const char *const memory[] = { "weight_hh", "weight_hh", "residual.weight" };
+    (void)state;
+    for (size_t i = 0; i < COE_COUNT(with_state); i++) {
+        struct coe_model *m = model_of(with_state[i]);
+        const float *with = logits_of(m, ids, N, NULL);
+        float cut = 0, difference = 0;
+        for (size_t j = 0; j < m->n_params; j++) {
+            if (!strstr(m->params[j].w.name, memory[i])) continue;
+            memset(m->params[j].w.master, 0, (size_t)weight_count(&m->params[j].w) * sizeof(float));
+            cut++;
+        }
+        const float *without = logits_of(m, ids, N, NULL);
+        for (int j = 0; j < N * VOCAB; j++) difference = COE_MAX(difference, with[j] - without[j]);
+        assert_true(cut > 0 && difference > 1e-4f);
+        model_close(m);
+    }
+}
+
+static void every_router_of_the_registry_is_here(void **state)
+{
+    const struct part *p;
+    (void)state;
+    for (size_t i = 0; (p = part_at("router", i)); i++) {
+        char quoted[80];
+        bool found = false;
+        snprintf(quoted, sizeof quoted, "\"%s\"", p->name);
+        for (size_t j = 0; j < COE_COUNT(routers); j++) found = found || strstr(routers[j], quoted);
+        if (!found) fail_msg("router %s is not among those tested", p->name);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sequences_of_a_batch_get_the_bits_they_get_alone),
+        cmocka_unit_test(a_sequence_token_by_token_gets_the_bits_it_gets_at_once),
+        cmocka_unit_test(a_state_that_is_carried_matters),
+        cmocka_unit_test(every_router_of_the_registry_is_here),
+    };
+    return kernels_init() || cmocka_run_group_tests_name("model/routers", tests, NULL, NULL);
+}
