@@ -33,6 +33,7 @@ static coe_status read_opts(const struct cli *c, struct convert_opts *o)
     if (cli_given(c, "gate") && !cli_given(c, "chain")) return coe_fail(COE_E_USAGE, "--gate belongs to --chain");
     if (cli_flag(c, "fuse") && cli_flag(c, "unfuse")) return coe_fail(COE_E_USAGE, "--fuse or --unfuse, not both");
     o->chain = (int32_t)cli_int(c, "chain", 0);
+    o->router = cli_str(c, "router", NULL);
     o->shared_gate = !strcmp(gate, "shared");
     o->layout = cli_flag(c, "fuse") ? LAYOUT_FUSED : cli_flag(c, "unfuse") ? LAYOUT_SEPARATE : LAYOUT_AS_IS;
     o->shard_bytes = cli_size(c, "shard-size", 0);
@@ -74,8 +75,8 @@ static coe_status to_gguf(const struct coe_model *m, const char *out, bool dry, 
     q.type = o->type;
     for (int i = 0; i < CLASS_COUNT; i++) q.by_class[i] = o->type;
     q.shard_bytes = o->shard_bytes;
-    if (o->chain || o->layout != LAYOUT_AS_IS)
-        return coe_fail(COE_E_USAGE, "%s: --chain, --fuse and --unfuse are for directories", out);
+    if (o->chain || o->router || o->layout != LAYOUT_AS_IS)
+        return coe_fail(COE_E_USAGE, "%s: --chain, --router, --fuse and --unfuse are for directories", out);
     COE_TRY(model_quantize(m, dry ? NULL : out, &q, &report));
     *r = (struct convert_report){ report.n_tensors, report.bytes_before, report.file_bytes, report.overflowed };
     if (*report.why_coe) log_note("%s: architecture coe, for coe alone: %s", out, report.why_coe);
@@ -109,6 +110,8 @@ static const struct cli_opt opts[] = {
     { "chain", 0, OPT_INT, "C", "run each layer's experts C times, exact at the start (coe_weight = 0)", 2, 16, false },
     { "gate", 0, OPT_STR, "KIND", "with --chain: independent (a router for each pass, the default) or shared", 0, 0,
       false },
+    { "router", 0, OPT_STR, "NAME", "another router over the same matrices, to be trained on: pre_gated, …", 0, 0,
+      false },
     { "fuse", 0, OPT_FLAG, NULL, "write all experts of a layer as one tensor, where the family has such a form", 0, 0,
       false },
     { "unfuse", 0, OPT_FLAG, NULL, "write every expert's matrices apart", 0, 0, false },
@@ -133,7 +136,8 @@ static const struct verb verb = {
         "kept, each\n"
         "pass gets a copy of the router, and the result computes the same bits until it is trained further.",
     .example = "  coe convert models/tales tales-f32 --dtype f32\n"
-               "  coe convert OLMoE-1B-7B olmoe-chain --chain 2",
+               "  coe convert OLMoE-1B-7B olmoe-chain --chain 2\n"
+               "  coe convert OLMoE-1B-7B olmoe-pre-gated --router pre_gated",
     .opts = opts,
     .n_opts = COE_COUNT(opts),
     .min_args = 2,

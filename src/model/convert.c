@@ -337,14 +337,28 @@ static coe_status check_chain(const struct coe_model *m, int32_t n)
     return any ? COE_OK : coe_fail(COE_E_USAGE, "%s: has no experts to chain", m->path);
 }
 
+/* The "coe" object of the new config, made when there is none. */
+static json_t *coe_object(struct conversion *c)
+{
+    json_t *coe = json_object_get(c->config, "coe");
+    if (coe) return coe;
+    coe = json_object();
+    json_object_set_new(c->config, "coe", coe);
+    return coe;
+}
+
+static coe_status set_router(struct conversion *c)
+{
+    COE_TRY(spec_router_fits(&c->m->spec, c->o->router, c->m->path));
+    if (json_object_set_new(coe_object(c), "router", json_string(c->o->router)))
+        return coe_fail(COE_E_NOMEM, "%s: no memory for the config", c->m->path);
+    return COE_OK;
+}
+
 static coe_status set_chain(struct conversion *c)
 {
     COE_TRY(check_chain(c->m, c->o->chain));
-    json_t *coe = json_object_get(c->config, "coe");
-    if (!coe) {
-        coe = json_object();
-        json_object_set_new(c->config, "coe", coe);
-    }
+    json_t *coe = coe_object(c);
     json_t *chain = json_pack("{s:i, s:s, s:s, s:s}", "iterations", c->o->chain, "gate",
                               c->o->shared_gate ? "shared" : "independent", "residual", "prenorm", "weight", "learned");
     if (!chain || json_object_set_new(coe, "chain", chain))
@@ -402,6 +416,7 @@ static coe_status prepare(struct conversion *c)
         return coe_fail(COE_E_USAGE, "%s: models of family %s have no fused form", c->m->path, c->m->family_part->name);
     c->fused = o->layout == LAYOUT_FUSED || (o->layout == LAYOUT_AS_IS && source_is_fused(c->m));
     if (o->chain) COE_TRY(set_chain(c));
+    if (o->router) COE_TRY(set_router(c));
     if (o->type != DT_COUNT) set_type(c->config, o->type);
     else if (gguf) COE_TRY(gguf_plain_type(c->m, &c->vectors));
     c->same_layout = !gguf && c->fused == source_is_fused(c->m);

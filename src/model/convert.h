@@ -17,6 +17,7 @@ enum expert_layout { LAYOUT_AS_IS, LAYOUT_FUSED, LAYOUT_SEPARATE };
 struct convert_opts {
     enum dtype type;           /* F32, BF16 or F16; DT_COUNT: as stored. Selection biases and chain weights stay F32 */
     int32_t chain;             /* iterations of the new chain; 0: no change */
+    const char *router;        /* the routers become that part, with the same matrices; NULL: no change */
     bool shared_gate;          /* one router for all of them, else each its own copy of the original's */
     enum expert_layout layout; /* fused: the [E,2F,d] and [E,d,F] tensors of the family */
     uint64_t shard_bytes;      /* 0: the writer's default */
@@ -32,7 +33,7 @@ struct convert_report {
  * shards that were finished (ckpt_write_dir). The chain follows the conversion of the Chain-of-Experts
  * authors (card routing.md 1): experts are kept, every iteration's router is the original's, coe_weight = 0, so that
  * the new model computes the same bits until it is trained. COE_E_USAGE for what cannot be: a model that has a chain or
- * no experts, a family without fused tensors. */
+ * no experts, a family without fused tensors, routers that are not one matrix. */
 coe_status model_convert(const struct coe_model *m, const char *dir, const struct convert_opts *o,
                          struct convert_report *r);
 

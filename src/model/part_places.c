@@ -160,6 +160,28 @@ coe_status part_places_check(const struct spec *s, const char *where)
     return COE_OK;
 }
 
+static bool is_one_matrix(const struct router_part *r, const struct moe_spec *m)
+{
+    return !r->weights && r->matrix && r->matrix(m);
+}
+
+coe_status spec_router_fits(const struct spec *s, const char *router, const char *where)
+{
+    const struct part *to = part_find("router", router);
+    if (!to) return coe_fail(COE_E_USAGE, "%s: there is no router '%s'", where, router);
+    for (int32_t l = 0; l < s->n_layers; l++) {
+        const struct moe_spec *m = &s->layer[l].moe;
+        if (!s->layer[l].is_moe) continue;
+        if (!is_one_matrix(to->impl, m))
+            return coe_fail(COE_E_USAGE, "%s: router %s has weights of its own, which a model must be trained with",
+                            where, router);
+        if (!is_one_matrix(moe_router(m), m))
+            return coe_fail(COE_E_USAGE, "%s: layer %d: the weights of its router %s are not those of %s", where, l,
+                            m->router.kind, router);
+    }
+    return COE_OK;
+}
+
 /* ---- names ---- */
 
 bool part_tensor_name(const struct family *f, const struct spec *s, struct place p, const struct part_weight *w,

@@ -5,6 +5,7 @@
  *              | SELECTION [ "(" key "=" value { "," key "=" value } ")" ]
  *              | KEY "=" value                top_k, renormalize, scale, groups, groups_kept, group_score
  *              | "capacity(" key "=" value { "," … } ")"
+ *              | ROUTER [ "(" key "=" value { "," … } ")" ]      another way to read the same matrix
  *
  * It is read into the "coe" object of a config (spec_json.c) and laid over the spec: one reader checks both. */
 #include <ctype.h>
@@ -15,6 +16,7 @@
 
 struct reader {
     const char *at, *text;
+    const struct spec *spec;
 };
 
 static coe_status unknown(const struct reader *r, const char *what)
@@ -90,6 +92,16 @@ static coe_status selection(struct reader *r, json_t *overlay, const struct part
     return put(o, p->params[0].name, value_of(value));
 }
 
+static coe_status router(struct reader *r, json_t *overlay, const struct part *p)
+{
+    char where[200];
+    json_t *o = json_pack("{s:s}", "kind", p->name);
+    COE_TRY(put(overlay, "router", o));
+    snprintf(where, sizeof where, "--route '%.150s'", r->text);
+    COE_TRY(spec_router_fits(r->spec, p->name, where));
+    return take(r, '(') ? settings(r, o) : COE_OK;
+}
+
 static coe_status capacity(struct reader *r, json_t *overlay)
 {
     json_t *o = json_pack("{s:b}", "always", 1); /* a live change serves no training */
@@ -112,8 +124,11 @@ static coe_status setting(struct reader *r, json_t *overlay)
     if (!strcmp(name, "capacity") && take(r, '(')) return capacity(r, overlay);
     const struct part *p = part_find("selection", name);
     if (p) return selection(r, overlay, p);
-    return coe_fail(COE_E_USAGE, "--route '%s': there is no setting or selection '%s'; coe help route lists them",
-                    r->text, name);
+    p = part_find("router", name);
+    if (p) return router(r, overlay, p);
+    return coe_fail(COE_E_USAGE,
+                    "--route '%s': there is no setting, selection or router '%s'; coe help route lists them", r->text,
+                    name);
 }
 
 static bool routes(const struct spec *s)
@@ -125,7 +140,7 @@ static bool routes(const struct spec *s)
 
 coe_status spec_route(struct spec *s, const char *text)
 {
-    struct reader r = { text, text };
+    struct reader r = { text, text, s };
     char where[200];
     if (!routes(s)) return coe_fail(COE_E_USAGE, "--route '%s': a dense model routes nothing", text);
     json_t *overlay = json_object();

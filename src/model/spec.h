@@ -209,6 +209,8 @@ coe_status spec_overlay(struct spec *s, const json_t *coe, const char *where);
 /* A live change of how tokens are routed, in the words of `coe help route`: "top_p=0.4", "top_k=4, renormalize=yes".
  * Only what needs no other parameters. COE_E_USAGE naming what is not understood, or what the network cannot do. */
 coe_status spec_route(struct spec *s, const char *text);
+/* COE_E_USAGE unless every layer's router can become `router` with the parameters it has: both are one matrix. */
+coe_status spec_router_fits(const struct spec *s, const char *router, const char *where);
 /* Every layer's moe_spec_check, with the layer in the message. */
 coe_status spec_check(const struct spec *s, const char *where);
 /* Reads the keys shared by almost all families: sizes, heads, norm eps, rope, tied embeddings, end tokens. */

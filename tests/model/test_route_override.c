@@ -66,6 +66,25 @@ static void a_list_of_settings_with_words_and_spaces(void **state)
     assert_int_equal(r.top_k, 3);
 }
 
+static void a_router_over_the_same_matrix(void **state)
+{
+    (void)state;
+    assert_string_equal(routed_by("pre_gated, top_k=1").kind, "pre_gated");
+    const struct router_spec r = routed_by("similarity(temperature=2)");
+    assert_string_equal(r.kind, "similarity");
+    assert_near("temperature", r.kind_param[0], 2, 0);
+}
+
+static void a_router_with_weights_of_its_own_is_refused(void **state)
+{
+    (void)state;
+    assert_refused("gru", COE_E_USAGE, "router gru has weights of its own");
+    struct spec s = fresh();
+    moe_use_router(&s.layer[1].moe.router, "two_layer");
+    assert_int_equal(spec_route(&s, "pre_gated"), COE_E_USAGE);
+    assert_error_has("layer 1: the weights of its router two_layer are not those of pre_gated");
+}
+
 static void a_capacity_set_live_binds_at_inference(void **state)
 {
     (void)state;
@@ -124,6 +143,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_selection_with_its_first_setting),
         cmocka_unit_test(a_list_of_settings_with_words_and_spaces),
+        cmocka_unit_test(a_router_over_the_same_matrix),
+        cmocka_unit_test(a_router_with_weights_of_its_own_is_refused),
         cmocka_unit_test(a_capacity_set_live_binds_at_inference),
         cmocka_unit_test(every_selection_can_be_named),
         cmocka_unit_test(what_is_not_understood_is_refused_by_name),

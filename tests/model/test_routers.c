@@ -1,11 +1,13 @@
 /* Identity: whatever the router, a sequence in a batch is routed as it is alone, and token by token as at once, through
  * chains, dense layers and layers. Routers that mix tokens say that they need whole sequences. */
+#include "support/tiny_model.h"
 #include "support/arrays.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "model/bind.h"
+#include "model/convert.h"
 
 enum { N = 9, VOCAB = 11 };
 static const int32_t ids[N] = { 1, 5, 2, 8, 3, 3, 9, 4, 7 };
@@ -120,6 +122,29 @@ static void a_state_that_is_carried_matters(void **state)
     }
 }
 
+static void a_model_becomes_pre_gated_with_the_weights_it_has(void **state)
+{
+    (void)state;
+    struct coe_model *m = NULL, *shifted = NULL;
+    struct convert_report report;
+    const char *from = tiny_model("plain", &(struct tiny){ .no_tokenizer = true }), *to = temp_path("pre-gated");
+    assert_ok(model_open(&m, from));
+    assert_ok(model_convert(m, to, &(struct convert_opts){ .type = DT_COUNT, .router = "pre_gated" }, &report));
+    assert_ok(model_open(&shifted, to));
+    assert_string_equal(shifted->spec.layer[1].moe.router.kind, "pre_gated");
+    assert_int_equal(shifted->n_params, m->n_params);
+    for (size_t i = 0; i < m->n_params; i++) {
+        assert_string_equal(shifted->params[i].w.name, m->params[i].w.name);
+        assert_memory_equal(shifted->params[i].w.data, m->params[i].w.data,
+                            (size_t)weight_count(&m->params[i].w) * sizeof(float));
+    }
+    model_close(shifted);
+    assert_int_equal(model_convert(m, to, &(struct convert_opts){ .type = DT_COUNT, .router = "rnn" }, &report),
+                     COE_E_USAGE);
+    assert_error_has("router rnn has weights of its own");
+    model_close(m);
+}
+
 static void every_router_of_the_registry_is_here(void **state)
 {
     const struct part *p;
@@ -139,6 +164,7 @@ int main(void)
         cmocka_unit_test(sequences_of_a_batch_get_the_bits_they_get_alone),
         cmocka_unit_test(a_sequence_token_by_token_gets_the_bits_it_gets_at_once),
         cmocka_unit_test(a_state_that_is_carried_matters),
+        cmocka_unit_test(a_model_becomes_pre_gated_with_the_weights_it_has),
         cmocka_unit_test(every_router_of_the_registry_is_here),
     };
     return kernels_init() || cmocka_run_group_tests_name("model/routers", tests, NULL, NULL);
