@@ -6,8 +6,7 @@
 
 static struct val *body(struct nn *c, const struct expert_rows *rows)
 {
-    (void)c;
-    return rows->x;
+    return experts_inputs(c, rows);
 }
 
 static coe_status run(struct nn *c, struct expert_call *call, const struct expert_range *g)

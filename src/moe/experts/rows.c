@@ -44,32 +44,41 @@ void experts_add_dx(float *dx, const struct route *r, const struct expert_range 
 
 /* ---- kinds made of operations ---- */
 
-struct gathered {
-    struct val *x, *rows;
-    const struct route *route;
-    struct expert_range range;
+struct picked {
+    struct val *x, *y;
+    const int32_t *row;
 };
 
-static void gather_back(struct nn *c, void *saved)
+/* Threads own columns: a row that was picked several times gets its gradients in ascending order of i. */
+static void pick_back(struct nn *c, void *saved)
 {
-    const struct gathered *s = saved;
-    if (!s->rows->grad) return;
+    const struct picked *s = saved;
+    if (!s->y->grad) return;
     float *dx = nn_grad(c, s->x);
-    if (dx) experts_add_dx(dx, s->route, &s->range, s->rows->grad, s->x->cols);
+    const int64_t d = s->x->cols, strip = 256, n = s->y->rows;
+    if (!dx) return;
+#pragma omp parallel for schedule(static) if (n * d > NN_ALONE_BELOW)
+    for (int64_t j = 0; j < d; j += strip)
+        for (int64_t i = 0; i < n; i++)
+            kern->add(dx + s->row[i] * d + j, s->y->grad + i * d + j, COE_MIN(strip, d - j));
 }
 
-static struct val *gather(struct nn *c, struct expert_call *call, const struct expert_range *g)
+struct val *experts_pick(struct nn *c, struct val *x, const int32_t *row, int64_t n)
 {
-    const struct route *r = call->route;
-    const int64_t d = call->x->cols;
-    const int32_t from = range_row(r, g), n = range_rows(r, g);
-    struct val *rows = nn_val(c, n, d);
-    struct gathered *s = arena_push(c->arena, sizeof *s);
-    if (!rows || !s) return NULL;
-    *s = (struct gathered){ call->x, rows, r, *g };
-    for (int32_t i = 0; i < n; i++)
-        memcpy(rows->data + i * d, call->x->data + r->row_token[from + i] * d, (size_t)d * sizeof(float));
-    return nn_record(c, gather_back, s) ? rows : NULL;
+    struct val *y = x ? nn_val(c, n, x->cols) : NULL;
+    struct picked *s = y ? arena_push(c->arena, sizeof *s) : NULL;
+    if (!s) return NULL;
+    *s = (struct picked){ x, y, row };
+    for (int64_t i = 0; i < n; i++)
+        memcpy(y->data + i * x->cols, x->data + row[i] * x->cols, (size_t)x->cols * sizeof(float));
+    return nn_record(c, pick_back, s) ? y : NULL;
+}
+
+struct val *experts_inputs(struct nn *c, const struct expert_rows *rows)
+{
+    const struct route *r = rows->call->route;
+    const int32_t from = range_row(r, rows->range);
+    return experts_pick(c, rows->call->x, r->row_token + from, rows->n);
 }
 
 struct weighed {
@@ -95,6 +104,14 @@ static void weigh_back(struct nn *c, void *saved)
     }
 }
 
+/* Counted from the range's first row, as its arrays are. */
+static const int32_t *from_zero(struct nn *c, const int32_t *from, int32_t n)
+{
+    int32_t *off = arena_push(c->arena, (size_t)(n + 1) * sizeof *off);
+    for (int32_t e = 0; off && e <= n; e++) off[e] = from[e] - from[0];
+    return off;
+}
+
 coe_status experts_composed(struct nn *c, struct expert_call *call, const struct expert_range *g,
                             struct val *(*body)(struct nn *c, const struct expert_rows *rows))
 {
@@ -107,8 +124,9 @@ coe_status experts_composed(struct nn *c, struct expert_call *call, const struct
     }
     struct weighed *s = arena_push(c->arena, sizeof *s);
     const struct arena_mark mark = arena_save(c->arena);
-    const struct expert_rows in = { call, g, gather(c, call, g), { g->n, r->off + g->first } };
-    struct val *rows = in.x && s ? body(c, &in) : NULL;
+    const int32_t *off = from_zero(c, r->off + g->first, g->n);
+    const struct expert_rows in = { call, g, n, { g->n, off } };
+    struct val *rows = off && s ? body(c, &in) : NULL;
     if (!rows) return coe_last_status();
     assert(rows->rows == n && rows->cols == d);
     if (call->rows) memcpy(call->rows + from * d, rows->data, (size_t)(n * d) * sizeof(float));
@@ -124,14 +142,6 @@ struct grouped {
     const struct weight *const *w;
 };
 
-/* The products index rows of the route; the arrays of a range begin at its first. */
-static const int32_t *from_zero(struct nn *c, struct groups of)
-{
-    int32_t *off = arena_push(c->arena, (size_t)(of.n + 1) * sizeof *off);
-    for (int32_t e = 0; off && e <= of.n; e++) off[e] = of.off[e] - of.off[0];
-    return off;
-}
-
 static void linear_back(struct nn *c, void *saved)
 {
     const struct grouped *s = saved;
@@ -146,9 +156,40 @@ static void linear_back(struct nn *c, void *saved)
 struct val *experts_linear(struct nn *c, struct val *x, struct groups of, const struct weight *const *w)
 {
     struct grouped *s = x ? arena_push(c->arena, sizeof *s) : NULL;
-    const int32_t *off = s ? from_zero(c, of) : NULL;
-    struct val *y = off ? nn_val(c, x->rows, w[0]->rows) : NULL;
+    struct val *y = s ? nn_val(c, x->rows, w[0]->rows) : NULL;
     if (!y) return NULL;
-    *s = (struct grouped){ x, y, { of.n, off }, w };
-    return nn_grouped(c, y->data, y->cols, x, NULL, s->of, w) && nn_record(c, linear_back, s) ? y : NULL;
+    *s = (struct grouped){ x, y, of, w };
+    return nn_grouped(c, y->data, y->cols, x, NULL, of, w) && nn_record(c, linear_back, s) ? y : NULL;
+}
+
+struct bias_saved {
+    struct val *x;
+    struct groups of;
+    const struct weight *const *b;
+};
+
+static void bias_back(struct nn *c, void *saved)
+{
+    const struct bias_saved *s = saved;
+    (void)c;
+    for (int32_t e = 0; s->x->grad && e < s->of.n; e++)
+        for (int32_t i = s->of.off[e]; s->b[e]->grad && i < s->of.off[e + 1]; i++)
+            kern->add(s->b[e]->grad, s->x->grad + i * s->x->cols, s->x->cols);
+}
+
+struct val *experts_add_bias(struct nn *c, struct val *x, struct groups of, const struct weight *const *b)
+{
+    struct bias_saved *s = x ? arena_push(c->arena, sizeof *s) : NULL;
+    if (!s) return NULL;
+    *s = (struct bias_saved){ x, of, b };
+    for (int32_t e = 0; e < of.n; e++)
+        for (int32_t i = of.off[e]; i < of.off[e + 1]; i++) kern->add(x->data + i * x->cols, b[e]->data, x->cols);
+    return nn_record(c, bias_back, s) ? x : NULL;
+}
+
+void experts_show_hidden(const struct expert_rows *rows, const struct val *u)
+{
+    const int64_t stride = rows->call->spec->expert_ffn, from = range_row(rows->call->route, rows->range);
+    for (int64_t i = 0; rows->call->hidden && i < rows->n; i++)
+        memcpy(rows->call->hidden + (from + i) * stride, u->data + i * u->cols, (size_t)u->cols * sizeof(float));
 }

@@ -1,0 +1,102 @@
+/* ternary.c — feed-forward experts whose weights are -alpha, 0 or alpha, trained through their rounding.
+ *
+ * Paper: Mixture of Ternary Experts (MoTE), 2025 (card: compress.md, MoTE). Each matrix, with alpha the mean of |W|:
+ *     W~ = alpha · clip(round(W / (alpha + 1e-5)), -1, 1)       round half to even
+ * and each row that it multiplies, with m its largest magnitude:  x~ = round(127 x / m) · m / 127.
+ * Gradients pass both roundings unchanged. What is stored and trained are the masters W: rounding W~ again would give
+ * another alpha. The frozen full-precision network beside them is the shared expert. */
+#include <math.h>
+#include <string.h>
+
+#include "moe/experts/rows.h"
+
+/* W~ of one matrix, whose gradient is that of the master */
+static bool rounded(struct nn *c, const struct weight *w, struct weight *out)
+{
+    const int64_t n = weight_count(w);
+    float *x = arena_push(c->arena, (size_t)n * sizeof *x);
+    double sum = 0;
+    if (!x) return false;
+    widen(x, w->data, w->type, n);
+    for (int64_t i = 0; i < n; i++) sum += fabs((double)x[i]);
+    const float alpha = (float)(sum / (double)n), step = alpha + 1e-5f;
+    for (int64_t i = 0; i < n; i++) x[i] = alpha * fminf(fmaxf(rintf(x[i] / step), -1), 1);
+    *out = (struct weight){ .name = w->name, .type = DT_F32, .rows = w->rows, .cols = w->cols, .data = x,
+                            .master = w->master, .grad = w->grad };
+    return true;
+}
+
+/* Of the experts that have rows; the others keep their masters, which nobody multiplies. */
+static const struct weight *const *rounded_all(struct nn *c, const struct expert_rows *rows,
+                                               const struct weight *const *w)
+{
+    const int32_t n = rows->of.n;
+    struct weight *own = arena_push(c->arena, (size_t)n * sizeof *own);
+    const struct weight **out = arena_push(c->arena, (size_t)n * sizeof *out);
+    if (!own || !out) return NULL;
+    for (int32_t e = 0; e < n; e++) {
+        const struct weight *master = w[rows->range->first + e];
+        const bool used = rows->of.off[e] < rows->of.off[e + 1];
+        if (!used) own[e] = *master, own[e].type = DT_F32; /* groups are of one type */
+        else if (!rounded(c, master, &own[e])) return NULL;
+        out[e] = &own[e];
+    }
+    return out;
+}
+
+struct through {
+    struct val *x, *y;
+};
+
+static void through_back(struct nn *c, void *saved)
+{
+    const struct through *s = saved;
+    float *dx = s->y->grad ? nn_grad(c, s->x) : NULL;
+    if (dx) kern->add(dx, s->y->grad, s->x->rows * s->x->cols);
+}
+
+/* Eight bits a row */
+static struct val *eight_bits(struct nn *c, struct val *x)
+{
+    struct val *y = x ? nn_val(c, x->rows, x->cols) : NULL;
+    struct through *s = y ? arena_push(c->arena, sizeof *s) : NULL;
+    if (!s) return NULL;
+    *s = (struct through){ x, y };
+    for (int64_t i = 0; i < x->rows; i++) {
+        const float *in = x->data + i * x->cols;
+        float *out = y->data + i * x->cols, largest = 0;
+        for (int64_t j = 0; j < x->cols; j++) largest = fmaxf(largest, fabsf(in[j]));
+        const float up = largest > 0 ? 127.0f / largest : 0, down = largest / 127.0f;
+        for (int64_t j = 0; j < x->cols; j++) out[j] = rintf(in[j] * up) * down;
+    }
+    return nn_record(c, through_back, s) ? y : NULL;
+}
+
+static struct val *body(struct nn *c, const struct expert_rows *rows)
+{
+    const struct moe_weights *w = rows->call->w;
+    const struct weight *const *gate = rounded_all(c, rows, w->gate), *const *up = rounded_all(c, rows, w->up),
+                               *const *down = rounded_all(c, rows, w->down);
+    struct val *x = gate && up && down ? eight_bits(c, experts_inputs(c, rows)) : NULL;
+    struct val *h = experts_linear(c, x, rows->of, gate);
+    struct val *u = nn_act(c, rows->call->spec->act, h, h ? experts_linear(c, x, rows->of, up) : NULL);
+    if (u) experts_show_hidden(rows, u);
+    return experts_linear(c, eight_bits(c, u), rows->of, down);
+}
+
+static coe_status run(struct nn *c, struct expert_call *call, const struct expert_range *g)
+{
+    return experts_composed(c, call, g, body);
+}
+
+static coe_status check(const struct moe_spec *m, const struct expert_range *r, const char *where)
+{
+    (void)r;
+    if (m->act == ACT_SWIGLU_CLAMP || m->expert_bias)
+        return coe_fail(COE_E_INPUT, "%s: ternary experts with a clamp or biases", where);
+    return COE_OK;
+}
+
+static const struct expert_part ternary = { .run = run, .check = check, .wide = true, .matrices = true };
+COE_PART(expert, ternary, .summary = "feed-forward expert whose weights are rounded to -alpha, 0, alpha",
+         .paper = "MoTE, 2025", .card = "compress.md MoTE", .unit = "token", .impl = &ternary)
