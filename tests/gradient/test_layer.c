@@ -36,12 +36,27 @@ static struct tv *leaf_named(const struct case_state *c, const char *format, int
     return NULL;
 }
 
+/* NULL when no expert has such a weight */
 static struct tv **expert_row(const struct case_state *c, const char *format)
 {
     struct tv **row = test_alloc((size_t)c->b->spec.n_experts * sizeof *row);
-    for (int32_t e = 0; e < c->b->spec.n_experts - c->b->spec.n_identity; e++)
-        if (!(row[e] = leaf_named(c, format, e))) return NULL;
-    return row;
+    bool any = false;
+    for (int32_t e = 0; e < c->b->spec.n_experts; e++) any = (row[e] = leaf_named(c, format, e)) || any;
+    return any ? row : NULL;
+}
+
+static void twin_kinds(const struct case_state *c, struct twin_moe *w)
+{
+    struct expert_range r[MAX_RANGES];
+    for (int32_t g = 0, n = moe_ranges(&c->b->spec, r); g < n && c->b->spec.n_ranges; g++) {
+        const struct part_weight *p = moe_kind(&r[g])->weights;
+        for (int32_t i = 0; p && p[i].name; i++) {
+            char format[64];
+            snprintf(format, sizeof format, p[i].scope == PART_OF_EXPERT ? "experts.%%d.%s" : "range.%%d.%s", p[i].name);
+            if (p[i].scope == PART_OF_EXPERT) w->expert_part[g][i] = expert_row(c, format);
+            else w->kind_part[g][i] = leaf_named(c, format, g);
+        }
+    }
 }
 
 static struct twin_moe twin_weights(const struct case_state *c)
@@ -61,6 +76,7 @@ static struct twin_moe twin_weights(const struct case_state *c)
     w.shared_up = leaf_named(c, "shared.up", 0);
     w.shared_down = leaf_named(c, "shared.down", 0);
     w.shared_expert_gate = leaf_named(c, "shared_expert_gate", 0);
+    twin_kinds(c, &w);
     return w;
 }
 
@@ -247,18 +263,42 @@ static void fields_that_families_set(void **state)
     check_layer(&s, BLOCK_GATED, "a clamp of 0.5", 4041);
 }
 
+/* Six experts of a kind between two feed-forward ones and a copy, in every router mode */
+static void kinds_of_experts(void **state)
+{
+    (void)state;
+    static const struct expert_range kinds[] = { { .kind = "ffn", .n = 2, .ffn = 2 },
+                                                 { .kind = "const", .n = 2 },
+                                                 { .kind = "lora", .n = 2, .param = { 2, 3 } },
+                                                 { .kind = "rank1", .n = 2, .param = { 5 } },
+                                                 { .kind = "latent", .n = 4, .ffn = 3, .param = { 2, 2 } } };
+    for (size_t k = 0; k < COE_COUNT(kinds); k++)
+        for (int router = 0; router < 8; router++) {
+            struct moe_spec s = mode_spec(router, RESIDUAL_PRENORM, router % 3);
+            char mode[80];
+            s.range[0] = (struct expert_range){ .kind = "ffn", .n = 2, .ffn = 3 };
+            s.range[1] = kinds[k];
+            s.range[2] = (struct expert_range){ .kind = "copy", .n = 1 };
+            s.n_ranges = 3;
+            s.n_experts = 3 + kinds[k].n;
+            snprintf(mode, sizeof mode, "%s, router mode %d", kinds[k].kind, router);
+            check_layer(&s, BLOCK_GATED, mode, 5000 + 10 * k + (uint64_t)router);
+        }
+}
+
 int main(void)
 {
     enum { GROUPS = 5 * SHARED_MODES };
     static struct group groups[GROUPS];
-    struct CMUnitTest tests[GROUPS + 3] = { cmocka_unit_test(experts_of_every_form_and_activation),
+    struct CMUnitTest tests[GROUPS + 4] = { cmocka_unit_test(experts_of_every_form_and_activation),
+                                            cmocka_unit_test(kinds_of_experts),
                                             cmocka_unit_test(limits_of_k), cmocka_unit_test(fields_that_families_set) };
     for (int i = 0; i < GROUPS; i++) {
         struct group *g = &groups[i];
         *g = (struct group){ .residual = (enum residual_mode)(i % 5), .shared = i / 5 };
         snprintf(g->name, sizeof g->name, "%s residual, %s, every router mode", residual_name[g->residual],
                  shared_name[g->shared]);
-        tests[3 + i] = (struct CMUnitTest){ g->name, every_router_mode, NULL, NULL, g };
+        tests[4 + i] = (struct CMUnitTest){ g->name, every_router_mode, NULL, NULL, g };
     }
     coe_set_threads(1); /* small products; that threads change nothing is tests/model/test_identity.c's business */
     return kernels_init() || cmocka_run_group_tests_name("gradient/layer", tests, NULL, NULL);

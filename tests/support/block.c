@@ -63,8 +63,29 @@ static void add_routers(struct block *b)
 
 static const struct weight **row_of(int32_t n) { return test_alloc((size_t)n * sizeof(struct weight *)); }
 
+/* What the kinds of experts declare: "range.0.lora_A.weight", of single experts "experts.3.lora_A.weight". */
+static void add_kind_parts(struct block *b)
+{
+    struct expert_range r[MAX_RANGES];
+    for (int32_t g = 0, n = moe_ranges(&b->spec, r); g < n && b->spec.n_ranges; g++) {
+        const struct part_at at = { .spec = &b->spec, .param = r[g].param, .range = &r[g], .d_model = b->d };
+        const struct part_weight *w = moe_kind(&r[g])->weights;
+        for (int32_t i = 0; w && w[i].name; i++) {
+            int64_t rows = 1, cols = 1;
+            const bool own = w[i].scope == PART_OF_EXPERT;
+            const struct weight **row = own ? row_of(b->spec.n_experts) : NULL;
+            if (!w[i].shape(&at, &rows, &cols)) continue;
+            for (int32_t e = r[g].first; own && e < r[g].first + r[g].n; e++)
+                row[e] = add(b, rows, cols, "experts.%d.%s", e, w[i].name);
+            if (own) b->w.expert_part[g][i] = row;
+            else b->w.kind_part[g][i] = add(b, rows, cols, "range.%d.%s", g, w[i].name);
+        }
+    }
+}
+
 static void add_experts(struct block *b, int form)
 {
+    add_kind_parts(b);
     const int32_t n = b->spec.n_experts;
     const struct weight **gb = row_of(n), **ub = row_of(n), **db = row_of(n);
     b->gate = test_alloc((size_t)n * sizeof *b->gate);
@@ -94,8 +115,9 @@ struct block block_make_nth(const struct moe_spec *spec, int64_t d, int form, in
 {
     struct block b = { .spec = *spec, .d = d, .nth = nth };
     assert_ok(moe_spec_check(spec, "block"));
-    const size_t most = (size_t)(6 * spec->n_experts + (3 + PART_WEIGHTS) * spec->chain.n_iterations + 8);
-    b.list = test_alloc(most * sizeof *b.list);
+    const int32_t passes = (3 + PART_WEIGHTS) * spec->chain.n_iterations;
+    const int32_t experts = (6 + PART_WEIGHTS) * spec->n_experts + MAX_RANGES * PART_WEIGHTS;
+    b.list = test_alloc((size_t)(passes + experts + 8) * sizeof *b.list);
     add_routers(&b);
     add_experts(&b, form);
     if (spec->out_bias) b.w.out_bias = add(&b, 1, d, "out_bias");

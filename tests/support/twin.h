@@ -87,9 +87,13 @@ struct twin_moe {
     const struct attn_batch *batch;   /* rows of sequences; of routers with context */
     struct tv *q, *k;                 /* of the layer's attention */
     const struct attn_shape *attention;
+    struct tv *kind_part[MAX_RANGES][PART_WEIGHTS];   /* what kinds of experts declare */
+    struct tv **expert_part[MAX_RANGES][PART_WEIGHTS]; /* [E] */
 };
 /* Logits of pass t of any router but uncertainty's in training (twin_router.c). */
 struct tv *twin_router(const struct moe_spec *spec, const struct twin_moe *w, int32_t t, struct tv *x);
+/* What an expert of a kind without gate, up and down matrices makes of x (twin_expert.c). */
+struct tv *twin_expert(const struct moe_spec *s, const struct twin_moe *w, int32_t e, struct tv *x);
 /* Routes in the order they were made */
 struct twin_list {
     struct twin_route *records[64];

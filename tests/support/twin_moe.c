@@ -323,8 +323,9 @@ static struct tv *one_pass(const struct moe_spec *s, const struct twin_moe *w, i
     made->records[made->n++] = r;
     twin_clamp_limit = (double)s->act_limit;
     for (int32_t e = 0; e < s->n_experts; e++) { /* every expert on every token; the gates of the others are 0 */
-        if (e >= s->n_experts - s->n_identity) {
-            y = twin_add(y, weighted(r->gates, e, x));
+        const struct expert_range range = moe_range_of(s, e);
+        if (!moe_kind(&range)->matrices) {
+            y = twin_add(y, weighted(r->gates, e, twin_expert(s, w, e, x)));
             continue;
         }
         struct tv *up = w->up ? twin_linear(x, w->up[e], bias_of(w->up_bias, e)) : NULL;
