@@ -5,6 +5,7 @@
  *            "selection": "top_k" or { "kind": "top_p", "p": 0.4 },
  *            "capacity": { "factor": 1.25, "tokens": 64, "order": "position", "weigh_first": false, "always": false },
  *            "experts": [ { "kind": "ffn", "n": 14, "expert_ffn": 256 }, { "kind": "copy", "n": 2 } ],
+ *            "bias_in_weights": false, "unit_weights": false,
  *            "selection_bias": false, "bias_update": 0.001, "bias_rule": "sign", "bias_decay": "none", "n_null": 0,
  *            "n_identity": 0, "groups": 1, "groups_kept": 1, "group_score": "max", "shared_ffn": 0,
  *            "shared_gate": false,
@@ -216,6 +217,8 @@ static coe_status read_moe(struct moe_spec *m, const json_t *o, const char *wher
     COE_TRY(json_get_f32(o, "scale", &r->scale, where));
     COE_TRY(json_get_bool(o, "router_bias", &r->bias, where));
     COE_TRY(json_get_bool(o, "selection_bias", &r->selection_bias, where));
+    COE_TRY(json_get_bool(o, "bias_in_weights", &r->bias_in_weights, where));
+    COE_TRY(json_get_bool(o, "unit_weights", &r->unit_weights, where));
     COE_TRY(json_get_num(o, "bias_update", &m->bias_update, where));
     COE_TRY(choice(o, "bias_rule", bias_rule_name, 2, &rule, where));
     COE_TRY(choice(o, "bias_decay", bias_decay_name, 3, &decay, where));
@@ -252,7 +255,8 @@ coe_status spec_overlay(struct spec *s, const json_t *o, const char *where)
         "router",       "router_bias",       "selection",       "selection_bias", "bias_update", "groups",
         "groups_kept",  "group_score",       "shared_ffn",      "shared_gate",    "chain",       "losses",
         "dense_layers", "experts_per_layer", "top_k_per_layer", "qk_norm",        "capacity",    "n_identity",
-        "n_null",       "bias_rule",         "bias_decay",     "experts",     NULL
+        "n_null",       "bias_rule",         "bias_decay",      "experts",        "bias_in_weights",
+        "unit_weights", NULL
     };
     static const char *const qk[] = { "none", "head", "full" };
     COE_TRY(json_only_keys(o, keys, where));

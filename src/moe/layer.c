@@ -103,6 +103,11 @@ static coe_status check_selection(const struct moe_spec *m, const char *where)
     if (c->weigh_first && !r->renormalize)
         return coe_fail(COE_E_INPUT, "%s: weights before drops differ from those after only when they are renormalised",
                         where);
+    if (r->bias_in_weights && !r->selection_bias)
+        return coe_fail(COE_E_INPUT, "%s: bias_in_weights without a selection_bias", where);
+    if (r->unit_weights && (r->renormalize || r->bias_in_weights))
+        return coe_fail(COE_E_INPUT, "%s: unit_weights are not made from scores: neither renormalize nor "
+                        "bias_in_weights changes them", where);
     const struct selection_part *s = p->impl;
     return s->check ? s->check(m, where) : COE_OK;
 }

@@ -48,6 +48,8 @@ struct router_spec {
     int32_t top_k;
     int32_t n_group, topk_group; /* 1, 1: no group constraint */
     enum group_score group_score;
+    bool bias_in_weights; /* the weight is made from the score plus the selection bias (SMoRA) */
+    bool unit_weights; /* weights are 1, with the gradient of n p / Σ p over the n chosen (Union of Experts) */
     bool renormalize;  /* weights divided by their sum over the chosen */
     float renorm_eps;  /* added to that sum (DeepSeek: 1e-20) */
     float renorm_min;  /* that sum is at least this (ERNIE) */

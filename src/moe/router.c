@@ -3,7 +3,7 @@
  * Forward, per token (sums over experts are one chain in ascending id; a masked expert adds +0):
  *   softmax   p = exp(z - max) / Σ exp(z - max)           sigmoid   p = σ(z)
  *   choose from p + b, outside the best groups -inf
- *   weight    g = scale · p_e,  or  scale · p_e / (Σ_chosen p + eps)
+ *   weight    g = scale · p_e,  or  scale · p_e / (Σ_chosen p + eps),  or  scale (unit_weights)
  * Backward (systems.md part D, modes A, B, C; the choice is constant), with D = scale·dg on the chosen:
  *   dp = D,  or  (D - Σ_j D_j g̃_j) / (Σ_chosen p + eps)  with g̃ = p / (Σ + eps);  then through the activation. */
 #include <math.h>
@@ -89,15 +89,25 @@ static float divisor(const struct router_spec *r, const float *score, const int3
     return sum < r->renorm_min ? r->renorm_min : sum + r->renorm_eps;
 }
 
-static void fill_weights(const struct router_spec *r, const float *p, const float *expert_scale, struct route *out)
+/* Weights are shares of the chosen scores, or have the gradient of shares. */
+static bool by_share(const struct router_spec *r) { return r->renormalize || r->unit_weights; }
+
+static void fill_weights(const struct route_record *rec, struct route *out)
 {
+    const struct router_spec *r = &rec->spec->router;
+    const float *expert_scale = rec->expert_scale ? rec->expert_scale->data : NULL;
+    const float *bias = r->bias_in_weights && rec->selection_bias ? rec->selection_bias->data : NULL;
 #pragma omp parallel for schedule(static) if (out->n_tokens > 256)
     for (int32_t t = 0; t < out->n_tokens; t++) {
         const int32_t from = out->tok_off[t], n = out->tok_off[t + 1] - from;
-        for (int32_t i = from; i < from + n; i++) out->score[i] = p[(int64_t)t * out->n_experts + out->expert[i]];
+        for (int32_t i = from; i < from + n; i++) {
+            out->score[i] = rec->p[(int64_t)t * out->n_experts + out->expert[i]];
+            if (bias) out->score[i] += bias[out->expert[i]];
+        }
         float sum = r->renormalize ? divisor(r, out->score + from, out->expert + from, n) : 1.0f;
         for (int32_t i = from; i < from + n; i++) {
             float g = r->renormalize ? out->score[i] / sum : out->score[i];
+            if (r->unit_weights) g = 1;
             if (expert_scale) g *= expert_scale[out->expert[i]];
             out->weight[i] = g * r->scale;
         }
@@ -108,15 +118,16 @@ static void fill_weights(const struct router_spec *r, const float *p, const floa
 static void weights_back(const struct router_spec *r, const struct route *rt, int32_t t, float *dp)
 {
     const int32_t from = rt->tok_off[t], n = rt->tok_off[t + 1] - from;
-    if (!r->renormalize) {
-        for (int32_t i = from; i < from + n; i++) dp[rt->expert[i]] += r->scale * rt->weight_grad[i];
+    const float scale = r->unit_weights ? r->scale * (float)n : r->scale;
+    if (!by_share(r)) {
+        for (int32_t i = from; i < from + n; i++) dp[rt->expert[i]] += scale * rt->weight_grad[i];
         return;
     }
     const float sum = divisor(r, rt->score + from, rt->expert + from, n);
     float mean = 0; /* a sum below its floor is a constant */
     const bool at_floor = r->renorm_min > 0 && chosen_sum(rt->score + from, rt->expert + from, n) < r->renorm_min;
-    for (int32_t i = from; i < from + n && !at_floor; i++) mean += r->scale * rt->weight_grad[i] * (rt->score[i] / sum);
-    for (int32_t i = from; i < from + n; i++) dp[rt->expert[i]] += (r->scale * rt->weight_grad[i] - mean) / sum;
+    for (int32_t i = from; i < from + n && !at_floor; i++) mean += scale * rt->weight_grad[i] * (rt->score[i] / sum);
+    for (int32_t i = from; i < from + n; i++) dp[rt->expert[i]] += (scale * rt->weight_grad[i] - mean) / sum;
 }
 
 /* The route whose weights were made from the scores: with weigh_first the choice before drops. */
@@ -157,12 +168,11 @@ static void route_back(struct nn *c, void *saved)
 static coe_status drop_and_weigh(struct nn *c, struct route_record *rec)
 {
     const struct router_spec *r = &rec->spec->router;
-    const float *scale = rec->expert_scale ? rec->expert_scale->data : NULL;
     const bool limited = (r->capacity.factor > 0 || r->capacity.tokens > 0) && (r->capacity.always || c->tape);
     const bool drops = limited || moe_has_null(rec->spec), before = !drops || r->capacity.weigh_first;
-    if (before && !rec->route.weighed) fill_weights(r, rec->p, scale, &rec->route);
+    if (before && !rec->route.weighed) fill_weights(rec, &rec->route);
     if (drops) COE_TRY(capacity_drop(c, rec, limited));
-    if (!before && !rec->route.weighed) fill_weights(r, rec->p, scale, &rec->route);
+    if (!before && !rec->route.weighed) fill_weights(rec, &rec->route);
     return COE_OK;
 }
 

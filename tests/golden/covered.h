@@ -28,6 +28,7 @@ static const struct coverage method_coverage[] = {
     { "router_table", "methods_moe" },
     { "smoe_dropout", "methods_selection" },
     { "sparse_ot", "methods_selection" },
+    { "smora", "methods_experts" },
     { "switch_layer", "methods_moe" },
     { "thor_consistency", "methods_selection" },
     { "top_p_dynamic", "methods_selection" },
