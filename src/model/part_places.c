@@ -184,20 +184,30 @@ coe_status spec_router_fits(const struct spec *s, const char *router, const char
 
 /* ---- names ---- */
 
+/* "rank1", the layer's second range of that kind "rank1.1" */
+static void kind_folder(const struct moe_spec *m, int32_t owner, char out[64])
+{
+    int32_t before = 0;
+    for (int32_t i = 0; i < owner - 1; i++) before += !strcmp(m->range[i].kind, m->range[owner - 1].kind);
+    if (before) snprintf(out, 64, "%s.%d", m->range[owner - 1].kind, before);
+    else snprintf(out, 64, "%s", m->range[owner - 1].kind);
+}
+
 bool part_tensor_name(const struct family *f, const struct spec *s, struct place p, const struct part_weight *w,
                       char *out, size_t cap)
 {
     const struct moe_spec *m = &s->layer[p.layer].moe;
     const int32_t owner = p.part / PART_WEIGHTS;
-    const char *folder = owner ? m->range[owner - 1].kind : "router";
+    char folder[64] = "router";
     const bool each = w->scope == PART_OF_ITERATION && m->chain.n_iterations > 1 && !m->chain.shared_gate;
-    char name[128];
+    char name[160];
+    if (owner) kind_folder(m, owner, folder);
     if (w->scope == PART_OF_MODEL) {
         snprintf(name, sizeof name, "%smodel.%s.%s", f->prefixes ? *f->prefixes : "", folder, w->name);
         return expand_name(name, p, out, cap);
     }
-    if (w->scope == PART_OF_EXPERT) folder = "experts.{e}";
-    snprintf(name, sizeof name, "%s%s.%s", folder, each ? ".{t}" : "", w->name);
+    snprintf(name, sizeof name, "%s%s.%s", w->scope == PART_OF_EXPERT ? "experts.{e}" : folder,
+             each ? ".{t}" : "", w->name);
     return name_beside_router(f, p, name, out, cap);
 }
 

@@ -14,8 +14,8 @@ coe_status each_part_of_model(const struct spec *s, each_fn *fn, void *user);
 coe_status each_part_of_layer(const struct spec *s, int32_t layer, each_fn *fn, void *user);
 /* COE_E_INPUT when layers that share a weight, or pass a state on, do not fit together. */
 coe_status part_places_check(const struct spec *s, const char *where);
-/* "….mlp.router.NAME", with independent gates "….mlp.router.2.NAME"; "….mlp.KIND.NAME"; "….mlp.experts.3.NAME"; of all
- * layers "model.router.NAME", "model.KIND.NAME". */
+/* "….mlp.router.NAME", with independent gates "….mlp.router.2.NAME"; "….mlp.KIND.NAME", of a second range of the kind
+ * "….mlp.KIND.1.NAME"; "….mlp.experts.3.NAME"; of all layers "model.router.NAME", "model.KIND.NAME". */
 bool part_tensor_name(const struct family *f, const struct spec *s, struct place p, const struct part_weight *w,
                       char *out, size_t cap);
 /* "….mlp.gate.weight" of the family gives "….mlp.NAME"; NAME may hold {e} and {t}. */

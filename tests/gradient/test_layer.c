@@ -52,8 +52,9 @@ static void twin_kinds(const struct case_state *c, struct twin_moe *w)
         const struct part_weight *p = moe_kind(&r[g])->weights;
         for (int32_t i = 0; p && p[i].name; i++) {
             char format[64];
-            snprintf(format, sizeof format, p[i].scope == PART_OF_EXPERT ? "experts.%%d.%s" : "range.%%d.%s", p[i].name);
-            if (p[i].scope == PART_OF_EXPERT) w->expert_part[g][i] = expert_row(c, format);
+            const bool own = p[i].scope == PART_OF_EXPERT;
+            snprintf(format, sizeof format, own ? "experts.%%d.%s" : "range.%%d.%s", p[i].name);
+            if (own) w->expert_part[g][i] = expert_row(c, format);
             else w->kind_part[g][i] = leaf_named(c, format, g);
         }
     }

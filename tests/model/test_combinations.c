@@ -8,7 +8,7 @@
 
 #include "model/bind.h"
 
-enum { N = 12, DRAWS = 40, EXPERTS = 6 };
+enum { N = 12, DRAWS = 60, EXPERTS = 6 };
 static const int32_t off[] = { 0, 7, N };
 static const int64_t pos0[] = { 0, 0 };
 static const struct attn_batch batch = { 2, off, pos0, NULL };
@@ -32,6 +32,22 @@ static json_t *draw_losses(struct rng *r)
     return list;
 }
 
+/* Two experts each of three kinds */
+static json_t *draw_experts(struct rng *r)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < EXPERTS / 2; i++) {
+        const char *kind = part_of(r, "expert");
+        const struct expert_part *part = part_find("expert", kind)->impl;
+        json_t *o = json_pack("{s:s, s:i}", "kind", kind, "n", 2);
+        if (part->wide) json_object_set_new(o, "expert_ffn", json_integer((json_int_t)(1 + rng_below(r, 5))));
+        if (!strcmp(kind, "latent"))
+            json_object_update_new(o, json_pack("{s:i, s:i}", "latent", 3, "group", (int)(1 + rng_below(r, 2))));
+        json_array_append_new(list, o);
+    }
+    return list;
+}
+
 static json_t *draw(struct rng *r)
 {
     static const char *const orders[] = { "position", "best", "score" };
@@ -46,6 +62,13 @@ static json_t *draw(struct rng *r)
         (int)(rng_below(r, 2) * rng_below(r, 3)), "n_identity", (int)(rng_below(r, 2) * rng_below(r, 3)), "chain",
         "iterations", (int)(1 + rng_below(r, 2)), "gate", rng_below(r, 2) ? "shared" : "independent", "residual",
         pick(r, residuals, 3), "losses", draw_losses(r));
+    if (rng_below(r, 2)) {
+        json_object_del(moe, "n_null");
+        json_object_del(moe, "n_identity");
+        json_object_set_new(moe, "experts", draw_experts(r));
+    }
+    if (!rng_below(r, 4)) json_object_set_new(moe, "unit_weights", json_true());
+    if (!rng_below(r, 4)) json_object_set_new(moe, "bias_in_weights", json_true());
     if (!rng_below(r, 3))
         json_object_set_new(moe, "capacity",
                             json_pack("{s:f,s:s,s:b,s:b}", "factor", 0.5 + rng_uniform(r), "order", pick(r, orders, 3),
@@ -97,6 +120,8 @@ static bool refusal_is_known(const char *config)
         "grouped uses every group",
         "hybrid needs softmax",
         "weights before drops",
+        "bias_in_weights",
+        "all experts are null",
         "sigmoid scores",
         "sparsemixer",
         "more than the",

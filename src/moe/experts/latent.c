@@ -1,9 +1,9 @@
 /* latent.c — experts whose gate and up matrices are factored over one latent space for each group of them:
  * E_e(x) = W_e (a(G_e Bg x) ⊙ U_e Bu x), with Bg, Bu [m, d] of e's group, G_e, U_e [F, m], W_e [d, F].
  *
- * Paper: Mixture of Latent Experts (MoLAE), 2025 (card: routing.md 13). A group is `group` experts with consecutive ids.
- * Bg x and Bu x are made once for every token that comes to a group, however many of its experts it visits. With m =
- * min(d, group · F) any feed-forward layer has such a form (`coe convert --latent`). */
+ * Paper: Mixture of Latent Experts (MoLAE), 2025 (card: routing.md 13). A group is `group` experts with consecutive
+ * ids. Bg x and Bu x are made once for every token that comes to a group, however many of its experts it visits. With
+ * m = min(d, group · F) any feed-forward layer has such a form. */
 #include "moe/experts/rows.h"
 
 #include <string.h>

@@ -45,5 +45,5 @@ static const struct part_weight weights[] = {
 };
 
 static const struct expert_part lora = { .run = run, .weights = weights };
-COE_PART(expert, lora, .summary = "two thin matrices, beside a shared expert an adapter of it", .paper = "DynMoLE, 2025",
-         .card = "routing.md 22", .unit = "token", .params = params, .impl = &lora)
+COE_PART(expert, lora, .summary = "two thin matrices, beside a shared expert an adapter of it",
+         .paper = "DynMoLE, 2025", .card = "routing.md 22", .unit = "token", .params = params, .impl = &lora)

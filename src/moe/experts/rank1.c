@@ -67,7 +67,8 @@ static struct val *body(struct nn *c, const struct expert_rows *rows)
     for (int32_t e = 0; e < rows->of.n; e++) {
         if (rows->of.off[e] == rows->of.off[e + 1]) continue;
         const float *a = row_of(s->a, e, wide);
-        for (int32_t i = rows->of.off[e]; i < rows->of.off[e + 1]; i++) h[i] = s->scale * kern->dot(x->data + i * d, a, d);
+        for (int32_t i = rows->of.off[e]; i < rows->of.off[e + 1]; i++)
+            h[i] = s->scale * kern->dot(x->data + i * d, a, d);
         const float *b = row_of(s->b, e, wide);
         for (int32_t i = rows->of.off[e]; i < rows->of.off[e + 1]; i++) kern->scale(y->data + i * d, b, h[i], d);
     }

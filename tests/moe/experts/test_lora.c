@@ -7,7 +7,8 @@ enum { D = 6, T = 7 };
 static void two_thin_products_and_a_scale(void **state)
 {
     (void)state;
-    const struct moe_spec s = kinds_spec((struct expert_range[]){ { .kind = "lora", .n = 1, .param = { 1, 2 } } }, 1, 1);
+    const struct expert_range one = { .kind = "lora", .n = 1, .param = { 1, 2 } };
+    const struct moe_spec s = kinds_spec(&one, 1, 1);
     struct block b = block_make(&s, 2, 0);
     block_set(&b, "experts.0.lora_A.weight", (float[]){ 3, 4 }, 2);
     block_set(&b, "experts.0.lora_B.weight", (float[]){ 1, -1 }, 2);
@@ -46,7 +47,8 @@ static void all_ranks_with_equal_scores_are_an_ordinary_adapter(void **state)
 {
     (void)state;
     enum { R = 8 };
-    const struct moe_spec s = kinds_spec((struct expert_range[]){ { .kind = "lora", .n = 1, .param = { R, 16 } } }, 1, 1);
+    const struct expert_range one = { .kind = "lora", .n = 1, .param = { R, 16 } };
+    const struct moe_spec s = kinds_spec(&one, 1, 1);
     struct block whole = block_make(&s, D, 0), b = ranks(R, R, 16);
     const float *x = random_floats(1, T * D, 1);
     block_random(&whole, 2, 1);
