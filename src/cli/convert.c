@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "cli/model_args.h"
+#include "model/adapter.h"
 #include "model/convert.h"
 #include "model/quantize.h"
 
@@ -75,6 +76,8 @@ static coe_status to_gguf(const struct coe_model *m, const char *out, bool dry, 
     q.type = o->type;
     for (int i = 0; i < CLASS_COUNT; i++) q.by_class[i] = o->type;
     q.shard_bytes = o->shard_bytes;
+    if (m->adapter)
+        return coe_fail(COE_E_USAGE, "%s: --merge-adapter writes a directory; convert that to a GGUF file then", out);
     if (o->chain || o->router || o->layout != LAYOUT_AS_IS)
         return coe_fail(COE_E_USAGE, "%s: --chain, --router, --fuse and --unfuse are for directories", out);
     COE_TRY(model_quantize(m, dry ? NULL : out, &q, &report));
@@ -96,6 +99,7 @@ static coe_status run(struct cli *c)
     if (!is_gguf(out)) COE_TRY(cli_check_out_dir(out));
     coe_interrupt_install();
     coe_status s = model_open_stored(&m, in);
+    if (!s && cli_given(c, "merge-adapter")) s = adapter_open(m, cli_str(c, "merge-adapter", NULL));
     if (!s) s = is_gguf(out) ? to_gguf(m, out, dry, &o, &r) : model_convert(m, dry ? NULL : out, &o, &r);
     if (!s && r.overflowed)
         log_warn("%s: %llu values are beyond the range of F16 and became infinite; bf16 would hold them", out,
@@ -115,6 +119,8 @@ static const struct cli_opt opts[] = {
     { "fuse", 0, OPT_FLAG, NULL, "write all experts of a layer as one tensor, where the family has such a form", 0, 0,
       false },
     { "unfuse", 0, OPT_FLAG, NULL, "write every expert's matrices apart", 0, 0, false },
+    { "merge-adapter", 0, OPT_STR, "DIR", "add a LoRA adapter (a PEFT directory) to the weights it is for", 0, 0,
+      false },
     { "shard-size", 0, OPT_SIZE, "SIZE", "largest file of weights (default: 5G in a directory, one GGUF file)", 0, 0,
       false },
     { "dry-run", 0, OPT_FLAG, NULL, "only say what would be written", 0, 0, false },
@@ -137,7 +143,8 @@ static const struct verb verb = {
         "pass gets a copy of the router, and the result computes the same bits until it is trained further.",
     .example = "  coe convert models/tales tales-f32 --dtype f32\n"
                "  coe convert OLMoE-1B-7B olmoe-chain --chain 2\n"
-               "  coe convert OLMoE-1B-7B olmoe-pre-gated --router pre_gated",
+               "  coe convert OLMoE-1B-7B olmoe-pre-gated --router pre_gated\n"
+               "  coe convert OLMoE-1B-7B olmoe-tuned --merge-adapter runs/tuned/adapter",
     .opts = opts,
     .n_opts = COE_COUNT(opts),
     .min_args = 2,

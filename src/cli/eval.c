@@ -273,7 +273,7 @@ static const struct cli_opt opts[] = {
       256, false },
     { "tokens", 'n', OPT_INT, "N", "at most N tokens of each file", 1, 9e15, false },
     { "write", 0, OPT_FLAG, NULL, "harm: write what was measured into the plan files", 0, 0, false },
-    CLI_ROUTE,
+    CLI_ADAPTER, CLI_ROUTE,
     CLI_MLA,
     CLI_THREADS,
     CLI_MEMORY,

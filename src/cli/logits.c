@@ -171,7 +171,7 @@ static const struct cli_opt opts[] = {
       0, 0, false },
     { "routes", 0, OPT_STR, "DIR",
       "write router.npy [M, T, E], topk.npy and topw.npy [M, T, k]; M = MoE layer and iteration", 0, 0, false },
-    CLI_PLAN, CLI_ROUTE, CLI_MLA, CLI_THREADS, CLI_MEMORY,
+    CLI_PLAN, CLI_ADAPTER, CLI_ROUTE, CLI_MLA, CLI_THREADS, CLI_MEMORY,
 };
 static const struct verb verb = {
     .usage = "MODEL --ids IDS.npy -o OUT.npy",

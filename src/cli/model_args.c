@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "model/adapter.h"
 #include "plan/plan.h"
 
 static coe_status route_by(struct cli *c, struct coe_model *m)
@@ -17,9 +18,10 @@ static coe_status route_by(struct cli *c, struct coe_model *m)
 
 coe_status cli_open_model(struct cli *c, int i, struct coe_model **out)
 {
-    const char *plan = cli_str(c, "plan", NULL);
+    const char *plan = cli_str(c, "plan", NULL), *adapter = cli_str(c, "adapter", NULL);
     COE_TRY(model_open(out, cli_arg(c, i)));
     coe_status s = route_by(c, *out);
+    if (!s && adapter) s = adapter_open(*out, adapter);
     if (!s && plan) s = plan_open_live(*out, plan);
     if (!s) return COE_OK;
     model_close(*out);

@@ -13,9 +13,11 @@
     }
 #define CLI_MLA                                                                                                        \
     { "mla", 0, OPT_STR, "FORM", "latent attention: absorbed (default) or expanded", 0, 0, false }
+#define CLI_ADAPTER                                                                                                    \
+    { "adapter", 0, OPT_STR, "DIR", "lay a LoRA adapter (a PEFT directory) over the model", 0, 0, false }
 #define CLI_PLAN { "plan", 'p', OPT_STR, "P.json", "apply a plan live, without rewriting the model", 0, 0, false }
 
-/* Opens the model named by argument i and applies --route, --experts-used and --plan if they were given. */
+/* Opens the model named by argument i and applies --route, --experts-used, --adapter and --plan if they were given. */
 coe_status cli_open_model(struct cli *c, int i, struct coe_model **out);
 /* As above, and a tokenizer must be there. */
 coe_status cli_open_text_model(struct cli *c, int i, struct coe_model **out);

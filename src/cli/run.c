@@ -232,7 +232,7 @@ static const struct cli_opt opts[] = {
     { "show-tokens", 0, OPT_FLAG, NULL, "afterwards every token with its strongest expert in each layer and pass", 0, 0,
       false },
     { "plan", 0, OPT_STR, "P.json", "apply a plan live, without rewriting the model", 0, 0, false },
-    CLI_ROUTE,
+    CLI_ADAPTER, CLI_ROUTE,
     CLI_MLA,
     CLI_SEED,
     CLI_JSON,

@@ -131,7 +131,7 @@ static const struct cli_opt opts[] = {
     { "export-imatrix", 0, OPT_STR, "FILE.gguf", "write these sums as llama.cpp's importance matrix too", 0, 0, false },
     { "output", 'o', OPT_STR, "T.coet", "the trace to write", 0, 0, false },
     CLI_PLAN,
-    CLI_ROUTE,
+    CLI_ADAPTER, CLI_ROUTE,
     CLI_THREADS,
     CLI_MEMORY,
     CLI_JSON,

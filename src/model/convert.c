@@ -18,6 +18,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "model/adapter.h"
 #include "model/bind.h"
 #include "model/convert.h"
 #include "model/convert_rows.h"
@@ -177,7 +178,7 @@ static const struct tensor *old_whole(const struct conversion *c, const struct s
         return NULL;
     for (int64_t i = 0; i < s->n_pieces; i++) {
         const struct piece *p = &s->piece[i];
-        if (!p->from || p->from->stored != old || p->from->w.master || row_change_any(&p->change) ||
+        if (!p->from || p->from->stored != old || p->from->w.master || p->from->w.low_rank || row_change_any(&p->change) ||
             p->from->cut.how != s->cut.how || p->from->cut.parts != s->cut.parts)
             return NULL;
     }
@@ -463,6 +464,7 @@ static coe_status write_dir(struct conversion *c, const char *dir)
     struct ckpt_resume resume = { .count = &c->report.overflowed };
     const struct coe_model *m = c->m;
     coe_status s = json_add_text(&config, c->config, JSON_COMPACT | JSON_SORT_KEYS);
+    if (!s && m->adapter) s = adapter_add_text(m, &config); /* another adapter is another result */
     if (!s)
         s = resume_key(&resume, &(struct resume_of){ .m = m,
                                                      .item = c->item,

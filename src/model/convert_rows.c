@@ -6,6 +6,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "tensor/low_rank.h"
+
 #define CHUNK 2048 /* values on the stack: whole blocks of every type */
 #define COLUMNS 256
 
@@ -21,6 +23,9 @@ static uint64_t put(const float *x, enum dtype type, int64_t n, char *out)
     return over;
 }
 
+/* An adapter's product is added to what is written. */
+static bool merges(const struct piece *p) { return p->from && p->from->w.low_rank; }
+
 /* Elements first … first + n of a piece, inside one of its rows. */
 static void read_piece(const struct source *s, const struct piece *p, int64_t first, int64_t n, float *x)
 {
@@ -28,6 +33,7 @@ static void read_piece(const struct source *s, const struct piece *p, int64_t fi
     if (p->data) widen(x, (const char *)p->data + (row * p->cols + col) * dtype_info[p->type].bytes, p->type, n);
     else param_part(s->m, p->from, row, col, n, x);
     for (int64_t i = 0; i < n && p->change.add != 0; i++) x[i] += p->change.add;
+    if (merges(p)) low_rank_values(x, p->from->w.low_rank, row, col, n);
 }
 
 /* The same, converted: rows of pieces [expert][part] or of the only one. */
@@ -50,7 +56,7 @@ static uint64_t put_piece(const struct source *s, const struct piece *p, int64_t
 {
     const int64_t bytes = dtype_info[type].bytes, end = first + count;
     uint64_t over = 0;
-    if (p->data && p->type == type && !row_change_any(&p->change)) {
+    if (p->data && p->type == type && !row_change_any(&p->change) && !merges(p)) {
         memcpy(out, (const char *)p->data + first * bytes, (size_t)(count * bytes));
         return 0;
     }

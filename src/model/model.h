@@ -46,6 +46,7 @@ struct coe_model {
     int64_t scale_block[2];  /* rows and columns that share an FP8 scale */
     bool wide, stored;       /* how it was opened: model_open_wide, model_open_stored */
     char *masters;           /* F32 parameters and gradients of a model in training; owned */
+    struct adapter *adapter; /* low-rank parts of its weights (adapter.h), or NULL; owned */
 };
 
 /* Opens a directory or GGUF file for inference: weights stay mapped, vectors are widened. The tokenizer is optional
@@ -62,8 +63,9 @@ const json_t *model_config(const struct coe_model *m);
 /* A fresh model from a config (F32 masters, gradients zero): weights ~ N(0, std), norms 1 (or what w_add asks), biases
  * 0, coe_weight 0. Every value is a function of (seed, parameter, element). */
 coe_status model_new(struct coe_model **out, const json_t *config, const char *where, uint64_t seed, double std);
-/* Copies an opened checkpoint into F32 masters with gradients, for training on. */
-coe_status model_make_trainable(struct coe_model *m);
+/* Copies an opened checkpoint into F32 masters with gradients, for training on. trained [n_params]: 0 for what stays
+ * frozen as it is stored, without either; NULL: everything learns. */
+coe_status model_make_trainable(struct coe_model *m, const uint8_t *trained);
 void model_close(struct coe_model *m);
 /* Zeroes all gradients. */
 void model_zero_grad(struct coe_model *m);

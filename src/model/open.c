@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "base/rng.h"
+#include "model/adapter.h"
 #include "model/bind.h"
 #include "model/gguf.h"
 #include "model/part_places.h"
@@ -95,26 +96,31 @@ void model_close(struct coe_model *m)
     if (m->ckpt) ckpt_close(m->ckpt);
     json_decref(m->gguf_config);
     mem_free(m->masters);
+    adapter_free(m->adapter);
     arena_free(&m->arena);
     mem_free(m);
 }
 
 static size_t padded_count(const struct weight *w) { return ((size_t)weight_count(w) + 15) / 16 * 16; }
 
-/* Data and gradients of all parameters in one block, each at 64 bytes; what is never trained has no gradient. */
-static coe_status make_masters(struct coe_model *m)
+static bool learns(const uint8_t *trained, size_t i) { return !trained || trained[i]; }
+
+/* Data and gradients of the parameters that learn in one block, each at 64 bytes; what is never trained has no
+ * gradient. */
+static coe_status make_masters(struct coe_model *m, const uint8_t *trained)
 {
-    size_t floats = 0, trained = 0;
+    size_t floats = 0, gradients = 0;
     for (size_t i = 0; i < m->n_params; i++) {
-        const size_t n = padded_count(&m->params[i].w);
+        const size_t n = learns(trained, i) ? padded_count(&m->params[i].w) : 0;
         floats += n;
-        trained += place_frozen(&m->spec, m->params[i].at) ? 0 : n;
+        gradients += place_frozen(&m->spec, m->params[i].at) ? 0 : n;
     }
-    m->masters = mem_zalloc("parameters and gradients", (floats + trained) * sizeof(float));
+    m->masters = mem_zalloc("parameters and gradients", (floats + gradients + 1) * sizeof(float));
     if (!m->masters) return COE_E_NOMEM;
     float *data = (float *)(void *)m->masters, *grad = data + floats;
     for (size_t i = 0; i < m->n_params; i++) {
         struct weight *w = &m->params[i].w;
+        if (!learns(trained, i)) continue;
         w->master = data;
         data += padded_count(w);
         if (place_frozen(&m->spec, m->params[i].at)) continue;
@@ -124,11 +130,12 @@ static coe_status make_masters(struct coe_model *m)
     return COE_OK;
 }
 
-coe_status model_make_trainable(struct coe_model *m)
+coe_status model_make_trainable(struct coe_model *m, const uint8_t *trained)
 {
-    COE_TRY(make_masters(m));
+    COE_TRY(make_masters(m, trained));
     for (size_t i = 0; i < m->n_params; i++) {
         struct weight *w = &m->params[i].w;
+        if (!w->master) continue;
         widen(w->master, w->data, w->type, weight_count(w));
         w->data = w->master;
         w->type = DT_F32;
@@ -178,7 +185,7 @@ coe_status model_new(struct coe_model **out, const json_t *config, const char *w
     if ((s = model_make_params(m))) goto out;
     m->n_params = 0;
     if ((s = spec_each_place(&m->spec, name_place, m))) goto out;
-    if ((s = make_masters(m))) goto out;
+    if ((s = make_masters(m, NULL))) goto out;
 #pragma omp parallel for schedule(dynamic, 1)
     for (size_t i = 0; i < m->n_params; i++) {
         init_param(m, i, seed, std);

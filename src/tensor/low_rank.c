@@ -71,6 +71,13 @@ void low_rank_add(float *y, int64_t ldy, const float *x, int64_t ldx, const int3
     }
 }
 
+void low_rank_values(float *x, const struct low_rank *l, int64_t row, int64_t col, int64_t n)
+{
+    const float *a = l->a->data, *b = l->b->data;
+    const int64_t rank = l->a->rows;
+    for (int64_t k = 0; k < rank; k++) kern->fma_row(x, l->scale * b[row * rank + k], a + k * l->a->cols + col, n);
+}
+
 void low_rank_dx(float *dx, int64_t lddx, const float *dy, int64_t lddy, const int32_t *dyrow, struct groups g,
                  const struct weight *const *w)
 {

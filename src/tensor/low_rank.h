@@ -19,6 +19,8 @@ struct low_rank {
 /* Arguments as in gemm.h; weights without a low-rank part are left alone. */
 void low_rank_add(float *y, int64_t ldy, const float *x, int64_t ldx, const int32_t *xrow, struct groups g,
                   const struct weight *const *w);
+/* x [n] += columns col … of row `row` of scale · B·A, for merging. */
+void low_rank_values(float *x, const struct low_rank *l, int64_t row, int64_t col, int64_t n);
 /* dx += scale · (dy B) A */
 void low_rank_dx(float *dx, int64_t lddx, const float *dy, int64_t lddy, const int32_t *dyrow, struct groups g,
                  const struct weight *const *w);

@@ -59,7 +59,7 @@ static coe_status fresh_model(struct trainer *t)
 static coe_status given_model(struct trainer *t)
 {
     COE_TRY(model_open(&t->model, t->r->init));
-    COE_TRY(model_make_trainable(t->model));
+    COE_TRY(model_make_trainable(t->model, NULL));
     t->config = json_deep_copy(ckpt_config(t->model->ckpt));
     return t->config ? COE_OK : coe_fail(COE_E_NOMEM, "%s: config", t->r->init);
 }

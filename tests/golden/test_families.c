@@ -269,7 +269,7 @@ static void check_gradients(const struct ckpt *want)
 static void check_training(const struct golden_folder *f)
 {
     const json_t *want = golden_json(f, "train/loss.json");
-    assert_ok(model_make_trainable(model));
+    assert_ok(model_make_trainable(model, NULL));
     train_step(want);
     check_gradients(golden_ckpt(f, "train/grads.safetensors"));
     struct optim_param *all = test_alloc(model->n_params * sizeof *all);

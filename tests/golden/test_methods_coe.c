@@ -372,7 +372,7 @@ static void check_whole(const struct fixture_model *m)
     model = NULL;
     assert_ok(model_open(&model, m->folder->path));
     whole_expanded(m);
-    assert_ok(model_make_trainable(model));
+    assert_ok(model_make_trainable(model, NULL));
     whole_step(m);
     for (size_t i = 0; i < model->n_params; i++) {
         const struct weight *w = &model->params[i].w;

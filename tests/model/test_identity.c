@@ -287,7 +287,7 @@ static void a_model_comes_back_from_its_files_with_the_same_bits(void **state)
     model = NULL;
     assert_ok(model_open(&model, dir));
     assert_same_bits("logits", reference(ids, LONG), want, LONG * VOCAB);
-    assert_ok(model_make_trainable(model));
+    assert_ok(model_make_trainable(model, NULL));
     assert_same_bits("logits of masters", reference(ids, LONG), want, LONG * VOCAB);
 }
 
@@ -304,7 +304,7 @@ static void stored_types_compute_like_their_widened_values(void **state)
         model = NULL;
         assert_ok(model_open(&model, dir));
         const float *stored = reference(ids, LONG);
-        assert_ok(model_make_trainable(model));
+        assert_ok(model_make_trainable(model, NULL));
         assert_same_bits(dtype_info[types[i]].name, reference(ids, LONG), stored, LONG * VOCAB);
     }
 }
