@@ -2,6 +2,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "cli/cli.h"
+#include "cli/tune_experts.h"
 #include "train/train.h"
 
 /* A model is written as OUTPUT/model; an output that is a model itself was meant to be something else. */
@@ -29,6 +30,7 @@ static coe_status run(struct cli *c)
                                   : cli_flag(c, "resume") ? RESUME_YES
                                                           : RESUME_REFUSE;
     coe_status s = check_output(r.output);
+    if (!s) s = tune_experts_resolve(&r);
     if (!s) s = trainer_open(&t, &r, mode);
     if (!s) s = trainer_run(t);
     if (!s && cli_flag(c, "json")) cli_print_json(trainer_report(t));

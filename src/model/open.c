@@ -203,6 +203,10 @@ void model_zero_grad(struct coe_model *m)
 #pragma omp parallel for schedule(static)
     for (size_t i = 0; i < m->n_params; i++)
         if (m->params[i].w.grad) memset(m->params[i].w.grad, 0, (size_t)weight_count(&m->params[i].w) * sizeof(float));
+    for (size_t i = 0; m->adapter && i < m->adapter->n; i++) {
+        const struct weight *w = &m->adapter->matrix[i];
+        if (w->grad) memset(w->grad, 0, (size_t)weight_count(w) * sizeof(float));
+    }
 }
 
 coe_status model_set_keep(struct coe_model *m, int32_t l, const uint8_t *keep)

@@ -13,7 +13,8 @@ struct trainer {
     struct coe_model *model;
     json_t *config; /* written with the model */
     struct corpus train, valid;
-    struct optim_param *params;
+    struct optim_param *params; /* [n_params] what has masters: of the model, then of its adapter */
+    size_t n_params;
     char *moments; /* m and v of all parameters */
     int64_t step;  /* optimiser steps done */
     int64_t tokens;
@@ -36,12 +37,16 @@ struct trainer {
     int64_t bar_from;    /* steps done when it began */
 };
 
+/* tune.c — the recipe's section of that name, and what it makes of t->model. */
+coe_status tune_read(struct recipe *r, const char *where);
+coe_status tune_model(struct trainer *t);
+
 /* state.c — one file, OUTPUT/state.safetensors: parameters, moments, and in its metadata step, data hash, recipe hash.
  */
 coe_status state_save(struct trainer *t);
 bool state_exists(const struct trainer *t);
 coe_status state_load(struct trainer *t);
-/* OUTPUT/model as a Hugging Face directory. */
+/* OUTPUT/model as a Hugging Face directory, or OUTPUT/adapter as one of PEFT. */
 coe_status state_write_model(const struct trainer *t);
 
 /* Whether a step has a line in the log. */

@@ -41,6 +41,10 @@ coe_status monitor_open(struct trainer *t)
         t->r->path, (double)sizes.total / 1e6, (double)sizes.active / 1e6, t->train.n_documents, t->train.n,
         (double)t->train.bytes / (double)t->train.n, (long long)corpus_rows(&t->train, t->r->sequence), t->r->sequence,
         t->valid.n);
+    int64_t learns = 0;
+    for (size_t i = 0; i < t->n_params; i++) learns += t->params[i].w->grad ? weight_count(t->params[i].w) : 0;
+    if (t->r->tune.only || t->r->tune.experts || t->r->tune.rank)
+        log_note("%lld parameters learn, the others stay as they are stored", (long long)learns);
     if (t->step) log_note("resumed behind step %lld", (long long)t->step);
     t->bar = progress_start("training", (double)(t->r->steps - t->step));
     t->bar_from = t->step;
@@ -133,7 +137,7 @@ coe_status monitor_valid(struct trainer *t, const struct validation *v)
 json_t *trainer_report(const struct trainer *t)
 {
     const struct spec_sizes sizes = spec_sizes(&t->model->spec);
-    char *model = path_join(t->r->output, "model");
+    char *model = path_join(t->r->output, t->model->adapter ? "adapter" : "model");
     json_t *o = !model ? NULL
                        : json_pack("{s:s, s:s, s:I, s:I, s:I, s:f, s:I, s:I}", "recipe", t->r->path, "model", model,
                                    "seed", (json_int_t)t->r->seed, "step", (json_int_t)t->step, "tokens",

@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "base/file.h"
-#include "train/train.h"
+#include "train/internal.h"
 
 #define RECIPE_BYTES (1 << 20) /* no recipe is longer */
 
@@ -204,7 +204,7 @@ static void set_defaults(struct recipe *r)
 /* r->doc → everything else */
 static coe_status from_document(struct recipe *r)
 {
-    static const char *const keys[] = { "model", "tokenizer", "data", "train", "output", "about", NULL };
+    static const char *const keys[] = { "model", "tokenizer", "data", "train", "tune", "output", "about", NULL };
     COE_TRY(json_only_keys(r->doc, keys, r->path));
     COE_TRY(json_need_str(r->doc, "output", &r->output, r->path));
     COE_TRY(read_model(r, r->path));
@@ -212,6 +212,7 @@ static coe_status from_document(struct recipe *r)
     if (!r->tokenizer) r->tokenizer = r->init;
     if (!r->tokenizer) return coe_fail(COE_E_INPUT, "%s: tokenizer is missing", r->path);
     COE_TRY(read_data(r, r->path));
+    COE_TRY(tune_read(r, r->path));
     return read_train(r, r->path);
 }
 
@@ -237,6 +238,7 @@ coe_status recipe_read(struct recipe *r, const char *path)
 
 void recipe_free(struct recipe *r)
 {
+    mem_free(r->tune.target);
     mem_free(r->train);
     mem_free(r->valid);
     json_decref(r->doc);

@@ -7,6 +7,7 @@
 #include <xxhash.h>
 
 #include "base/file.h"
+#include "model/adapter.h"
 #include "train/internal.h"
 
 static char *in_output(const struct trainer *t, const char *name) { return path_join(t->r->output, name); }
@@ -42,7 +43,7 @@ static coe_status recipe_hash(const struct trainer *t, uint64_t *out)
 static uint64_t checksum(const struct trainer *t)
 {
     uint64_t sum = 0;
-    for (size_t i = 0; i < t->model->n_params; i++) {
+    for (size_t i = 0; i < t->n_params; i++) {
         const struct optim_param *p = &t->params[i];
         const float *const data[] = { p->w->master, p->m, p->v };
         for (size_t k = 0; k < COE_COUNT(data); k++)
@@ -64,7 +65,7 @@ static void add_item(struct ckpt_item *out, struct trainer *t, const char *prefi
 
 coe_status state_save(struct trainer *t)
 {
-    const size_t n = t->model->n_params;
+    const size_t n = t->n_params;
     uint64_t recipe = 0;
     COE_TRY(recipe_hash(t, &recipe));
     char text[6][32];
@@ -160,7 +161,7 @@ coe_status state_load(struct trainer *t)
     coe_status s = path ? ckpt_open(&c, path) : COE_E_NOMEM;
     if (!s) s = safetensors_metadata(&meta, path);
     if (!s) s = load_position(t, meta, path);
-    for (size_t i = 0; i < t->model->n_params && !s; i++) {
+    for (size_t i = 0; i < t->n_params && !s; i++) {
         s = load_one(t, c, "", i, t->params[i].w->master);
         if (!s) s = load_one(t, c, "adam.m.", i, t->params[i].m);
         if (!s) s = load_one(t, c, "adam.v.", i, t->params[i].v);
@@ -182,9 +183,18 @@ static char *tokenizer_dir(const char *path)
     return dir;
 }
 
+static coe_status write_adapter(const struct trainer *t)
+{
+    char *path = in_output(t, "adapter");
+    coe_status s = path ? adapter_write(t->model, path, t->r->init) : COE_E_NOMEM;
+    mem_free(path);
+    return s;
+}
+
 coe_status state_write_model(const struct trainer *t)
 {
     static const char *const type_names[] = { [DT_F32] = "float32", [DT_F16] = "float16", [DT_BF16] = "bfloat16" };
+    if (t->model->adapter) return write_adapter(t);
     char *path = in_output(t, "model"), *from = tokenizer_dir(t->r->tokenizer);
     json_t *config = json_deep_copy(t->config);
     coe_status s = path && from && config ? COE_OK : COE_E_NOMEM;

@@ -142,7 +142,7 @@ coe_status trainer_step(struct trainer *t, struct step_report *out)
     model_zero_grad(t->model);
     memset(t->counts, 0, (size_t)t->n_records * (size_t)t->max_experts * sizeof *t->counts);
     for (int32_t i = 0; i < r->batch / r->micro_batch; i++) COE_TRY(micro_step(t, i, out));
-    out->grad_norm = optim_grad_norm(t->params, t->model->n_params);
+    out->grad_norm = optim_grad_norm(t->params, t->n_params);
     if (!isfinite(out->loss) || !isfinite(out->grad_norm))
         return coe_fail(COE_E_FAILED,
                         "step %lld: loss %g, gradient norm %g; the last saved state is intact, try a lower lr",
@@ -159,7 +159,7 @@ coe_status trainer_step(struct trainer *t, struct step_report *out)
                                      .grad_scale = r->clip > 0 && out->grad_norm > r->clip
                                                        ? (float)(r->clip / out->grad_norm)
                                                        : 1.0f };
-    optim_adamw(t->params, t->model->n_params, &args);
+    optim_adamw(t->params, t->n_params, &args);
     COE_TRY(update_biases(t, out));
     load_report(t, out);
     out->step = t->step;

@@ -1,7 +1,8 @@
 /* train.h — training: from a recipe to a Hugging Face directory.
  *
  * Enters here: recipes, data, schedules, the training loop, its saved state. Knows models and text; not traces or
- * plans. Reading order: train.h, recipe.c, data.c, schedule.c, trainer.c, step.c, validate.c, state.c, monitor.c.
+ * plans. Reading order: train.h, recipe.c, tune.c, data.c, schedule.c, trainer.c, step.c, validate.c, state.c,
+ * monitor.c.
  *
  * Everything random is a function of (seed, step, index): a resumed run has the bits of an uninterrupted one, and so
  * has a run with another number of threads.
@@ -24,6 +25,15 @@ struct data_source {
 };
 enum schedule_kind { SCHEDULE_COSINE, SCHEDULE_CONSTANT, SCHEDULE_LINEAR };
 
+/* What learns of a given model (tune.c); all zero: everything. */
+struct tune {
+    const json_t *only, *experts; /* list of classes; lists of ids, one for each layer of experts; or NULL */
+    int32_t rank;                 /* of low-rank adapters, which then learn alone; 0: none */
+    double alpha;
+    const char **target;          /* [n_targets] owned, the strings are the document's */
+    size_t n_targets;
+};
+
 struct recipe {
     json_t *doc; /* owns every string below */
     const char *path;
@@ -44,6 +54,7 @@ struct recipe {
     enum schedule_kind schedule;
     uint64_t seed;
     int64_t eval_every, eval_tokens, save_every, log_every; /* eval_tokens 0: the whole validation text */
+    struct tune tune;
     enum dtype dtype;                                       /* of the model that is written */
 };
 /* COE_E_INPUT with file and key for anything unknown or out of range. `path` is borrowed. */

@@ -4,22 +4,33 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "model/adapter.h"
 #include "train/internal.h"
+
+/* The i-th weight that may learn: of the model, then of its adapter; NULL behind the last. */
+static struct weight *candidate(struct coe_model *m, size_t i, bool *decays)
+{
+    *decays = i >= m->n_params || !slot_info[m->params[i].at.slot].is_vector;
+    if (i < m->n_params) return &m->params[i].w;
+    return m->adapter && i - m->n_params < m->adapter->n ? &m->adapter->matrix[i - m->n_params] : NULL;
+}
 
 static coe_status make_optimizer(struct trainer *t)
 {
-    size_t floats = 0;
-    struct coe_model *m = t->model;
-    for (size_t i = 0; i < m->n_params; i++) floats += (size_t)weight_count(&m->params[i].w);
-    t->params = mem_zalloc("optimiser", m->n_params * sizeof *t->params);
-    t->moments = mem_zalloc("optimiser", floats * 2 * sizeof(float));
+    size_t floats = 0, n = 0;
+    bool decays;
+    struct weight *w;
+    for (size_t i = 0; (w = candidate(t->model, i, &decays)); i++)
+        if (w->master) floats += (size_t)weight_count(w), n++;
+    t->params = mem_zalloc("optimiser", (n + 1) * sizeof *t->params);
+    t->moments = mem_zalloc("optimiser", floats * 2 * sizeof(float) + 1);
     if (!t->params || !t->moments) return COE_E_NOMEM;
     float *first = (float *)(void *)t->moments, *second = first + floats;
-    for (size_t i = 0; i < m->n_params; i++) {
-        struct param *p = &m->params[i];
-        t->params[i] = (struct optim_param){ &p->w, first, second, !slot_info[p->at.slot].is_vector };
-        first += weight_count(&p->w);
-        second += weight_count(&p->w);
+    for (size_t i = 0; (w = candidate(t->model, i, &decays)); i++) {
+        if (!w->master) continue;
+        t->params[t->n_params++] = (struct optim_param){ w, first, second, decays };
+        first += weight_count(w);
+        second += weight_count(w);
     }
     return COE_OK;
 }
@@ -59,7 +70,7 @@ static coe_status fresh_model(struct trainer *t)
 static coe_status given_model(struct trainer *t)
 {
     COE_TRY(model_open(&t->model, t->r->init));
-    COE_TRY(model_make_trainable(t->model, NULL));
+    COE_TRY(tune_model(t));
     t->config = json_deep_copy(ckpt_config(t->model->ckpt));
     return t->config ? COE_OK : coe_fail(COE_E_NOMEM, "%s: config", t->r->init);
 }
