@@ -178,8 +178,8 @@ static const struct tensor *old_whole(const struct conversion *c, const struct s
         return NULL;
     for (int64_t i = 0; i < s->n_pieces; i++) {
         const struct piece *p = &s->piece[i];
-        if (!p->from || p->from->stored != old || p->from->w.master || p->from->w.low_rank || row_change_any(&p->change) ||
-            p->from->cut.how != s->cut.how || p->from->cut.parts != s->cut.parts)
+        if (!p->from || p->from->stored != old || p->from->w.master || p->from->w.low_rank ||
+            row_change_any(&p->change) || p->from->cut.how != s->cut.how || p->from->cut.parts != s->cut.parts)
             return NULL;
     }
     return old;
