@@ -242,6 +242,37 @@ static void the_clock_counts_two_operations_for_each_multiply_add(void **state)
     assert_true(gemm_clock.operations == 6.0 * 2 * TOKENS * F * D);
 }
 
+/* Rounded rows and BF16 weights, plain and grouped: the tile's bits for every number of threads. */
+static void rounded_rows_meet_bf16_weights(void **state)
+{
+    (void)state;
+    static uint16_t half[EXPERTS * F * D], memory[TOKENS * D + 64];
+    static const int32_t off[] = { 0, 9, 9, 10, 30, 31, 47, TOKENS };
+    int32_t row[TOKENS];
+    struct codes rounded;
+    make_operands();
+    for (int t = 0; t < TOKENS; t++) row[t] = t * 7 % TOKENS;
+    WITH_THREADS({
+        kern->narrow(half, DT_BF16, w, EXPERTS * F * D);
+        for (int e = 0; e < EXPERTS; e++) weight[e].type = DT_BF16, weight[e].data = half + e * F * D;
+        assert_true(codes_bytes(TOKENS, D, 1) <= sizeof memory);
+        codes_make(&rounded, memory, x, D, TOKENS, D, 1);
+        gemm_codes_xwt(y, D, &rounded, &weight[2], &bias_weight);
+        kern->dot_bf16(expected, D, rounded.bf16, D, NULL, TOKENS, half + 2 * F * D, D, F, D);
+        for (int t = 0; t < TOKENS; t++) kern->add(expected + t * D, bias, F);
+        assert_same_bits(y, expected, COE_COUNT(y), "gemm_codes_xwt of BF16", kern->name);
+        const struct codes *const codes[CODES_KINDS] = { [CODES_BF16] = &rounded };
+        for (int gathered = 0; gathered < 2; gathered++) {
+            gemm_grouped_xwt(y, D, x, D, codes, gathered ? row : NULL, (struct groups){ EXPERTS, off }, list);
+            for (int e = 0; e < EXPERTS; e++)
+                for (int t = off[e]; t < off[e + 1]; t++)
+                    kern->dot_bf16(expected + t * D, D, rounded.bf16 + (gathered ? row[t] : t) * D, D, NULL, 1,
+                                   half + e * F * D, D, F, D);
+            assert_same_bits(y, expected, COE_COUNT(y), "gemm_grouped_xwt of BF16", kern->name);
+        }
+    });
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -254,6 +285,7 @@ int main(void)
         cmocka_unit_test(no_rows_are_no_work),
         cmocka_unit_test(two_threads_share_a_large_product),
         cmocka_unit_test(the_clock_counts_two_operations_for_each_multiply_add),
+        cmocka_unit_test(rounded_rows_meet_bf16_weights),
     };
     return cmocka_run_group_tests_name("tensor/gemm", tests, NULL, NULL);
 }

@@ -14,8 +14,11 @@ LANES void v16_store_part(float *p, v16 v, int64_t n) { _mm512_mask_storeu_ps(p,
 
 LANES v16 v16_load_bf16(const uint16_t *p)
 {
-    __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p));
-    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+    /* every half goes to the upper half of its lane in one step */
+    static const uint16_t upper[32] = { 0, 0, 0, 1, 0, 2,  0, 3,  0, 4,  0, 5,  0, 6,  0, 7,
+                                        0, 8, 0, 9, 0, 10, 0, 11, 0, 12, 0, 13, 0, 14, 0, 15 };
+    const __m512i half = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(const void *)p));
+    return _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xAAAAAAAAu, _mm512_loadu_si512(upper), half));
 }
 LANES v16 v16_load_f16(const uint16_t *p)
 {
