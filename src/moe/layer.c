@@ -162,7 +162,7 @@ static struct val *pass_once(struct moe_pass *p, const struct moe_spec *spec, co
     rec->iteration = iteration;
     rec->batch = p->batch;
     rec->w = w;
-    const struct router_call routing = { p, spec, w, layer, iteration, x };
+    const struct router_call routing = { p, spec, w, layer, iteration, x, hook };
     const coe_math math = c->math;
     c->math = COE_MATH_FP32; /* a rounded input would choose other experts */
     struct val *z = moe_router(spec)->logits(&routing);

@@ -292,6 +292,7 @@ struct router_call {
     const struct moe_weights *w;
     int32_t layer, iteration;
     struct val *x;
+    const struct route_hook *hook; /* for routers that mix probabilities: those of masked experts are 0; or NULL */
 };
 struct router_part {
     struct val *(*logits)(const struct router_call *call);

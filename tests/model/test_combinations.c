@@ -48,20 +48,37 @@ static json_t *draw_experts(struct rng *r)
     return list;
 }
 
+/* A part of the registry with settings drawn inside their bounds, small ones, or left out. */
+static json_t *draw_part(struct rng *r, const char *kind)
+{
+    const struct part *p = part_find(kind, part_of(r, kind));
+    json_t *o = json_pack("{s:s}", "kind", p->name);
+    for (const struct part_param *q = p->params; q && q->name; q++) {
+        size_t n = 0;
+        while (q->choices && q->choices[n]) n++;
+        if (n)
+            json_object_set_new(o, q->name, json_string(q->choices[rng_below(r, n)]));
+        else if (q->whole)
+            json_object_set_new(o, q->name, json_integer((json_int_t)q->lo + (json_int_t)rng_below(r, 8)));
+        else if (rng_below(r, 2))
+            json_object_set_new(o, q->name, json_real(q->lo + (COE_MIN(q->hi, 2) - q->lo) * rng_uniform(r)));
+    }
+    return o;
+}
+
 static json_t *draw(struct rng *r)
 {
     static const char *const orders[] = { "position", "best", "score" };
     static const char *const residuals[] = { "prenorm", "inner", "both" };
     const int groups = rng_below(r, 3) ? 1 : 2, kept = groups == 2 && rng_below(r, 2) ? 1 : groups;
     json_t *moe = json_pack(
-        "{s:s, s:i, s:i, s:i, s:s, s:b, s:s, s:i, s:i, s:i, s:b, s:i, s:i, s:{s:i, s:s, s:s}, s:o}", "router",
-        part_of(r, "router"), "n_experts", EXPERTS,
-        "expert_ffn", 5, "top_k", (int)(1 + rng_below(r, 3)), "score", rng_below(r, 3) ? "softmax" : "sigmoid",
-        "renormalize", (int)rng_below(r, 2), "selection", part_of(r, "selection"), "groups", groups, "groups_kept",
-        kept, "shared_ffn", rng_below(r, 2) ? 4 : 0, "selection_bias", (int)rng_below(r, 2), "n_null",
-        (int)(rng_below(r, 2) * rng_below(r, 3)), "n_identity", (int)(rng_below(r, 2) * rng_below(r, 3)), "chain",
-        "iterations", (int)(1 + rng_below(r, 2)), "gate", rng_below(r, 2) ? "shared" : "independent", "residual",
-        pick(r, residuals, 3), "losses", draw_losses(r));
+        "{s:o, s:i, s:i, s:i, s:s, s:b, s:s, s:i, s:i, s:i, s:b, s:i, s:i, s:{s:i, s:s, s:s}, s:o}", "router",
+        draw_part(r, "router"), "n_experts", EXPERTS, "expert_ffn", 5, "top_k", (int)(1 + rng_below(r, 3)), "score",
+        rng_below(r, 3) ? "softmax" : "sigmoid", "renormalize", (int)rng_below(r, 2), "selection",
+        part_of(r, "selection"), "groups", groups, "groups_kept", kept, "shared_ffn", rng_below(r, 2) ? 4 : 0,
+        "selection_bias", (int)rng_below(r, 2), "n_null", (int)(rng_below(r, 2) * rng_below(r, 3)), "n_identity",
+        (int)(rng_below(r, 2) * rng_below(r, 3)), "chain", "iterations", (int)(1 + rng_below(r, 2)), "gate",
+        rng_below(r, 2) ? "shared" : "independent", "residual", pick(r, residuals, 3), "losses", draw_losses(r));
     if (rng_below(r, 2)) {
         json_object_del(moe, "n_null");
         json_object_del(moe, "n_identity");
@@ -74,7 +91,7 @@ static json_t *draw(struct rng *r)
                             json_pack("{s:f,s:s,s:b,s:b}", "factor", 0.5 + rng_uniform(r), "order", pick(r, orders, 3),
                                       "weigh_first", (int)rng_below(r, 2), "always", (int)rng_below(r, 2)));
     return json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:o}", "model_type", "coe", "vocab_size", 11, "hidden_size", 8,
-                     "num_hidden_layers", 2, "num_attention_heads", 2, "intermediate_size", 6, "coe", moe);
+                     "num_hidden_layers", 3, "num_attention_heads", 2, "intermediate_size", 6, "coe", moe);
 }
 
 /* One step of plain descent. The losses or sparsemixer may refuse what has no meaning. */

@@ -76,7 +76,7 @@ static void each_pass_of_a_chain_has_its_own_unless_the_gate_is_shared(void **st
     (void)state;
     struct coe_model *m = model_of(CONFIG("'router': 'two_layer', 'chain': { 'iterations': 2 }"));
     const struct param *second = param_named(m, "model.layers.0.mlp.router.1.fc1.weight");
-    assert_shape(second, 32, 8);
+    assert_shape(second, 64, 8);
     assert_ptr_equal(m->layer[0].moe.router_part[1][0], &second->w);
     assert_ptr_not_equal(m->layer[0].moe.router_part[0][0], &second->w);
     model_close(m);

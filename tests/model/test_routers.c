@@ -8,6 +8,7 @@
 
 #include "model/bind.h"
 #include "model/convert.h"
+#include "model/quantize.h"
 
 enum { N = 9, VOCAB = 11 };
 static const int32_t ids[N] = { 1, 5, 2, 8, 3, 3, 9, 4, 7 };
@@ -145,6 +146,27 @@ static void a_model_becomes_pre_gated_with_the_weights_it_has(void **state)
     model_close(m);
 }
 
+static void a_gguf_file_holds_what_routers_declare(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COE_COUNT(routers); i++) {
+        struct coe_model *m = NULL, *again = NULL;
+        struct quantize_opts opts = quantize_default();
+        struct quantize_report report;
+        const char *from = tiny_model(
+            "routed", &(struct tiny){ .no_tokenizer = true, .router = routers[i], .vocab = VOCAB, .d_model = 16 });
+        const char *to = temp_path("routed.gguf");
+        for (int c = 0; c < CLASS_COUNT; c++) opts.by_class[c] = DT_F32;
+        opts.type = DT_F32;
+        assert_ok(model_open(&m, from));
+        assert_ok(model_quantize(m, to, &opts, &report));
+        assert_ok(model_open(&again, to));
+        assert_same_bits(routers[i], logits_of(again, ids, N, NULL), logits_of(m, ids, N, NULL), N * VOCAB);
+        model_close(again);
+        model_close(m);
+    }
+}
+
 static void every_router_of_the_registry_is_here(void **state)
 {
     const struct part *p;
@@ -165,6 +187,7 @@ int main(void)
         cmocka_unit_test(a_sequence_token_by_token_gets_the_bits_it_gets_at_once),
         cmocka_unit_test(a_state_that_is_carried_matters),
         cmocka_unit_test(a_model_becomes_pre_gated_with_the_weights_it_has),
+        cmocka_unit_test(a_gguf_file_holds_what_routers_declare),
         cmocka_unit_test(every_router_of_the_registry_is_here),
     };
     return kernels_init() || cmocka_run_group_tests_name("model/routers", tests, NULL, NULL);

@@ -74,6 +74,39 @@ static void check_fixture(const char *name)
     check_same(fixture(name), (const double[]){ 0.84, 0.4 }, 2); /* layers differ */
 }
 
+/* Rows of routers that count experts go with them; what all layers share stays. */
+static void whatever_the_router(void **state)
+{
+    static const char *const routers[] = {
+        "{\"kind\": \"two_layer\", \"width\": 12}",
+        "{\"kind\": \"cosine\", \"width\": 5, \"scale\": \"learned\"}",
+        "{\"kind\": \"gru\", \"width\": 6}",
+        "{\"kind\": \"rnn\", \"width\": 6}",
+        "\"pre_gated\"",
+        "\"frozen\"",
+        "\"uncertainty\"",
+        "\"similarity\"",
+        "\"attention\"",
+    };
+    (void)state;
+    for (size_t i = 0; i < COE_COUNT(routers); i++)
+        check_same(tiny_model("routed", &(struct tiny){ .no_tokenizer = true, .router = routers[i] }),
+                   (const double[]){ 0.5, 0.75 }, 2);
+}
+
+static void a_router_that_joins_the_experts_keeps_them(void **state)
+{
+    (void)state;
+    struct coe_model *m;
+    const char *from = tiny_model("joined", &(struct tiny){ .no_tokenizer = true, .router = "\"gating_residual\"" });
+    assert_ok(model_open(&m, from));
+    struct plan *p = random_plan(m, (const double[]){ 0.5 }, 1);
+    assert_int_equal(plan_apply(p, m, temp_path("less")), COE_E_USAGE);
+    assert_error_has("residual.weight joins the experts of a layer with one another");
+    plan_free(p);
+    model_close(m);
+}
+
 static void mixtral(void **state) { (void)state, check_fixture("families/mixtral"); }
 static void mixtral_with_fused_experts(void **state) { (void)state, check_fixture("families/mixtral_fused"); }
 static void olmoe(void **state) { (void)state, check_fixture("families/olmoe"); }
@@ -182,6 +215,8 @@ static void a_full_disk_leaves_nothing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(whatever_the_router),
+        cmocka_unit_test(a_router_that_joins_the_experts_keeps_them),
         cmocka_unit_test(mixtral),
         cmocka_unit_test(mixtral_with_fused_experts),
         cmocka_unit_test(olmoe),

@@ -166,7 +166,7 @@ void block_zero_grad(struct block *b)
 
 struct val *block_logits(struct block *b, struct moe_pass *pass, int32_t t, struct val *x)
 {
-    const struct router_call call = { pass, &b->spec, &b->w, b->nth, t, x };
+    const struct router_call call = { pass, &b->spec, &b->w, b->nth, t, x, NULL };
     struct val *z = moe_router(&b->spec)->logits(&call);
     if (!z) fail_msg("%s", coe_error());
     return z;

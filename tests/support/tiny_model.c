@@ -29,13 +29,14 @@ static int32_t or_default(int32_t value, int32_t otherwise) { return value ? val
 static json_t *config_of(const struct tiny *t)
 {
     const int32_t d = or_default(t->d_model, 32);
-    return json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:b, s:i, s:{s:i, s:i, s:i, s:{s:i, s:s, s:s}}}",
+    json_t *router = json_loads(t->router ? t->router : "\"linear\"", JSON_DECODE_ANY, NULL);
+    return json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:b, s:i, s:{s:o, s:i, s:i, s:i, s:{s:i, s:s, s:s}}}",
                      "model_type", "coe", "vocab_size", or_default(t->vocab, 320), "hidden_size", d,
                      "num_hidden_layers", or_default(t->n_layers, 2), "num_attention_heads", 2, "num_key_value_heads",
                      1, "max_position_embeddings", or_default(t->positions, 256), "rms_norm_eps", 1e-6,
-                     "tie_word_embeddings", 1, "eos_token_id", 0, "coe", "n_experts", or_default(t->n_experts, 8),
-                     "expert_ffn", d / 2, "top_k", or_default(t->top_k, 2), "chain", "iterations",
-                     or_default(t->n_iterations, 2), "gate", "independent", "residual", "prenorm");
+                     "tie_word_embeddings", 1, "eos_token_id", 0, "coe", "router", router, "n_experts",
+                     or_default(t->n_experts, 8), "expert_ffn", d / 2, "top_k", or_default(t->top_k, 2), "chain",
+                     "iterations", or_default(t->n_iterations, 2), "gate", "independent", "residual", "prenorm");
 }
 
 /* A directory with a tokenizer.json, from which the model's is copied. */

@@ -14,6 +14,7 @@ struct tiny {
     int32_t n_iterations; /* 2 */
     int32_t vocab;        /* 320: <|endoftext|> is id 0, then 256 bytes and merges */
     int32_t positions;    /* 256 */
+    const char *router;   /* "linear"; a name or an object, as JSON */
     bool bf16;            /* weights in BF16, else F32 */
     bool no_tokenizer;
     uint64_t seed;

@@ -50,7 +50,7 @@ static struct val *logits(const struct router_call *call)
 {
     struct nn *c = call->pass->c;
     const struct moe_attention_seen *seen = &call->pass->attention;
-    struct val *r = router_softmax(c, router_scores(call, call->x));
+    struct val *r = router_softmax(c, router_scores(call, call->x), call->hook);
     if (!r) return NULL;
     assert(seen->q && seen->k);
     struct attn_shape shape = seen->shape;

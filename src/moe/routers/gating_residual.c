@@ -14,7 +14,7 @@ enum { RESIDUAL, FC1, FC2 };
 static const char *const gates[] = { "linear", "two_layer", NULL };
 static const struct part_param params[] = {
     { "gate", "what scores the input", gates, 0, 0, 0, false },
-    { "width", "hidden units of two_layer; 0: eight for each expert", NULL, 0, 65536, 0, true },
+    { "width", "hidden units of two_layer; MoE++ has eight for each expert", NULL, 1, 65536, 64, true },
     { "norm_std", "standard deviation of a token's logits; 0: as they are", NULL, 0, 1e6, 0, false },
     { 0 },
 };
@@ -85,13 +85,13 @@ static bool residual_shape(const struct part_at *at, int64_t *rows, int64_t *col
 
 static bool fc1_shape(const struct part_at *at, int64_t *rows, int64_t *cols)
 {
-    *rows = router_hidden(at->spec, at->param[WIDTH]), *cols = at->d_model;
+    *rows = (int64_t)at->param[WIDTH], *cols = at->d_model;
     return at->param[GATE] > 0;
 }
 
 static bool fc2_shape(const struct part_at *at, int64_t *rows, int64_t *cols)
 {
-    *rows = at->spec->n_experts, *cols = router_hidden(at->spec, at->param[WIDTH]);
+    *rows = at->spec->n_experts, *cols = (int64_t)at->param[WIDTH];
     return at->param[GATE] > 0;
 }
 

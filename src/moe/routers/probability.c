@@ -31,17 +31,22 @@ static void softmax_back(struct nn *c, void *p)
     }
 }
 
-struct val *router_softmax(struct nn *c, struct val *z)
+struct val *router_softmax(struct nn *c, struct val *z, const struct route_hook *hook)
 {
+    const uint8_t *keep = hook ? hook->keep : NULL;
     struct val *p = z ? nn_val(c, z->rows, z->cols) : NULL;
     if (!p) return NULL;
     const int64_t n = z->cols;
     for (int64_t t = 0; t < z->rows; t++) {
         const float *x = z->data + t * n;
         float *y = p->data + t * n, max = -INFINITY, sum = 0;
-        for (int64_t e = 0; e < n; e++) max = COE_MAX(max, x[e]);
+        for (int64_t e = 0; e < n; e++)
+            if (!keep || keep[e]) max = COE_MAX(max, x[e]);
         kern->exp(y, x, max, n);
-        for (int64_t e = 0; e < n; e++) sum += y[e];
+        for (int64_t e = 0; e < n; e++) {
+            if (keep && !keep[e]) y[e] = 0;
+            sum += y[e];
+        }
         for (int64_t e = 0; e < n; e++) y[e] /= sum;
     }
     return save(c, softmax_back, z, p) ? p : NULL;

@@ -5,8 +5,9 @@
 
 #include "moe/moe.h"
 
-/* p [T, E] = softmax of each row of z; NULL on failure (z NULL) */
-struct val *router_softmax(struct nn *c, struct val *z);
+/* p [T, E] = softmax of each row of z, masked experts 0, so that masking one and removing it are the same; NULL on
+ * failure (z NULL) */
+struct val *router_softmax(struct nn *c, struct val *z, const struct route_hook *hook);
 /* log p, of at least the smallest normal number */
 struct val *router_log(struct nn *c, struct val *p);
 /* For `check`: COE_E_INPUT when the score is not softmax. */

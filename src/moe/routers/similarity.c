@@ -16,7 +16,7 @@ static const struct part_param params[] = {
 static struct val *logits(const struct router_call *call)
 {
     struct nn *c = call->pass->c;
-    struct val *x = call->x, *r = router_softmax(c, router_scores(call, x));
+    struct val *x = call->x, *r = router_softmax(c, router_scores(call, x), call->hook);
     const double tau = call->spec->router.kind_param[0];
     if (!r) return NULL;
     const struct attn_shape shape = { .n_heads = 1,

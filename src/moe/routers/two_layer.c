@@ -8,12 +8,10 @@ enum { WIDTH, ACTIVATION };
 enum { FC1, FC2 };
 static const char *const activations[] = { "tanh", "silu", "gelu", "relu", NULL };
 static const struct part_param params[] = {
-    { "width", "hidden units; 0: eight for each expert", NULL, 0, 65536, 0, true },
+    { "width", "hidden units; MoE++ has eight for each expert", NULL, 1, 65536, 64, true },
     { "activation", "of the hidden units", activations, 0, 0, 0, false },
     { 0 },
 };
-
-int64_t router_hidden(const struct moe_spec *m, double width) { return width > 0 ? (int64_t)width : 8 * m->n_experts; }
 
 struct val *router_two_layer(struct nn *c, struct val *x, const struct weight *fc1, const struct weight *fc2,
                              enum router_activation a)
@@ -35,13 +33,13 @@ static struct val *logits(const struct router_call *call)
 
 static bool fc1_shape(const struct part_at *at, int64_t *rows, int64_t *cols)
 {
-    *rows = router_hidden(at->spec, at->param[WIDTH]), *cols = at->d_model;
+    *rows = (int64_t)at->param[WIDTH], *cols = at->d_model;
     return true;
 }
 
 static bool fc2_shape(const struct part_at *at, int64_t *rows, int64_t *cols)
 {
-    *rows = at->spec->n_experts, *cols = router_hidden(at->spec, at->param[WIDTH]);
+    *rows = at->spec->n_experts, *cols = (int64_t)at->param[WIDTH];
     return true;
 }
 

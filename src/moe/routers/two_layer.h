@@ -5,8 +5,6 @@
 #include "moe/moe.h"
 
 enum router_activation { ROUTER_TANH, ROUTER_SILU, ROUTER_GELU, ROUTER_RELU };
-/* Hidden units: `width`, or eight for each expert when it is 0. */
-int64_t router_hidden(const struct moe_spec *m, double width);
 /* z [T, E] = fc2 · a(fc1 · x); fc1 [hidden, d], fc2 [E, hidden]; NULL on failure */
 struct val *router_two_layer(struct nn *c, struct val *x, const struct weight *fc1, const struct weight *fc2,
                              enum router_activation a);

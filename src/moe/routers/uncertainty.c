@@ -72,7 +72,7 @@ static struct val *logits(const struct router_call *call)
     c->dropout = (float)param[DROPOUT];
     for (s->n = 0; s->n < (int32_t)param[PASSES]; s->n++) {
         struct val *x = nn_dropout(c, call->x);
-        if (!x || !(s->p[s->n] = router_softmax(c, router_scores(call, x)))) break;
+        if (!x || !(s->p[s->n] = router_softmax(c, router_scores(call, x), call->hook))) break;
     }
     c->dropout = rate;
     return s->n == (int32_t)param[PASSES] ? router_log(c, sureness(c, s)) : NULL;
