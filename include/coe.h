@@ -44,7 +44,9 @@ typedef struct coe_open_opts {
     const char *plan_path; /* a plan applied live (masking experts), or NULL */
 } coe_open_opts;
 
-/* Opens a Hugging Face directory. Errors: COE_E_INPUT, COE_E_NOMEM, COE_E_USAGE (unknown family). */
+/* Opens a Hugging Face directory or a GGUF file. Matrices of GGUF's block types are laid out for the kernels in memory
+ * when memory_bytes and the machine have room, else read as stored; the results are the same. Errors: COE_E_INPUT,
+ * COE_E_NOMEM, COE_E_USAGE (unknown family). */
 coe_status coe_model_open(coe_model **out, const char *path, const coe_open_opts *opts);
 void coe_model_close(coe_model *m);
 

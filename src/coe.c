@@ -14,6 +14,7 @@ coe_status coe_model_open(coe_model **out, const char *path, const coe_open_opts
     if (o.memory_bytes) mem_set_budget(o.memory_bytes);
     COE_TRY(model_open(out, path));
     coe_status s = o.plan_path ? plan_open_live(*out, o.plan_path) : COE_OK;
+    if (!s) s = model_pack(*out);
     if (s) model_close(*out), *out = NULL;
     return s;
 }

@@ -86,6 +86,14 @@ void file_map_close(struct file_map *m)
     *m = (struct file_map){ 0 };
 }
 
+void file_release(const void *at, uint64_t bytes)
+{
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    const uintptr_t begin = ((uintptr_t)at + page - 1) / page * page, end = ((uintptr_t)at + bytes) / page * page;
+    if (begin < end)
+        (void)madvise((void *)begin, end - begin, MADV_DONTNEED); /* advice: nothing to do when it is refused */
+}
+
 coe_status file_read(struct str *out, const char *path, uint64_t max_bytes)
 {
     coe_status s = COE_OK;

@@ -14,6 +14,8 @@ struct file_map {
 /* Read-only mapping. COE_E_INPUT with path and reason. */
 coe_status file_map_open(struct file_map *out, const char *path);
 void file_map_close(struct file_map *m);
+/* Tells the kernel that these bytes of a mapping are not needed soon; pages shared with neighbours stay. */
+void file_release(const void *at, uint64_t bytes);
 
 /* Appends the whole file to out; refuses more than max_bytes. */
 coe_status file_read(struct str *out, const char *path, uint64_t max_bytes);

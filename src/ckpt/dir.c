@@ -313,10 +313,5 @@ void ckpt_advise(const struct ckpt *c, int advice)
 
 void ckpt_release_pages(const struct tensor *t)
 {
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)t->data,
-              end = begin + (uintptr_t)tensor_bytes(t);
-    begin = (begin + page - 1) / page * page; /* a page shared with a neighbour stays */
-    end = end / page * page;
-    if (begin < end)
-        (void)madvise((void *)begin, end - begin, MADV_DONTNEED); /* advice: nothing to do when it is refused */
+    file_release(t->data, tensor_bytes(t));
 }

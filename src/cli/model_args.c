@@ -23,6 +23,7 @@ coe_status cli_open_model(struct cli *c, int i, struct coe_model **out)
     coe_status s = route_by(c, *out);
     if (!s && adapter) s = adapter_open(*out, adapter);
     if (!s && plan) s = plan_open_live(*out, plan);
+    if (!s) s = model_pack(*out);
     if (!s) return COE_OK;
     model_close(*out);
     *out = NULL;

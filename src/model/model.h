@@ -45,6 +45,8 @@ struct coe_model {
     float *far_factor;
     int64_t scale_block[2];  /* rows and columns that share an FP8 scale */
     bool wide, stored;       /* how it was opened: model_open_wide, model_open_stored */
+    char *panels;            /* weights that model_pack laid out anew, owned; or NULL */
+    struct weight *tied_head; /* a tied head in panels; NULL when it is the embedding itself */
     char *masters;           /* F32 parameters and gradients of a model in training; owned */
     struct adapter *adapter; /* low-rank parts of its weights (adapter.h), or NULL; owned */
 };
@@ -58,6 +60,9 @@ coe_status model_open_wide(struct coe_model **out, const char *path);
  * unpacked. A matrix that would have to be copied (block types, FP8, MXFP4, parts that take turns) has the type that it
  * would become, F32 or BF16, and no data; stored.h reads it. */
 coe_status model_open_stored(struct coe_model **out, const char *path);
+/* Lays matrices of block types out for the kernels, in memory, when they fit the budget and the machine: the same bits,
+ * faster. For models that compute much; their parameters are no longer as stored. */
+coe_status model_pack(struct coe_model *m);
 /* The config it was opened with, borrowed; NULL for a fresh model. */
 const json_t *model_config(const struct coe_model *m);
 /* A fresh model from a config (F32 masters, gradients zero): weights ~ N(0, std), norms 1 (or what w_add asks), biases

@@ -97,6 +97,7 @@ void model_close(struct coe_model *m)
     json_decref(m->gguf_config);
     mem_free(m->masters);
     adapter_free(m->adapter);
+    mem_free(m->panels);
     arena_free(&m->arena);
     mem_free(m);
 }

@@ -1,0 +1,101 @@
+/* pack.c — weights laid out for the kernels: matrices of block types are copied once into panels (quant/panel.h), in
+ * 2 MB pages, and the file's pages given back as they go. The products have the same bits either way; a model that does
+ * not fit into memory beside what is in use stays in its file. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "model/model.h"
+#include "tensor/quant/panel.h"
+
+#define ALIGN 64
+
+static size_t row_bytes(const struct weight *w)
+{
+    return (size_t)(w->cols / dtype_info[w->type].block * dtype_info[w->type].bytes);
+}
+
+static size_t padded_bytes(const struct weight *w)
+{
+    return ((size_t)w->rows * row_bytes(w) + ALIGN - 1) / ALIGN * ALIGN;
+}
+
+/* Rows of the embedding are looked up one by one and stay as stored; a tied head is another weight (model_pack). */
+static bool wants_panels(const struct coe_model *m, const struct weight *w)
+{
+    return panel_type(w->type) && !w->panels && !w->master && w != m->slot[SLOT_EMBED] && w->rows >= PANEL_ROWS;
+}
+
+static int by_address(const void *a, const void *b)
+{
+    const struct weight *x = *(struct weight *const *)a, *y = *(struct weight *const *)b;
+    return ((uintptr_t)x->data > (uintptr_t)y->data) - ((uintptr_t)x->data < (uintptr_t)y->data);
+}
+
+static void pack_one(struct weight *w, uint8_t *to)
+{
+    const uint8_t *from = w->data;
+    const size_t row = row_bytes(w), panel = row * PANEL_ROWS, whole = (size_t)(w->rows / PANEL_ROWS) * panel;
+    for (size_t at = 0; at < whole; at += panel)
+        panel_pack(to + at, from + at, row, PANEL_ROWS, w->type, w->cols / dtype_info[w->type].block);
+    memcpy(to + whole, from + whole, (size_t)w->rows * row - whole);
+    file_release(from, (uint64_t)w->rows * row);
+    w->data = to;
+    w->panels = true;
+}
+
+/* Bytes that this machine can still give without paging; UINT64_MAX when it does not say. */
+static uint64_t available(void)
+{
+    char line[128];
+    unsigned long long kb = 0;
+    FILE *f = fopen("/proc/meminfo", "r");
+    if (!f) return UINT64_MAX;
+    while (fgets(line, sizeof line, f) && sscanf(line, "MemAvailable: %llu kB", &kb) != 1) {
+    }
+    fclose(f);
+    return kb ? (uint64_t)kb * 1024 : UINT64_MAX;
+}
+
+static bool fits(size_t bytes)
+{
+    const uint64_t budget = mem_budget();
+    return (!budget || mem_used() + bytes <= budget) && bytes <= available() / 10 * 9;
+}
+
+/* The head of a tied model as a weight of its own. */
+static coe_status untie(struct coe_model *m)
+{
+    if (!m->spec.tied || !panel_type(m->slot[SLOT_EMBED]->type)) return COE_OK;
+    struct weight *head = arena_push(&m->arena, sizeof *head);
+    if (!head) return COE_E_NOMEM;
+    *head = *m->slot[SLOT_EMBED];
+    m->slot[SLOT_HEAD] = head;
+    m->tied_head = head;
+    return COE_OK;
+}
+
+coe_status model_pack(struct coe_model *m)
+{
+    size_t n = 0, bytes = 0;
+    COE_TRY(untie(m));
+    struct weight **list = mem_alloc("arrays", (m->n_params + 1) * sizeof(struct weight *));
+    if (!list) return COE_E_NOMEM;
+    for (size_t i = 0; i <= m->n_params; i++) {
+        struct weight *w = i < m->n_params ? &m->params[i].w : m->tied_head;
+        if (!w || !wants_panels(m, w)) continue;
+        list[n++] = w;
+        bytes += padded_bytes(w);
+    }
+    if (n && fits(bytes) && (m->panels = mem_alloc("weights in panels", bytes))) {
+        size_t *place = mem_alloc("arrays", n * sizeof *place);
+        qsort(list, n, sizeof *list, by_address);
+        for (size_t i = 0, at = 0; place && i < n; at += padded_bytes(list[i]), i++) place[i] = at;
+#pragma omp parallel for schedule(dynamic)
+        for (size_t i = 0; i < (place ? n : 0); i++) pack_one(list[i], (uint8_t *)m->panels + place[i]);
+        mem_free(place);
+    }
+    mem_free(list);
+    return COE_OK;
+}
