@@ -38,7 +38,7 @@ void help_route(void)
            "    scale=X                         multiply the weights\n"
            "    groups=G, groups_kept=N, group_score=max|sum2\n"
            "                                    experts in G groups, of which a token may use the best N\n"
-           "    capacity(factor=X, tokens=N, order=position|best|score, weigh_first=yes|no)\n"
+           "    capacity(factor=X, tokens=N, tau=X, order=position|best|score, weigh_first=yes|no)\n"
            "                                    an expert takes no more tokens of a sequence than that\n"
            "    ROUTER, ROUTER(NAME=VALUE, …)   another router over the same matrix: pre_gated, similarity,\n"
            "                                    attention\n\n"

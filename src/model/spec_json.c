@@ -3,9 +3,10 @@
  *   "coe": { "n_experts": 16, "expert_ffn": 256, "top_k": 2, "score": "softmax", "renormalize": false, "scale": 1.0,
  *            "router": "linear" or { "kind": "two_layer", "width": 64 }, "router_bias": false,
  *            "selection": "top_k" or { "kind": "top_p", "p": 0.4 },
- *            "capacity": { "factor": 1.25, "tokens": 64, "order": "position", "weigh_first": false, "always": false },
+ *            "capacity": { "factor": 1.25, "tokens": 64, "tau": 1, "order": "position", "weigh_first": false,
+ *                          "always": false },
  *            "experts": [ { "kind": "ffn", "n": 14, "expert_ffn": 256 }, { "kind": "copy", "n": 2 } ],
- *            "bias_in_weights": false, "unit_weights": false,
+ *            "bias_in_weights": false, "unit_weights": false, "input_scale": 1.0,
  *            "selection_bias": false, "bias_update": 0.001, "bias_rule": "sign", "bias_decay": "none", "n_null": 0,
  *            "n_identity": 0, "groups": 1, "groups_kept": 1, "group_score": "max", "shared_ffn": 0,
  *            "shared_gate": false,
@@ -184,12 +185,13 @@ static coe_status read_experts(struct moe_spec *m, const json_t *list, const cha
 
 static coe_status read_capacity(struct capacity_spec *c, const json_t *o, const char *where)
 {
-    static const char *const keys[] = { "factor", "tokens", "order", "weigh_first", "always", NULL };
+    static const char *const keys[] = { "factor", "tokens", "tau", "order", "weigh_first", "always", NULL };
     int order = c->order;
     if (!o) return COE_OK;
     COE_TRY(json_only_keys(o, keys, where));
     COE_TRY(json_get_num(o, "factor", &c->factor, where));
     COE_TRY(json_get_i32(o, "tokens", 0, 1 << 30, &c->tokens, where));
+    COE_TRY(json_get_num(o, "tau", &c->tau, where));
     COE_TRY(choice(o, "order", capacity_order_name, COE_COUNT(capacity_order_name), &order, where));
     COE_TRY(json_get_bool(o, "weigh_first", &c->weigh_first, where));
     c->order = (enum capacity_order)order;
@@ -215,6 +217,7 @@ static coe_status read_moe(struct moe_spec *m, const json_t *o, const char *wher
     COE_TRY(json_get_i32(o, "groups_kept", 1, 1024, &r->topk_group, where));
     COE_TRY(json_get_bool(o, "renormalize", &r->renormalize, where));
     COE_TRY(json_get_f32(o, "scale", &r->scale, where));
+    COE_TRY(json_get_f32(o, "input_scale", &m->input_scale, where));
     COE_TRY(json_get_bool(o, "router_bias", &r->bias, where));
     COE_TRY(json_get_bool(o, "selection_bias", &r->selection_bias, where));
     COE_TRY(json_get_bool(o, "bias_in_weights", &r->bias_in_weights, where));
@@ -256,6 +259,7 @@ coe_status spec_overlay(struct spec *s, const json_t *o, const char *where)
         "groups_kept",  "group_score",       "shared_ffn",      "shared_gate",    "chain",       "losses",
         "dense_layers", "experts_per_layer", "top_k_per_layer", "qk_norm",        "capacity",    "n_identity",
         "n_null",       "bias_rule",         "bias_decay",      "experts",        "bias_in_weights",
+        "input_scale",
         "unit_weights", NULL
     };
     static const char *const qk[] = { "none", "head", "full" };

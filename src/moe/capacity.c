@@ -2,6 +2,8 @@
  *
  * Papers: GShard, 2020; Switch Transformers, 2021; No Language Left Behind, 2022 (cards: routing.md F9, 12a).
  *     C = tokens,  or  ceil(factor · T · k / E),  the smaller when both are given; at least 1
+ * With tau (MoE++, card: routing.md 5; there stated for k = 1) experts that compute get tau shares, the others one:
+ *     C = ceil(factor · T · k · tau / (tau · N + N_idle)),  C_idle = ceil(factor · T · k / (tau · N + N_idle))
  * Who comes first, inside a sequence of T tokens:
  *     position  all first choices in order of position, then all second choices, … (Switch, GShard, NLLB)
  *     best      the same, but tokens in descending order of their best score (NLLB's batch-prioritised routing)
@@ -33,13 +35,20 @@ static int by_priority(const void *a, const void *b)
     return (x->slot > y->slot) - (x->slot < y->slot);
 }
 
-static int32_t capacity_of(const struct moe_spec *m, int32_t tokens)
+/* left [E] = tokens that each expert takes of a sequence */
+static void capacities(const struct moe_spec *m, int32_t tokens, const uint8_t *idle, int32_t *left)
 {
     const struct capacity_spec *c = &m->router.capacity;
-    double n = c->tokens > 0 ? c->tokens : (double)tokens;
-    /* the fraction first: 12 · (2/8) · 1 must not round up to 4 */
-    if (c->factor > 0) n = COE_MIN(n, ceil((double)tokens * m->router.top_k / m->n_experts * c->factor - 1e-9));
-    return n < 1 ? 1 : (int32_t)n;
+    const double tau = c->tau > 0 ? c->tau : 1;
+    double shares = 0;
+    for (int32_t e = 0; e < m->n_experts; e++) shares += idle[e] ? 1 : tau;
+    for (int32_t e = 0; e < m->n_experts; e++) {
+        double n = c->tokens > 0 ? c->tokens : (double)tokens;
+        /* the fraction first: 12 · (2/8) · 1 must not round up to 4 */
+        const double share = (double)tokens * m->router.top_k * (idle[e] ? 1 : tau) / shares;
+        if (c->factor > 0) n = COE_MIN(n, ceil(share * c->factor - 1e-9));
+        left[e] = n < 1 ? 1 : (int32_t)n;
+    }
 }
 
 static int32_t list_candidates(const struct route_record *rec, struct candidate *list, int32_t from, int32_t end)
@@ -60,13 +69,13 @@ static int32_t list_candidates(const struct route_record *rec, struct candidate 
 }
 
 /* The tokens of one sequence: marks the slots that fit. */
-static void admit(const struct route_record *rec, struct candidate *list, int32_t *left, uint8_t *fits, int32_t from,
-                  int32_t end)
+static void admit(const struct route_record *rec, struct candidate *list, const uint8_t *idle, int32_t *left,
+                  uint8_t *fits, int32_t from, int32_t end)
 {
     const struct route *r = &rec->route;
-    const int32_t n = list_candidates(rec, list, from, end), c = capacity_of(rec->spec, end - from);
+    const int32_t n = list_candidates(rec, list, from, end);
     qsort(list, (size_t)n, sizeof *list, by_priority);
-    for (int32_t e = 0; e < r->n_experts; e++) left[e] = c;
+    capacities(rec->spec, end - from, idle, left);
     for (int32_t i = 0; i < n; i++) fits[list[i].slot] = left[r->expert[list[i].slot]]-- > 0;
 }
 
@@ -92,12 +101,13 @@ coe_status capacity_drop(struct nn *c, struct route_record *rec, bool limited)
     struct candidate *list = arena_push(c->arena, (size_t)r->n_slots * sizeof *list);
     int32_t *left = arena_push(c->arena, (size_t)r->n_experts * sizeof *left);
     uint8_t *fits = arena_push(c->arena, (size_t)r->n_slots + 1);
-    uint8_t *null = arena_push(c->arena, (size_t)r->n_experts);
-    if (!list || !left || !fits || !null) return COE_E_NOMEM;
+    uint8_t *null = arena_push(c->arena, (size_t)r->n_experts), *idle = arena_push(c->arena, (size_t)r->n_experts);
+    if (!list || !left || !fits || !null || !idle) return COE_E_NOMEM;
     moe_mark_null(rec->spec, null);
+    moe_mark_idle(rec->spec, idle);
     memset(fits, 1, (size_t)r->n_slots);
     for (int32_t i = 0, from, end; limited && pick_sequence(rec, i, &from, &end); i++)
-        admit(rec, list, left, fits, from, end);
+        admit(rec, list, idle, left, fits, from, end);
     for (int32_t s = 0; s < r->n_slots; s++)
         if (null[r->expert[s]]) fits[s] = 0;
     copy_fitting(&kept, r, fits);

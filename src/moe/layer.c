@@ -18,6 +18,7 @@ struct moe_spec moe_spec_default(void)
     return (struct moe_spec){
         .act = ACT_SILU,
         .act_limit = 7.0f,
+        .input_scale = 1.0f,
         .router = { .kind = "linear", .selection = "top_k", .top_k = 2, .n_group = 1, .topk_group = 1, .scale = 1.0f },
         .chain = { .n_iterations = 1 },
     };
@@ -98,8 +99,9 @@ static coe_status check_selection(const struct moe_spec *m, const char *where)
     const struct part *p = part_find("selection", r->selection);
     if (!p) return coe_fail(COE_E_INPUT, "%s: there is no selection '%s'", where, r->selection);
     COE_TRY(check_params(p, r->param, where));
-    if (!(c->factor >= 0 && c->factor <= 65536) || c->tokens < 0)
-        return coe_fail(COE_E_INPUT, "%s: a capacity of factor %g, %d tokens", where, c->factor, c->tokens);
+    if (!(c->factor >= 0 && c->factor <= 65536) || c->tokens < 0 || !(c->tau >= 0 && c->tau <= 1000))
+        return coe_fail(COE_E_INPUT, "%s: a capacity of factor %g, %d tokens, tau %g", where, c->factor, c->tokens,
+                        c->tau);
     if (c->weigh_first && !r->renormalize)
         return coe_fail(COE_E_INPUT, "%s: weights before drops differ from those after only when they are renormalised",
                         where);
@@ -133,6 +135,8 @@ coe_status moe_spec_check(const struct moe_spec *m, const char *where)
     if (m->chain.learned_weight && m->chain.residual != RESIDUAL_PRENORM)
         return coe_fail(COE_E_INPUT, "%s: a chain weight needs the prenorm residual, not %s", where,
                         residual_name[m->chain.residual]);
+    if (!(m->input_scale > 0 && m->input_scale < 1e6f))
+        return coe_fail(COE_E_INPUT, "%s: input_scale %g", where, (double)m->input_scale);
     COE_TRY(check_router(m, where));
     COE_TRY(check_selection(m, where));
     for (int32_t i = 0; i < m->n_losses; i++) {
@@ -171,10 +175,13 @@ static struct val *pass_once(struct moe_pass *p, const struct moe_spec *spec, co
     if (moe_route(c, rec, spec, z, w->selection_bias[iteration], hook)) return NULL;
     if (p->records && p->n_records < p->max_records) p->records[p->n_records++] = rec;
     if (p->observer && p->observer->route) p->observer->route(p->observer->user, rec);
-    struct expert_call call = {
-        .spec = spec, .w = w, .x = x, .route = &rec->route, .y = nn_val(c, x->rows, x->cols), .layer = layer
-    };
-    if (!call.y) return NULL;
+    struct expert_call call = { .spec = spec,
+                                .w = w,
+                                .x = nn_scale(c, x, spec->input_scale),
+                                .route = &rec->route,
+                                .y = nn_val(c, x->rows, x->cols),
+                                .layer = layer };
+    if (!call.x || !call.y) return NULL;
     const bool wants_rows = p->observer && p->observer->outputs;
     if (wants_rows && !(call.rows = arena_push(c->arena, (size_t)rec->route.n_slots * (size_t)x->cols * sizeof(float))))
         return NULL;
@@ -182,7 +189,7 @@ static struct val *pass_once(struct moe_pass *p, const struct moe_spec *spec, co
     const size_t hidden = (size_t)rec->route.n_slots * (size_t)spec->expert_ffn * sizeof(float);
     if (wants_hidden && !(call.hidden = arena_push(c->arena, hidden))) return NULL;
     if (p->executor->run(p->executor, c, &call)) return NULL;
-    if (wants_rows) p->observer->outputs(p->observer->user, rec, x, call.rows);
+    if (wants_rows) p->observer->outputs(p->observer->user, rec, call.x, call.rows);
     if (wants_hidden) p->observer->hidden(p->observer->user, rec, call.hidden);
     struct val *y = spec->out_bias ? nn_add_row(c, call.y, w->out_bias) : call.y;
     return spec->shared_ffn ? nn_add(c, y, shared_expert(c, spec, w, x)) : y;

@@ -31,6 +31,7 @@ extern const char *const capacity_order_name[3];
 struct capacity_spec {
     double factor;  /* ceil(factor * T * top_k / E) tokens; 0: no such limit */
     int32_t tokens; /* that many tokens; 0: no such limit. Both 0: no capacity */
+    double tau; /* of `factor`: experts that compute take tau tokens for every one that the others take; 0: 1 */
     enum capacity_order order;
     bool weigh_first; /* weights are renormalised over the choice before drops, else over what is left */
     bool always;      /* else only in training */
@@ -99,6 +100,7 @@ struct moe_spec {
     enum activation act;
     float act_limit;  /* of ACT_SWIGLU_CLAMP */
     bool expert_bias; /* biases of the three matrices of an expert */
+    float input_scale; /* multiplies what the experts see, not what the router or the shared expert does */
     bool weigh_input; /* the weight multiplies the expert's input instead of its output */
     bool out_bias;    /* one vector is added to the weighted sum */
     struct router_spec router;
@@ -214,7 +216,7 @@ struct route_record {
 struct moe_observer {
     void *user;
     void (*route)(void *user, const struct route_record *r);
-    /* y [n_slots, d] expert outputs by row of the route, before weights; x [T, d] the layer's input of this
+    /* y [n_slots, d] expert outputs by row of the route, before weights; x [T, d] the experts' input of this
      * iteration */
     void (*outputs)(void *user, const struct route_record *r, const struct val *x, const float *y);
     /* u [n_slots, expert_ffn] by row of the route: what the down matrices multiply. Only experts with such matrices

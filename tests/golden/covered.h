@@ -21,6 +21,7 @@ static const struct coverage method_coverage[] = {
     { "gpt_oss_layer", "methods_block" },
     { "megatron_router", "methods_moe" },
     { "mixtral_load_balancing_loss", "methods_moe" },
+    { "moe_plus_plus", "methods_routers" },
     { "nllb_top2_router", "methods_selection" },
     { "pangu_grouped_topk", "methods_moe" },
     { "reap", "methods_prune" },

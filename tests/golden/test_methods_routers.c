@@ -1,5 +1,6 @@
 /* Golden: routers that carry something from layer to layer, over several layers: rmoe_gru, rmoe_rnn (forward, backward
- * and balance loss). The inputs of the layers are given; only the routers join them. */
+ * and balance loss), moe_plus_plus* (with constant, copy and zero experts). The inputs of the layers are given; only
+ * the routers join them. */
 #include "support/golden.h"
 
 #include <math.h>
@@ -151,10 +152,94 @@ static void rmoe(const struct golden_folder *f)
     }
 }
 
+/* ---- MoE++ ---- */
+
+static bool yes(const struct golden_folder *f, const char *key)
+{
+    bool b = false;
+    assert_ok(json_get_bool(json_object_get(golden_json(f, "about.json"), "parameters"), key, &b, "parameters"));
+    return b;
+}
+
+/* Experts: feed-forward, constant, copy, zero. Only Mixtral's gating leaves the zero expert its weight. */
+static struct moe_spec plus_spec(const struct golden_folder *f, const struct ckpt *in)
+{
+    static const char *const kinds[] = { "ffn", "const", "copy", "null" }, *const keys[] = { "ffn", "constant", "copy",
+                                                                                             "zero" };
+    struct moe_spec s = router_spec_of("gating_residual", 0, whole(f, "top_k"));
+    double norm = 0;
+    for (int i = 0; i < 4; i++)
+        if (whole(f, keys[i])) {
+            s.range[s.n_ranges++] = (struct expert_range){ .kind = kinds[i], .n = whole(f, keys[i]) };
+            s.n_experts += whole(f, keys[i]);
+        }
+    s.expert_ffn = (int32_t)tensor_array(in, "layer0.moe.experts.experts.0.up_proj.weight").dim[0];
+    s.range[0].ffn = s.expert_ffn;
+    s.router.renormalize = true;
+    s.router.capacity.weigh_first = yes(f, "mixtral_gating");
+    if (!yes(f, "mixtral_gating") && !yes(f, "no_mul_topk")) s.input_scale = (float)s.router.top_k;
+    assert_ok(json_get_num(json_object_get(golden_json(f, "about.json"), "parameters"), "gate_norm_std", &norm, "std"));
+    s.router.kind_param[0] = yes(f, "two_layer_gate");
+    if (yes(f, "two_layer_gate"))
+        s.router.kind_param[1] = (double)tensor_array(in, "layer0.moe.gate.wg.0.weight").dim[0];
+    s.router.kind_param[2] = yes(f, "logits_norm") ? norm : 0;
+    return s;
+}
+
+static void load_tensor(const struct block *b, const struct ckpt *in, int32_t l, const char *ours, const char *file)
+{
+    char tensor[100];
+    snprintf(tensor, sizeof tensor, "layer%d.moe.%s", l, file);
+    load(b, ours, in, tensor);
+}
+
+static void load_plus(const struct block *b, const struct ckpt *in, int32_t l, bool two_layer)
+{
+    static const char *const matrix[] = { "gate", "up", "down" };
+    char ours[64], file[64];
+    load_tensor(b, in, l, two_layer ? "router.fc1.weight.0" : "router.0",
+                two_layer ? "gate.wg.0.weight" : "gate.wg.weight");
+    if (two_layer) load_tensor(b, in, l, "router.fc2.weight.0", "gate.wg.2.weight");
+    if (l) load_tensor(b, in, l, "router.residual.weight.0", "gate.gate_map.weight");
+    for (int32_t e = 0; e < b->spec.n_experts; e++) {
+        const struct expert_range r = moe_range_of(&b->spec, e);
+        for (int i = 0; !strcmp(r.kind, "ffn") && i < 3; i++) {
+            snprintf(ours, sizeof ours, "experts.%d.%s", e, matrix[i]);
+            snprintf(file, sizeof file, "experts.experts.%d.%s_proj.weight", e, matrix[i]);
+            load_tensor(b, in, l, ours, file);
+        }
+        if (strcmp(r.kind, "const") != 0) continue;
+        snprintf(ours, sizeof ours, "experts.%d.mix.weight", e);
+        snprintf(file, sizeof file, "experts.experts.%d.wg.weight", e);
+        load_tensor(b, in, l, ours, file);
+        snprintf(ours, sizeof ours, "experts.%d.constant", e);
+        snprintf(file, sizeof file, "experts.experts.%d.constant", e);
+        load_tensor(b, in, l, ours, file);
+    }
+}
+
+static void plus(const struct golden_folder *f)
+{
+    const struct ckpt *in = golden_ckpt(f, "case.safetensors"), *want = golden_ckpt(f, "expect.safetensors");
+    const struct moe_spec spec = plus_spec(f, in);
+    struct moe_pass *p = router_pass(false);
+    for (int32_t l = 0; has_tensor(in, "x%d", l); l++) {
+        const struct array x = tensor_array(in, "x%d", l), y = tensor_array(want, "y%d", l);
+        const struct array z = tensor_array(want, "router_logits%d", l);
+        struct block b = block_make_nth(&spec, x.dim[1], BLOCK_GATED, l);
+        load_plus(&b, in, l, yes(f, "two_layer_gate"));
+        const struct val *got = moe_output(p, &b.spec, &b.w, NULL, l, router_input(p, x.f, x.dim[0], x.dim[1]));
+        if (!got) fail_msg("%s", coe_error());
+        assert_close("router_logits", p->carried->data, z.f, z.n, ABS_TOL, REL_TOL);
+        assert_close("y", got->data, y.f, y.n, ABS_TOL, REL_TOL);
+    }
+}
+
 static golden_fn *choose(struct golden_folder *f)
 {
     const char *program = covered_by(f->name);
-    return program && !strcmp(program, "methods_routers") ? rmoe : NULL;
+    if (!program || strcmp(program, "methods_routers")) return NULL;
+    return strncmp(f->name, "rmoe", 4) ? plus : rmoe;
 }
 
 int main(void) { return kernels_init() || golden_run("golden/methods_routers", "methods", choose); }

@@ -202,6 +202,8 @@ static void fields_of_the_spec(void **state)
     make_model(&s, NULL, NULL, 62);
     for (int l = 0; l < 2; l++) model->spec.layer[l].attn.cap = 0.8f, model->spec.layer[l].act = ACT_GELU_TANH;
     check_model("capped scores");
+    make_model(&s, NULL, json_pack("{s:f}", "input_scale", 1.7), 63);
+    check_model("scaled inputs of experts");
 }
 
 /* Every router of the registry with settings of its own, over chains and layers */

@@ -30,6 +30,22 @@ static void the_first_tokens_fit_in_order_of_position(void **state)
     assert_int_equal(r->wanted.n_slots, 10); /* the choice before drops is kept for the losses */
 }
 
+/* Card 5: two experts compute and one does not, tau = .75: of 20 tokens with k = 1 and factor 1.1 the first two take
+ * 1.1 · .75 · 20 / 2.5 = 6.6, so 7, the last 1.1 · 20 / 2.5 = 8.8, so 9. All tokens want one expert. */
+static void experts_that_compute_take_tau_shares(void **state)
+{
+    (void)state;
+    struct moe_spec s = routes_spec(3, 1, "top_k");
+    s.n_identity = 1;
+    s.router.capacity = (struct capacity_spec){ .factor = 1.1, .tau = .75, .always = true };
+    const int32_t fits[] = { 7, 7, 9 };
+    for (int32_t e = 0; e < 3; e++) {
+        float z[60] = { 0 };
+        for (int t = 0; t < 20; t++) z[3 * t + e] = 1;
+        assert_int_equal(routes_of(&s, NULL, z, 20, NULL)->route.n_slots, fits[e]);
+    }
+}
+
 static void the_surest_tokens_fit_in_order_of_their_best(void **state)
 {
     (void)state;
@@ -106,6 +122,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_first_tokens_fit_in_order_of_position),
+        cmocka_unit_test(experts_that_compute_take_tau_shares),
         cmocka_unit_test(the_surest_tokens_fit_in_order_of_their_best),
         cmocka_unit_test(each_expert_keeps_its_largest_scores),
         cmocka_unit_test(second_choices_queue_behind_all_first_choices),

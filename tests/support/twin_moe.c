@@ -322,14 +322,15 @@ static struct tv *one_pass(const struct moe_spec *s, const struct twin_moe *w, i
                                       frozen ? frozen->records[made->n] : NULL);
     made->records[made->n++] = r;
     twin_clamp_limit = (double)s->act_limit;
+    struct tv *seen = twin_scale(x, (double)s->input_scale);
     for (int32_t e = 0; e < s->n_experts; e++) { /* every expert on every token; the gates of the others are 0 */
         const struct expert_range range = moe_range_of(s, e);
         if (!moe_kind(&range)->matrices) {
-            y = twin_add(y, weighted(r->gates, e, twin_expert(s, w, e, x)));
+            y = twin_add(y, weighted(r->gates, e, twin_expert(s, w, e, seen)));
             continue;
         }
-        struct tv *up = w->up ? twin_linear(x, w->up[e], bias_of(w->up_bias, e)) : NULL;
-        struct tv *u = twin_act(s->act, twin_linear(x, w->gate[e], bias_of(w->gate_bias, e)), up);
+        struct tv *up = w->up ? twin_linear(seen, w->up[e], bias_of(w->up_bias, e)) : NULL;
+        struct tv *u = twin_act(s->act, twin_linear(seen, w->gate[e], bias_of(w->gate_bias, e)), up);
         y = twin_add(y, weighted(r->gates, e, twin_linear(u, w->down[e], bias_of(w->down_bias, e))));
     }
     if (s->out_bias) y = twin_add_row(y, w->out_bias);
