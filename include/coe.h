@@ -83,12 +83,18 @@ typedef enum coe_mla { COE_MLA_ABSORBED, COE_MLA_EXPANDED } coe_mla;
  * on different CPUs, though never for another number of threads or another batch. Routers always choose in FP32. */
 typedef enum coe_math { COE_MATH_FP32, COE_MATH_BF16 } coe_math;
 
+/* What keys and values are rounded to when they are cached; attention reads nothing else, so each type gives its own
+ * same bits for prompt and decoding. A key or value head of n elements takes 4n, 2n, or (Q8_0) n bytes and 2 for
+ * every 32. */
+typedef enum coe_kv { COE_KV_F32, COE_KV_F16, COE_KV_Q8_0 } coe_kv;
+
 typedef struct coe_session_opts {
     int32_t max_tokens;     /* tokens the cache holds, in blocks of 16; 0: the model's context length, at most 4096 */
     coe_route_fn *on_route; /* called for every token, layer and iteration, or NULL */
     void *user;
     coe_mla mla;            /* COE_E_USAGE: expanded, and the model has no latent attention */
     coe_math math;          /* COE_E_USAGE: no such arithmetic */
+    coe_kv kv;              /* COE_E_USAGE: no such type */
 } coe_session_opts;
 
 coe_status coe_session_open(coe_session **out, const coe_model *m, const coe_session_opts *opts);

@@ -80,15 +80,21 @@ static coe_status read_settings(struct cli *c, struct bench_settings *h)
     return read_form(c, &h->form);
 }
 
+coe_status bench_session_form(const struct cli *c, const struct coe_model *m, coe_session_opts *form)
+{
+    COE_TRY(cli_mla(c, m, &form->mla));
+    return cli_kv(c, &form->kv);
+}
+
 static coe_status one_model(struct cli *c, int i, const struct bench_settings *how, struct limits *l,
                             struct bench_row *rows, int *n)
 {
     struct coe_model *m = NULL;
-    coe_mla mla = COE_MLA_ABSORBED;
+    coe_session_opts form = { 0 };
     const int first = *n;
     coe_status s = cli_open_model(c, i, &m);
-    if (!s) s = cli_mla(c, m, &mla);
-    if (!s) s = bench_model(m, mla, how, l, rows, n);
+    if (!s) s = bench_session_form(c, m, &form);
+    if (!s) s = bench_model(m, &form, how, l, rows, n);
     for (int r = first; r < *n; r++) rows[r].model = cli_arg(c, i);
     model_close(m);
     return s;
@@ -165,7 +171,8 @@ static coe_status run(struct cli *c)
     const bool models_only = w == COE_COUNT(word), of_model = models_only || w == 1 || w == 2;
     if (!models_only && (cli_n_args(c) < least[w] || cli_n_args(c) > most[w]))
         return coe_fail(COE_E_USAGE, "usage: coe bench [options] " USAGE);
-    if (cli_given(c, "mla") && !of_model) return coe_fail(COE_E_USAGE, "--mla is for coe bench MODEL");
+    if ((cli_given(c, "mla") || cli_given(c, "kv")) && !of_model)
+        return coe_fail(COE_E_USAGE, "--mla and --kv are for coe bench MODEL");
     COE_TRY(read_settings(c, &how));
     if (how.form == BENCH_CSV && w > 0 && !models_only)
         return coe_fail(COE_E_USAGE, "--format csv: coe bench %s prints md and json", what);
@@ -187,6 +194,7 @@ static const struct cli_opt opts[] = {
     { "format", 'o', OPT_STR, "FORM", "md (default), csv or json", 0, 0, false },
     { "plan", 0, OPT_STR, "P.json", "apply a plan live, without rewriting the model", 0, 0, false },
     CLI_MLA,
+    CLI_KV,
     CLI_JSON,
     CLI_MEMORY,
 };

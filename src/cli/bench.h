@@ -84,7 +84,8 @@ struct cost cost_token(const struct coe_model *m);
 struct attention_cost {
     double ops, bytes;
 };
-struct attention_cost cost_attention(const struct coe_model *m, coe_mla mla, int64_t first, int64_t n, int64_t passes);
+struct attention_cost cost_attention(const struct coe_model *m, const coe_session_opts *form, int64_t first, int64_t n,
+                                     int64_t passes);
 
 /* ---- timing a model ---- */
 
@@ -105,6 +106,7 @@ struct bench_row {
     int64_t parameters, active;
     double token_bytes;
     const char *mla;   /* NULL: no latent attention */
+    const char *kv;    /* type of the cache */
     int threads, prompt, generate, depth;
     struct rates rate; /* tokens per second */
     double before[LIMIT_COUNT], after[LIMIT_COUNT]; /* readings around the runs */
@@ -114,9 +116,11 @@ struct bench_row {
     double others;                 /* processors that others took */
     bool disturbed;
 };
+/* The forms that --mla and --kv ask for. */
+coe_status bench_session_form(const struct cli *c, const struct coe_model *m, coe_session_opts *form);
 /* Appends rows of one open model; *n_rows counts on. They borrow m->path: give them another name before closing m. */
-coe_status bench_model(struct coe_model *m, coe_mla mla, const struct bench_settings *how, struct limits *l,
-                       struct bench_row *rows, int *n_rows);
+coe_status bench_model(struct coe_model *m, const coe_session_opts *form, const struct bench_settings *how,
+                       struct limits *l, struct bench_row *rows, int *n_rows);
 /* "pp512", "tg64 @ d2048" */
 const char *bench_test_name(const struct bench_row *r, char text[64]);
 

@@ -27,9 +27,9 @@ struct once {
 
 static coe_status work(struct cli *c, struct coe_model *m, struct once *o, double start)
 {
-    coe_mla mla = COE_MLA_ABSORBED;
-    COE_TRY(cli_mla(c, m, &mla));
-    const coe_session_opts opts = { .max_tokens = o->prompt + o->generate, .mla = mla };
+    coe_session_opts opts = { 0 };
+    COE_TRY(bench_session_form(c, m, &opts));
+    opts.max_tokens = o->prompt + o->generate;
     const size_t n = (size_t)o->prompt + (size_t)o->generate;
     coe_session *session = NULL;
     struct rng r = rng_make(1, rng_stream(RNG_TEST, 0));
@@ -193,6 +193,13 @@ static coe_status drop_all(const char *model, struct cold *out)
     return each_file(model, drop, &out->dropped);
 }
 
+static void add_option(const char **argv, int *n, const char *name, const char *value)
+{
+    if (!value) return;
+    argv[(*n)++] = name;
+    argv[(*n)++] = value;
+}
+
 static coe_status one_round(struct cli *c, const struct bench_settings *how, struct cold *out)
 {
     const char *model = cli_arg(c, 1);
@@ -200,12 +207,12 @@ static coe_status one_round(struct cli *c, const struct bench_settings *how, str
     snprintf(prompt, sizeof prompt, "%d", out->prompt);
     snprintf(threads, sizeof threads, "%d", how->threads[0]);
     snprintf(memory, sizeof memory, "%llu", (unsigned long long)mem_budget());
-    const char *argv[] = { "coe", "bench", "once", "--json", "-n", "0", "-p", prompt, "-t", threads, "--", model,
-                           NULL, NULL };
-    if (mem_budget()) { /* options stand before the model */
-        const char *more[] = { "--memory", memory, "--", model };
-        memcpy(argv + 10, more, sizeof more);
-    }
+    const char *argv[20] = { "coe", "bench", "once", "--json", "-n", "0", "-p", prompt, "-t", threads };
+    int n = 10; /* options stand before the model */
+    add_option(argv, &n, "--memory", mem_budget() ? memory : NULL);
+    add_option(argv, &n, "--mla", cli_str(c, "mla", NULL));
+    add_option(argv, &n, "--kv", cli_str(c, "kv", NULL));
+    add_option(argv, &n, "--", model);
     double read = 0, first = 0;
     json_t *said = NULL;
     COE_TRY(drop_all(model, out));

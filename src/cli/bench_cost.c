@@ -42,15 +42,15 @@ struct cost cost_token(const struct coe_model *m)
     return c;
 }
 
-/* Floats of a key and of a value as the cache has them for one position, over the heads that share nothing, and the
- * query heads that go over them. */
+/* Elements of a key and of a value, the heads that the cache keeps for one position and the query heads that go over
+ * them. */
 struct seen {
-    double k, v, stored_heads, query_heads;
+    int64_t k, v, stored_heads, query_heads;
 };
 
 static struct seen seen_by(const struct attn_spec *a, coe_mla mla)
 {
-    const double rot = a->rope.n_rot, rank = a->latent.kv_rank;
+    const int32_t rot = a->rope.n_rot, rank = a->latent.kv_rank;
     switch (a->kind) {
     case MIX_CONV:
     case MIX_DELTA: return (struct seen){ 0, 0, 0, 0 };
@@ -62,12 +62,14 @@ static struct seen seen_by(const struct attn_spec *a, coe_mla mla)
     }
 }
 
-struct attention_cost cost_attention(const struct coe_model *m, coe_mla mla, int64_t first, int64_t n, int64_t passes)
+struct attention_cost cost_attention(const struct coe_model *m, const coe_session_opts *form, int64_t first, int64_t n,
+                                     int64_t passes)
 {
+    const enum dtype kv = model_kv_dtype(form->kv);
     struct attention_cost c = { 0, 0 };
     for (int32_t l = 0; l < m->spec.n_layers; l++) {
         const struct attn_spec *a = &m->spec.layer[l].attn;
-        const struct seen s = seen_by(a, mla);
+        const struct seen s = seen_by(a, form->mla);
         const int64_t window = a->chunk ? a->chunk : a->window;
         double pairs = 0, positions = 0;
         for (int64_t t = first; t < first + n; t++) pairs += (double)(window ? COE_MIN(t + 1, window) : t + 1);
@@ -75,8 +77,9 @@ struct attention_cost cost_attention(const struct coe_model *m, coe_mla mla, int
             const int64_t end = first + n * b / passes, in_block = n * b / passes - n * (b - 1) / passes;
             positions += (double)(window ? COE_MIN(end, window + in_block) : end);
         }
-        c.ops += 2 * (s.k + s.v) * s.query_heads * pairs;
-        c.bytes += (double)sizeof(float) * (s.k + s.v) * s.stored_heads * positions;
+        c.ops += 2 * (double)((s.k + s.v) * s.query_heads) * pairs;
+        c.bytes += ((double)kv_key_bytes(kv, s.k) / KEY_BLOCK + (double)kv_value_bytes(kv, s.v)) *
+                   (double)s.stored_heads * positions;
     }
     return c;
 }

@@ -15,7 +15,7 @@ struct bench {
     struct coe_model *m;
     struct coe_session *session;
     int32_t *ids;       /* [capacity], made up */
-    coe_mla mla;
+    coe_session_opts form; /* mla and kv */
     struct cost cost;
     const struct bench_settings *how;
     struct limits *limits;
@@ -65,7 +65,7 @@ static void bounds(const struct bench *b, struct bench_row *row, const double ra
     row->by = LIMIT_READ;
     if (row->prompt) {
         const int64_t pieces = (row->prompt + PROMPT_PIECE - 1) / PROMPT_PIECE;
-        const struct attention_cost a = cost_attention(b->m, b->mla, row->depth, row->prompt, pieces);
+        const struct attention_cost a = cost_attention(b->m, &b->form, row->depth, row->prompt, pieces);
         for (enum limit i = LIMIT_FP32; i < LIMIT_COUNT; i++) {
             row->ops[i] = b->cost.ops[i] * row->prompt + b->cost.head[i];
             if (row->ops[i] <= 0) continue;
@@ -76,7 +76,7 @@ static void bounds(const struct bench *b, struct bench_row *row, const double ra
     }
     if (row->generate) {
         const int64_t first = row->depth + row->prompt;
-        const struct attention_cost a = cost_attention(b->m, b->mla, first, row->generate, row->generate);
+        const struct attention_cost a = cost_attention(b->m, &b->form, first, row->generate, row->generate);
         row->bytes = row->generate * b->cost.bytes;
         weights += row->bytes / rate[LIMIT_READ];
         attention += fmax(a.ops / rate[LIMIT_FP32], a.bytes / rate[LIMIT_READ]);
@@ -139,7 +139,8 @@ static int64_t tokens_needed(const struct bench_settings *h)
 static coe_status open_bench(struct bench *b)
 {
     const int64_t n = tokens_needed(b->how);
-    const coe_session_opts opts = { .max_tokens = (int32_t)n, .mla = b->mla };
+    coe_session_opts opts = b->form;
+    opts.max_tokens = (int32_t)n;
     struct rng r = rng_make(1, rng_stream(RNG_TEST, 0));
     b->cost = cost_token(b->m);
     b->ids = mem_alloc("bench", (size_t)n * sizeof *b->ids);
@@ -168,7 +169,8 @@ static struct bench_row row_of(const struct bench *b)
                                .parameters = sizes.total,
                                .active = sizes.active,
                                .token_bytes = b->cost.bytes,
-                               .mla = model_mla_name(b->m, b->mla) };
+                               .mla = model_mla_name(b->m, b->form.mla),
+                               .kv = model_kv_name(b->form.kv) };
 }
 
 /* The tests at one depth with one thread count */
@@ -188,10 +190,10 @@ static int list_rows(const struct bench *b, int depth, int threads, struct bench
     return n;
 }
 
-coe_status bench_model(struct coe_model *m, coe_mla mla, const struct bench_settings *how, struct limits *l,
-                       struct bench_row *rows, int *n_rows)
+coe_status bench_model(struct coe_model *m, const coe_session_opts *form, const struct bench_settings *how,
+                       struct limits *l, struct bench_row *rows, int *n_rows)
 {
-    struct bench b = { .m = m, .mla = mla, .how = how, .limits = l };
+    struct bench b = { .m = m, .form = *form, .how = how, .limits = l };
     coe_status s = open_bench(&b);
     for (int d = 0; !s && d < how->n_depth; d++)
         for (int t = 0; !s && t < how->n_threads; t++) {

@@ -41,10 +41,11 @@ static void add(struct measure *total, const struct measure *r)
     total->processed += r->processed;
 }
 
-static void print_mla(const struct coe_model *m, const struct measure_opts *o)
+static void print_forms(const struct coe_model *m, const struct measure_opts *o)
 {
     const char *form = model_mla_name(m, o->mla);
     if (form) printf("mla %s  ", form);
+    printf("kv %s  ", model_kv_name(o->kv));
 }
 
 static void print_head(const struct coe_model *m, const struct measure_opts *o, const char *begins)
@@ -52,7 +53,7 @@ static void print_head(const struct coe_model *m, const struct measure_opts *o, 
     char print[17];
     tokenizer_fingerprint(m->tokenizer, print);
     printf("model %s  tokenizer %s  ", m->path, print);
-    print_mla(m, o);
+    print_forms(m, o);
     printf("window %lld  stride %lld  begins with: %s\n%-28s %10s %10s %12s %12s %14s\n", (long long)o->window,
            (long long)o->stride, begins, "file", "tokens", "bytes", "nats/token", "perplexity", "bits per byte");
 }
@@ -90,6 +91,7 @@ static coe_status run_ppl(struct cli *c)
     coe_status s = n_plans > 1 ? coe_fail(COE_E_USAGE, "ppl measures one plan; for several: coe eval harm")
                                : cli_open_text_model(c, 1, &m);
     if (!s) s = cli_mla(c, m, &o.mla);
+    if (!s) s = cli_kv(c, &o.kv);
     if (!s && !o.stride)
         o.stride = COE_MAX(1, (o.window ? o.window : COE_MIN(m->spec.max_positions, (int64_t)1024)) / 2);
     if (!s) s = measure_opts_fill(&o, m);
@@ -101,9 +103,10 @@ static coe_status run_ppl(struct cli *c)
     if (s) goto out;
     if (cli_flag(c, "json")) {
         tokenizer_fingerprint(m->tokenizer, print);
-        cli_print_json(json_pack("{s:s, s:s, s:s?, s:I, s:I, s:O, s:o}", "model", m->path, "tokenizer", print, "mla",
-                                 model_mla_name(m, o.mla), "window", (json_int_t)o.window, "stride",
-                                 (json_int_t)o.stride, "files", files, "total", result_json(&total)));
+        cli_print_json(json_pack("{s:s, s:s, s:s?, s:s, s:I, s:I, s:O, s:o}", "model", m->path, "tokenizer", print,
+                                 "mla", model_mla_name(m, o.mla), "kv", model_kv_name(o.kv), "window",
+                                 (json_int_t)o.window, "stride", (json_int_t)o.stride, "files", files, "total",
+                                 result_json(&total)));
     } else {
         if (cli_n_args(c) > 3) print_result("all", &total);
         printf("%.0f tokens/s\n", per_second(&total));
@@ -171,6 +174,7 @@ static json_t *plan_result(const struct harm *h, size_t i)
     json_object_set_new(o, "files", file_names(h->c));
     const char *form = model_mla_name(h->m, h->o.mla);
     if (form) json_object_set_new(o, "mla", json_string(form));
+    json_object_set_new(o, "kv", json_string(model_kv_name(h->o.kv)));
     return o;
 }
 
@@ -206,7 +210,7 @@ static void print_row(const char *name, double kept, const json_t *r, bool edite
 static void print_table(const struct harm *h)
 {
     printf("model %s  ", h->m->path);
-    print_mla(h->m, &h->o);
+    print_forms(h->m, &h->o);
     printf("%lld tokens  window %lld\n%-24s %7s %10s %10s %14s %10s %9s\n", (long long)h->result[0].tokens,
            (long long)h->o.window, "plan", "experts", "bytes", "tokens/s", "bits per byte", "KL (nats)", "same top");
     for (size_t i = 0; i < h->n; i++) {
@@ -228,10 +232,10 @@ static void print_harm_json(const struct harm *h)
         json_array_append_new(list, r);
     }
     json_t *unedited = json_incref(json_object_get(json_array_get(list, 0), "unedited"));
-    cli_print_json(json_pack("{s:s, s:s?, s:I, s:I, s:I, s:o, s:o, s:o}", "model", h->m->path, "mla",
-                             model_mla_name(h->m, h->o.mla), "tokens", (json_int_t)h->result[0].tokens, "window",
-                             (json_int_t)h->o.window, "stride", (json_int_t)h->o.stride, "files", file_names(h->c),
-                             "unedited", unedited, "plans", list));
+    cli_print_json(json_pack("{s:s, s:s?, s:s, s:I, s:I, s:I, s:o, s:o, s:o}", "model", h->m->path, "mla",
+                             model_mla_name(h->m, h->o.mla), "kv", model_kv_name(h->o.kv), "tokens",
+                             (json_int_t)h->result[0].tokens, "window", (json_int_t)h->o.window, "stride",
+                             (json_int_t)h->o.stride, "files", file_names(h->c), "unedited", unedited, "plans", list));
 }
 
 static coe_status run_harm(struct cli *c)
@@ -242,6 +246,7 @@ static coe_status run_harm(struct cli *c)
     coe_status s = model_open(&h.m, cli_arg(c, 1));
     if (!s && !h.m->tokenizer) s = coe_fail(COE_E_INPUT, "%s: has no tokenizer.json or tokenizer.model", h.m->path);
     if (!s) s = cli_mla(c, h.m, &h.o.mla);
+    if (!s) s = cli_kv(c, &h.o.kv);
     if (!s) s = measure_opts_fill(&h.o, h.m);
     if (!s) s = open_plans(&h);
     if (!s) s = measure_all(&h);
@@ -275,6 +280,7 @@ static const struct cli_opt opts[] = {
     { "write", 0, OPT_FLAG, NULL, "harm: write what was measured into the plan files", 0, 0, false },
     CLI_ADAPTER, CLI_ROUTE,
     CLI_MLA,
+    CLI_KV,
     CLI_THREADS,
     CLI_MEMORY,
     CLI_JSON,

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cli/model_args.h"
 #include "model/stored.h"
 
 /* Bytes on disk by class of tensor and storage type. */
@@ -198,17 +199,20 @@ static void add_tag(void *user, const char *tag, uint64_t bytes)
 }
 
 /* What an open model and one session of it hold; the weights are mapped and not among it. */
-static coe_status ledger(const struct coe_model *m, json_t *into)
+static coe_status ledger(struct cli *c, const struct coe_model *m, json_t *into)
 {
     coe_session *session = NULL;
-    COE_TRY(coe_session_open(&session, m, NULL));
+    coe_session_opts opts = { 0 };
+    COE_TRY(cli_kv(c, &opts.kv));
+    COE_TRY(coe_session_open(&session, m, &opts));
     if (into) {
         json_t *o = json_object();
         mem_ledger(add_tag, o);
         json_object_set_new(into, "memory", o);
+        json_object_set_new(into, "kv", json_string(model_kv_name(opts.kv)));
     } else {
-        printf("\n  memory of the open model and a session of %lld tokens (weights are mapped, not counted)\n",
-               (long long)session->capacity);
+        printf("\n  memory of the open model and a session of %lld tokens, kv %s (weights are mapped, not counted)\n",
+               (long long)session->capacity, model_kv_name(opts.kv));
         mem_ledger(print_tag, NULL);
     }
     coe_session_close(session);
@@ -224,7 +228,7 @@ static coe_status info_model(struct cli *c, const struct coe_model *m)
     weigh(m, &w);
     if (!cli_flag(c, "json")) {
         print_model(m, &sizes, &w, hex);
-        if (cli_flag(c, "memory")) COE_TRY(ledger(m, NULL));
+        if (cli_flag(c, "memory")) COE_TRY(ledger(c, m, NULL));
         if (cli_flag(c, "tensors")) {
             putchar('\n');
             info_tensors(m->ckpt);
@@ -233,7 +237,7 @@ static coe_status info_model(struct cli *c, const struct coe_model *m)
     }
     json_t *o = model_json(m, &sizes, &w, hex);
     if (!o) return coe_fail(COE_E_NOMEM, "%s: no memory for the JSON result", m->path);
-    coe_status s = cli_flag(c, "memory") ? ledger(m, o) : COE_OK;
+    coe_status s = cli_flag(c, "memory") ? ledger(c, m, o) : COE_OK;
     if (!s && cli_flag(c, "tensors")) json_object_set_new(o, "tensor_list", info_tensors_json(m->ckpt));
     if (s) json_decref(o);
     else cli_print_json(o);
@@ -251,6 +255,7 @@ static coe_status run(struct cli *c)
 {
     struct ckpt *file = NULL;
     struct coe_model *m = NULL;
+    if (cli_given(c, "kv") && !cli_flag(c, "memory")) return coe_fail(COE_E_USAGE, "--kv goes with --memory");
     if (cli_flag(c, "build")) return info_build(c);
     if (!cli_n_args(c)) return coe_fail(COE_E_USAGE, "name a model, or ask for --build");
     COE_TRY(ckpt_open(&file, cli_arg(c, 0)));
@@ -269,6 +274,7 @@ static const struct cli_opt opts[] = {
     { "tensors", 0, OPT_FLAG, NULL, "list every tensor: name, type, shape, bytes", 0, 0, false },
     { "memory", 0, OPT_FLAG, NULL, "what an open session of the model holds in memory", 0, 0, false },
     { "build", 0, OPT_FLAG, NULL, "about this program: compiler, libraries, instruction sets", 0, 0, false },
+    CLI_KV,
     CLI_JSON,
 };
 static const struct verb verb = {

@@ -51,6 +51,13 @@ coe_status cli_mla(const struct cli *c, const struct coe_model *m, coe_mla *form
     return COE_OK;
 }
 
+coe_status cli_kv(const struct cli *c, coe_kv *type)
+{
+    const char *name = cli_str(c, "kv", model_kv_name(COE_KV_F32));
+    return model_kv_by_name(type, name) ? COE_OK
+                                        : coe_fail(COE_E_USAGE, "--kv %s: the types are f32, f16 and q8_0", name);
+}
+
 coe_status cli_check_out_dir(const char *path)
 {
     struct file_list files = { 0 };

@@ -15,6 +15,10 @@
     { "mla", 0, OPT_STR, "FORM", "latent attention: absorbed (default) or expanded", 0, 0, false }
 #define CLI_ADAPTER                                                                                                    \
     { "adapter", 0, OPT_STR, "DIR", "lay a LoRA adapter (a PEFT directory) over the model", 0, 0, false }
+#define CLI_KV                                                                                            \
+    {                                                                                                     \
+        "kv", 0, OPT_STR, "TYPE", "keys and values are cached as f32 (default), f16 or q8_0", 0, 0, false \
+    }
 #define CLI_PLAN { "plan", 'p', OPT_STR, "P.json", "apply a plan live, without rewriting the model", 0, 0, false }
 
 /* Opens the model named by argument i and applies --route, --experts-used, --adapter and --plan if they were given. */
@@ -24,6 +28,8 @@ coe_status cli_open_text_model(struct cli *c, int i, struct coe_model **out);
 /* The form that --mla asks for. COE_E_USAGE when there is no such form, or it was given and m has no latent attention.
  */
 coe_status cli_mla(const struct cli *c, const struct coe_model *m, coe_mla *form);
+/* The type that --kv asks for. COE_E_USAGE when there is no such type. */
+coe_status cli_kv(const struct cli *c, coe_kv *type);
 /* COE_E_USAGE when `path` is a directory with something else than a model in it: a result replaces directories as a
  * whole. */
 coe_status cli_check_out_dir(const char *path);

@@ -72,8 +72,9 @@ static void print_result(const struct trace *t, const char *path, double seconds
     json_t *labels = json_object();
     for (size_t d = 0; d < t->domains.n; d++)
         json_object_set_new(labels, t->domains.at[d].label, json_integer(t->domains.at[d].tokens));
-    cli_print_json(json_pack("{s:s, s:s, s:s, s:o, s:f}", "trace", path, "fingerprint", print, "level",
-                             trace_level_name[t->level], "tokens", labels, "seconds", seconds));
+    cli_print_json(json_pack("{s:s, s:s, s:s, s:s, s:o, s:f}", "trace", path, "fingerprint", print, "level",
+                             trace_level_name[t->level], "kv", model_kv_name(t->kv), "tokens", labels, "seconds",
+                             seconds));
 }
 
 static coe_status check_options(const struct cli *c, size_t n_data)
@@ -106,6 +107,7 @@ static coe_status run(struct cli *c)
     if (cli_flag(c, "imatrix") || cli_given(c, "export-imatrix")) trace_want_importance(t);
     if ((s = tag_plan(t, cli_str(c, "plan", NULL)))) goto out;
     if ((s = tag_route(t, c))) goto out;
+    if ((s = cli_kv(c, &t->kv))) goto out;
     for (size_t i = 0; i < n_merge && !s; i++) s = add_to(t, merge[i]);
     for (size_t i = 0; i < n_data && !s; i++) s = trace_source(t, m, data[i], &o);
     if (!s && !trace_tokens(t)) s = coe_fail(COE_E_INPUT, "%s: the text holds no token", n_data ? data[0] : m->path);
@@ -131,7 +133,7 @@ static const struct cli_opt opts[] = {
     { "export-imatrix", 0, OPT_STR, "FILE.gguf", "write these sums as llama.cpp's importance matrix too", 0, 0, false },
     { "output", 'o', OPT_STR, "T.coet", "the trace to write", 0, 0, false },
     CLI_PLAN,
-    CLI_ADAPTER, CLI_ROUTE,
+    CLI_ADAPTER, CLI_ROUTE, CLI_KV,
     CLI_THREADS,
     CLI_MEMORY,
     CLI_JSON,

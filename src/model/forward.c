@@ -107,6 +107,24 @@ static int64_t *positions(struct nn *c, const struct attn_batch *b)
     return pos;
 }
 
+static const struct {
+    const char *name;
+    enum dtype type;
+} kv_types[] = {
+    [COE_KV_F32] = { "f32", DT_F32 }, [COE_KV_F16] = { "f16", DT_F16 }, [COE_KV_Q8_0] = { "q8_0", DT_Q8_0 }
+};
+
+const char *model_kv_name(coe_kv type) { return kv_types[type].name; }
+bool model_kv_by_name(coe_kv *type, const char *name)
+{
+    for (size_t i = 0; i < COE_COUNT(kv_types); i++) {
+        *type = (coe_kv)i;
+        if (!strcmp(kv_types[i].name, name)) return true;
+    }
+    return false;
+}
+enum dtype model_kv_dtype(coe_kv type) { return kv_types[type].type; }
+
 const char *model_mla_name(const struct coe_model *m, coe_mla mla)
 {
     for (int32_t l = 0; l < m->spec.n_layers; l++)

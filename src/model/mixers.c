@@ -65,7 +65,7 @@ static struct val *temper(struct pass *p, const struct attn_spec *a, struct val 
     return s ? nn_scale_rows(p->c, q, s) : NULL;
 }
 
-static struct attn_shape plain_shape(const struct attn_spec *a, const struct weight *sink)
+static struct attn_shape plain_shape(const struct pass *p, const struct attn_spec *a, const struct weight *sink)
 {
     return (struct attn_shape){ .n_heads = a->n_heads,
                                 .n_kv_heads = a->n_kv_heads,
@@ -75,6 +75,7 @@ static struct attn_shape plain_shape(const struct attn_spec *a, const struct wei
                                 .cap = a->cap,
                                 .window = a->window,
                                 .chunk = a->chunk,
+                                .kv = model_kv_dtype(p->f->kv_type),
                                 .sink = sink };
 }
 
@@ -94,7 +95,7 @@ static struct val *attention(struct pass *p, int32_t l, struct val *x)
     if (a->clip > 0) v = nn_clamp(c, v, a->clip);
     q = temper(p, a, prepare_qk(p, l, q, SLOT_Q_NORM));
     k = prepare_qk(p, l, k, SLOT_K_NORM);
-    const struct attn_shape shape = plain_shape(a, a->sinks ? w[SLOT_SINK] : NULL);
+    const struct attn_shape shape = plain_shape(p, a, a->sinks ? w[SLOT_SINK] : NULL);
     struct val *o = nn_attention(c, q, k, v, &shape, p->f->batch, cache(p, l));
     p->moe.attention = (struct moe_attention_seen){ q, k, shape };
     if (a->gate != ATTN_GATE_NONE) o = nn_sigmoid_mul(c, o, gate);
@@ -113,7 +114,8 @@ static struct val *absorbed(struct pass *p, int32_t l, struct val *q, struct val
                                       .head_dim = width,
                                       .head_dim_v = s->rank,
                                       .scale = a->scale,
-                                      .window = a->window };
+                                      .window = a->window,
+                                      .kv = model_kv_dtype(p->f->kv_type) };
     q = rotate(p, l, nn_latent_query(p->c, q, kv_b, s), width);
     struct val *k = rotate(p, l, nn_join(p->c, key, v), width);
     return nn_latent_output(p->c, nn_attention(p->c, q, k, v, &shape, p->f->batch, cache(p, l)), kv_b, s);
@@ -131,7 +133,8 @@ static struct val *expanded(struct pass *p, int32_t l, struct val *q, struct val
                                       .head_dim = width,
                                       .head_dim_v = s->v_dim,
                                       .scale = a->scale,
-                                      .window = a->window };
+                                      .window = a->window,
+                                      .kv = model_kv_dtype(p->f->kv_type) };
     struct val *own = nn_columns(p->c, q, width, &of_rope, 1);
     q = rotate(p, l, nn_latent_heads(p->c, own, nn_columns(p->c, q, width, &of_nope, 1), s), width);
     struct val *kv = nn_linear(p->c, v, p->m->layer[l].slot[SLOT_KV_B], NULL);
@@ -204,7 +207,7 @@ static struct val *experts(struct pass *p, int32_t l, struct val *x)
     if (!k || (ropes && !pass_rope(p, l))) return NULL;
     const struct moe_attention_call call = { &a->moe,
                                              &w->attn_moe,
-                                             plain_shape(a, NULL),
+                                             plain_shape(p, a, NULL),
                                              { p->cos, p->sin, ropes ? a->rope.n_rot / 2 : 0, a->rope.interleaved },
                                              p->f->batch,
                                              cache(p, l),

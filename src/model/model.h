@@ -98,6 +98,7 @@ struct forward {
     bool no_logits;                   /* the final hidden states, normed, instead */
     struct executor *executor;        /* NULL: executor_local */
     coe_mla mla;                      /* expanded: without a tape, and the caches are of an expanded session */
+    coe_kv kv_type;                   /* of the caches, also the passing ones without a session; rounded: no tape */
 };
 /* Logits [n, vocab] (or [n_seq, vocab]) of ids [n]; NULL on failure. Same bits for any split into batches, calls,
  * threads. */
@@ -107,6 +108,10 @@ struct val *model_forward(const struct coe_model *m, struct nn *c, const int32_t
 struct val *model_logits(const struct coe_model *m, struct nn *c, struct val *h);
 /* COE_E_USAGE when a rope is not defined for sequences of this many tokens. */
 coe_status model_check_length(const struct coe_model *m, int64_t length);
+/* "f32", "f16", "q8_0": what reports call "kv". */
+const char *model_kv_name(coe_kv type);
+bool model_kv_by_name(coe_kv *type, const char *name); /* false: there is none */
+enum dtype model_kv_dtype(coe_kv type);
 /* "absorbed" or "expanded"; NULL for a model without latent attention. What reports call "mla". */
 const char *model_mla_name(const struct coe_model *m, coe_mla mla);
 /* "fp32", or "bf16" and what computes it on this machine. What reports call "math"; a pass has it in struct nn. */
@@ -130,6 +135,7 @@ struct coe_session {
     int64_t position, capacity;
     coe_mla mla;
     coe_math math;
+    coe_kv kv_type;
     coe_route_fn *on_route;
     void *user;
 };

@@ -5,28 +5,36 @@
 
 #define CHUNK 512 /* tokens per forward pass: bounds the activations of a long prompt */
 
-/* Floats of one layer's cache */
+/* Bytes of one layer's cache, each a multiple of 64 so that what follows is aligned */
 struct cache_size {
     size_t k, v, state;
 };
 
-static struct cache_size cache_size(const struct spec *spec, int32_t l, int64_t capacity, coe_mla mla)
+static size_t aligned(int64_t bytes) { return ((size_t)bytes + 63) / 64 * 64; }
+
+/* heads times capacity keys of `key` and values of `value` elements */
+static struct cache_size of_heads(const struct coe_session *s, int64_t heads, int64_t key, int64_t value)
 {
+    const enum dtype t = model_kv_dtype(s->kv_type);
+    return (struct cache_size){ aligned(heads * (s->capacity / KEY_BLOCK) * kv_key_bytes(t, key)),
+                                aligned(heads * s->capacity * kv_value_bytes(t, value)), 0 };
+}
+
+static struct cache_size cache_size(const struct coe_session *s, int32_t l)
+{
+    const struct spec *spec = &s->model->spec;
     const struct attn_spec *a = &spec->layer[l].attn;
     const struct recurrent_spec *r = &a->recurrent;
     const int64_t qkv = 2 * (int64_t)r->n_k * r->d_k + (int64_t)r->n_v * r->d_v;
-    const size_t each = (size_t)(capacity * a->n_kv_heads * a->head_dim);
     switch (a->kind) {
     case MIX_LATENT:
-        if (mla == COE_MLA_EXPANDED)
-            return (struct cache_size){ (size_t)(capacity * a->n_heads * (a->rope.n_rot + a->latent.nope)),
-                                        (size_t)(capacity * a->n_heads * a->latent.v_dim), 0 };
-        return (struct cache_size){ (size_t)(capacity * (a->rope.n_rot + a->latent.kv_rank)),
-                                    (size_t)(capacity * a->latent.kv_rank), 0 };
-    case MIX_CONV: return (struct cache_size){ 0, 0, (size_t)nn_conv_state(spec->d_model, r->kernel) };
+        if (s->mla == COE_MLA_EXPANDED) return of_heads(s, a->n_heads, a->rope.n_rot + a->latent.nope, a->latent.v_dim);
+        return of_heads(s, 1, a->rope.n_rot + a->latent.kv_rank, a->latent.kv_rank);
+    case MIX_CONV: return (struct cache_size){ 0, 0, aligned(4 * nn_conv_state(spec->d_model, r->kernel)) };
     case MIX_DELTA:
-        return (struct cache_size){ 0, 0, (size_t)(nn_conv_state(qkv, r->kernel) + (int64_t)r->n_v * r->d_k * r->d_v) };
-    default: return (struct cache_size){ each, each, 0 };
+        return (struct cache_size){ 0, 0,
+                                    aligned(4 * (nn_conv_state(qkv, r->kernel) + (int64_t)r->n_v * r->d_k * r->d_v)) };
+    default: return of_heads(s, a->n_kv_heads, a->head_dim, a->head_dim);
     }
 }
 
@@ -39,22 +47,24 @@ const char *model_math_name(coe_math math)
 static coe_status make_caches(struct coe_session *s)
 {
     const struct spec *spec = &s->model->spec;
-    size_t floats = 1;
+    size_t bytes = 1;
     for (int32_t l = 0; l < spec->n_layers; l++) {
-        const struct cache_size n = cache_size(spec, l, s->capacity, s->mla);
-        floats += n.k + n.v + n.state;
+        const struct cache_size n = cache_size(s, l);
+        bytes += n.k + n.v + n.state;
         s->recurrent = s->recurrent || n.state > 0;
         if (s->model->far_inv_freq[l] && s->capacity > spec->layer[l].attn.rope.original_positions)
             s->original = spec->layer[l].attn.rope.original_positions;
     }
     s->remembers = s->recurrent || s->original;
     s->kv = mem_zalloc("session", (size_t)spec->n_layers * sizeof *s->kv);
-    s->memory = mem_zalloc("key/value cache", floats * sizeof(float));
+    s->memory = mem_zalloc("key/value cache", bytes);
     if (!s->kv || !s->memory) return COE_E_NOMEM;
-    float *at = (float *)(void *)s->memory;
+    char *at = s->memory;
     for (int32_t l = 0; l < spec->n_layers; l++) {
-        const struct cache_size n = cache_size(spec, l, s->capacity, s->mla);
-        s->kv[l] = (struct kv_layer){ .k = at, .v = at + n.k, .state = n.state ? at : NULL, .capacity = s->capacity };
+        const struct cache_size n = cache_size(s, l);
+        s->kv[l] = (struct kv_layer){
+            .k = at, .v = at + n.k, .state = n.state ? (float *)(void *)at : NULL, .capacity = s->capacity
+        };
         at += n.k + n.v + n.state;
     }
     return COE_OK;
@@ -70,6 +80,10 @@ coe_status coe_session_open(coe_session **out, const coe_model *m, const coe_ses
         mem_free(s);
         return coe_fail(COE_E_USAGE, "arithmetic %d: there are fp32 (0) and bf16 (1)", (int)o.math);
     }
+    if ((unsigned)o.kv > COE_KV_Q8_0) {
+        mem_free(s);
+        return coe_fail(COE_E_USAGE, "a key/value cache of type %d: there are f32, f16 and q8_0", (int)o.kv);
+    }
     if (o.mla == COE_MLA_EXPANDED && !model_mla_name(m, o.mla)) {
         mem_free(s);
         return coe_fail(COE_E_USAGE, "%s: has no latent attention that could be expanded", m->path);
@@ -81,6 +95,7 @@ coe_status coe_session_open(coe_session **out, const coe_model *m, const coe_ses
     s->user = o.user;
     s->mla = o.mla;
     s->math = o.math;
+    s->kv_type = o.kv;
     coe_status status = make_caches(s);
     if (status) {
         coe_session_close(s);
@@ -110,8 +125,7 @@ static coe_status replay(struct coe_session *s, int64_t n)
     s->position = 0;
     s->on_route = NULL;
     for (int32_t l = 0; l < s->model->spec.n_layers; l++)
-        if (s->kv[l].state)
-            memset(s->kv[l].state, 0, cache_size(&s->model->spec, l, s->capacity, s->mla).state * sizeof(float));
+        if (s->kv[l].state) memset(s->kv[l].state, 0, cache_size(s, l).state);
     coe_status status = n ? coe_session_eval(s, kept.at, (size_t)n, NULL, 1) : COE_OK;
     s->on_route = on_route;
     VEC_FREE(&kept);
@@ -195,6 +209,9 @@ static coe_status check_batch(struct coe_session *const *s, const int32_t *const
         if (s[i]->math != s[0]->math)
             return coe_fail(COE_E_USAGE, "a batch of sessions with %s and %s arithmetic", model_math_name(s[0]->math),
                             model_math_name(s[i]->math));
+        if (s[i]->kv_type != s[0]->kv_type)
+            return coe_fail(COE_E_USAGE, "a batch of sessions with %s and %s caches", model_kv_name(s[0]->kv_type),
+                            model_kv_name(s[i]->kv_type));
         if (s[i]->position + (int64_t)n[i] > s[i]->capacity)
             return coe_fail(COE_E_USAGE,
                             "the cache holds %lld tokens and is full at %lld + %zu; open the session with more",
@@ -239,7 +256,7 @@ static coe_status eval_pass(struct coe_session *const *s, const int32_t *const *
     struct reporter reporter = { s, &batch };
     const struct moe_observer observer = { .user = &reporter, .route = on_route };
     struct forward f = { .batch = &batch, .kv = kv, .observer = observed ? &observer : NULL, .last_only = last_only,
-                         .mla = s[0]->mla, .far = far };
+                         .mla = s[0]->mla, .kv_type = s[0]->kv_type, .far = far };
     struct nn c = { .arena = a, .math = s[0]->math };
     const struct val *y = model_forward(m, &c, row, (int64_t)total, &f);
     if (!y) {

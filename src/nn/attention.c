@@ -2,6 +2,10 @@
  * backward pass recomputes the probabilities from the kept maximum and total of each row, tile by tile, as matrix
  * products.
  *
+ * Forward: a tile is some tokens times the query heads that share a key head. Where there are many tiles, a thread
+ * walks all keys of one; where there are few (a token at a time), the parts of ATTN_PART keys are tasks of their own
+ * and joined afterwards. The joins are the same and in the same order, so neither choice changes a bit.
+ *
  * Gradients of a key head's keys and values are sums over query heads and rows: one task owns (sequence, key head) and
  * walks heads, then query tiles, in ascending order. */
 #include <math.h>
@@ -9,7 +13,9 @@
 
 #include "nn/nn.h"
 
-#define ROWS 32 /* query rows per forward task */
+#define ROWS 96 /* query rows (tokens times heads) of a forward tile at most: their state fits the second-level cache \
+                 */
+#define LEAST 6 /* rows of the kernels' register tile: smaller tiles would read the keys more often */
 #define TILE 64 /* query rows and keys per backward tile */
 
 struct attn_saved {
@@ -22,18 +28,28 @@ struct attn_saved {
 
 static int64_t padded(int64_t n) { return (n + KEY_BLOCK - 1) / KEY_BLOCK * KEY_BLOCK; }
 
-/* Temporary caches of a training batch: exactly as long as each sequence. */
+/* Temporary caches of a batch without sessions: exactly as long as each sequence. */
 static struct kv_layer *make_caches(struct nn *c, const struct attn_shape *s, const struct attn_batch *b)
 {
+    const int64_t key = kv_key_bytes(s->kv, s->head_dim) / KEY_BLOCK, value = kv_value_bytes(s->kv, s->head_dim_v);
     struct kv_layer *kv = arena_push(c->arena, (size_t)b->n_seq * sizeof *kv);
     for (int32_t i = 0; kv && i < b->n_seq; i++) {
-        int64_t n = padded(b->off[i + 1] - b->off[i]);
-        kv[i].capacity = n;
-        kv[i].k = arena_push_zero(c->arena, (size_t)(s->n_kv_heads * n * s->head_dim) * sizeof(float));
-        kv[i].v = arena_push(c->arena, (size_t)(s->n_kv_heads * n * s->head_dim_v) * sizeof(float));
+        const int64_t n = padded(b->off[i + 1] - b->off[i]);
+        kv[i] = (struct kv_layer){ .capacity = n };
+        kv[i].k = arena_push_zero(c->arena, (size_t)(s->n_kv_heads * n * key));
+        kv[i].v = arena_push(c->arena, (size_t)(s->n_kv_heads * n * value));
         if (!kv[i].k || !kv[i].v) return NULL;
     }
     return kv;
+}
+
+static char *keys_of(const struct kv_layer *l, const struct attn_shape *s, int64_t head)
+{
+    return (char *)l->k + head * (l->capacity / KEY_BLOCK) * kv_key_bytes(s->kv, s->head_dim);
+}
+static char *values_of(const struct kv_layer *l, const struct attn_shape *s, int64_t head)
+{
+    return (char *)l->v + head * l->capacity * kv_value_bytes(s->kv, s->head_dim_v);
 }
 
 static void store(const struct val *k, const struct val *v, const struct attn_shape *s, const struct attn_batch *b,
@@ -42,13 +58,12 @@ static void store(const struct val *k, const struct val *v, const struct attn_sh
     for (int32_t i = 0; i < b->n_seq; i++)
 #pragma omp parallel for schedule(static) if (b->off[i + 1] - b->off[i] > 16)
         for (int32_t h = 0; h < s->n_kv_heads; h++) {
-            float *kb = kv[i].k + h * kv[i].capacity * s->head_dim, *vb = kv[i].v + h * kv[i].capacity * s->head_dim_v;
+            char *keys = keys_of(&kv[i], s, h), *values = values_of(&kv[i], s, h);
             for (int64_t t = b->off[i]; t < b->off[i + 1]; t++) {
-                int64_t pos = b->pos0[i] + t - b->off[i];
+                const int64_t pos = b->pos0[i] + t - b->off[i];
                 assert(pos < kv[i].capacity);
-                kern->store_key(kb, pos, k->data + t * k->cols + h * s->head_dim, s->head_dim);
-                memcpy(vb + pos * s->head_dim_v, v->data + t * v->cols + h * s->head_dim_v,
-                       (size_t)s->head_dim_v * sizeof(float));
+                kv_store_key(keys, s->kv, pos, k->data + t * k->cols + h * s->head_dim, s->head_dim);
+                kv_store_value(values, s->kv, pos, v->data + t * v->cols + h * s->head_dim_v, s->head_dim_v);
             }
         }
 }
@@ -65,39 +80,194 @@ static void visible(int64_t *lo, int64_t *hi, const struct attn_shape *s, const 
         }
 }
 
-struct task {
+/* Consecutive tokens of one sequence */
+struct span {
     int32_t seq;
-    int64_t row; /* first row of the tile */
+    int64_t row, n;
 };
 
-/* Query tiles of all sequences, later tiles (more keys) first so that threads finish together. */
-static int64_t make_tasks(struct task *out, const struct attn_batch *b)
+/* One forward call, cut into tiles: span × piece of the heads that share a key head. */
+struct plan {
+    const struct attn_saved *s;
+    const struct kv_layer *kv;
+    struct span *spans;
+    int64_t n_spans;
+    int32_t heads, pieces;                 /* heads of a tile, tiles of one key head's query heads */
+    int64_t parts;                         /* of the longest sequence */
+    bool split;                            /* parts are tasks of their own; their rows are in: */
+    float *part_out, *part_max, *part_sum; /* [parts][n][n_heads*head_dim_v], [parts][n*n_heads], [parts][…][16] */
+    float *scratch;                        /* of each thread: a widened block, then the rows of a part */
+    int64_t scratch_floats, block_floats;
+};
+struct tile {
+    struct attn_args args;
+    struct attn_rows rows; /* out is set, the rest where the rows' state is to be */
+    int64_t first, end;    /* parts that some row sees, as positions */
+    int64_t state;         /* rows before this tile's */
+};
+
+/* Spans of all sequences, later ones (more keys) first so that threads finish together. */
+static void make_spans(struct plan *p, const struct attn_batch *b, int64_t tokens)
+{
+    p->n_spans = 0;
+    for (int32_t i = 0; i < b->n_seq; i++)
+        for (int64_t n = b->off[i + 1] - b->off[i], j = (n + tokens - 1) / tokens; j-- > 0;)
+            p->spans[p->n_spans++] = (struct span){ i, b->off[i] + j * tokens, COE_MIN(tokens, n - j * tokens) };
+}
+
+static int64_t count_spans(const struct attn_batch *b, int64_t tokens)
 {
     int64_t n = 0;
-    for (int32_t i = 0; i < b->n_seq; i++)
-        for (int64_t tiles = (b->off[i + 1] - b->off[i] + ROWS - 1) / ROWS, j = tiles; j-- > 0;)
-            out[n++] = (struct task){ i, b->off[i] + j * ROWS };
+    for (int32_t i = 0; i < b->n_seq; i++) n += (b->off[i + 1] - b->off[i] + tokens - 1) / tokens;
     return n;
 }
 
 static void attn_back(struct nn *c, void *p);
 
-static void forward_tile(const struct attn_saved *s, const struct kv_layer *kv, const struct task *t, int32_t h,
-                         const float *sinks)
+static struct tile tile_of(const struct plan *p, int64_t index)
 {
+    const struct attn_saved *s = p->s;
     const struct attn_shape *sh = &s->shape;
-    const int32_t kvh = h / (sh->n_heads / sh->n_kv_heads);
-    const int64_t n = COE_MIN((int64_t)ROWS, s->batch.off[t->seq + 1] - t->row), all = s->q->rows;
-    float sink[ROWS];
-    for (int i = 0; i < ROWS; i++) sink[i] = sinks ? sinks[h] : 0;
-    const struct kv_layer *l = &kv[t->seq];
-    kern->attn(&(struct attn_args){
-        .out = s->out->data + t->row * s->out->cols + h * sh->head_dim_v, .ld_out = s->out->cols,
-        .q = s->q->data + t->row * s->q->cols + h * sh->head_dim, .ld_q = s->q->cols,
-        .k = l->k + kvh * l->capacity * sh->head_dim, .v = l->v + kvh * l->capacity * sh->head_dim_v,
-        .lo = s->lo + t->row, .hi = s->hi + t->row, .n_rows = n, .head_dim = sh->head_dim, .head_dim_v = sh->head_dim_v,
-        .scale = sh->scale, .cap = sh->cap, .sink = sinks ? sink : NULL,
-        .max = s->max ? s->max + h * all + t->row : NULL, .total = s->total ? s->total + h * all + t->row : NULL });
+    const int64_t all = s->q->rows, group = sh->n_heads / sh->n_kv_heads, per_span = sh->n_kv_heads * p->pieces;
+    const struct span *sp = &p->spans[index / per_span];
+    const int64_t kvh = index % per_span / p->pieces, skip = index % p->pieces * p->heads, h = kvh * group + skip;
+    const struct kv_layer *l = &p->kv[sp->seq];
+    struct tile t = { .state = sp->row * sh->n_heads + h * sp->n };
+    t.args = (struct attn_args){ .q = s->q->data + sp->row * s->q->cols + h * sh->head_dim,
+                                 .ld_q = s->q->cols,
+                                 .k = keys_of(l, sh, kvh),
+                                 .v = values_of(l, sh, kvh),
+                                 .type = sh->kv,
+                                 .lo = s->lo + sp->row,
+                                 .hi = s->hi + sp->row,
+                                 .n_tokens = sp->n,
+                                 .heads = (int32_t)COE_MIN(p->heads, group - skip),
+                                 .head_dim = sh->head_dim,
+                                 .head_dim_v = sh->head_dim_v,
+                                 .scale = sh->scale,
+                                 .cap = sh->cap,
+                                 .sink = sh->sink ? (const float *)sh->sink->data + h : NULL,
+                                 .max = s->max ? s->max + h * all + sp->row : NULL,
+                                 .total = s->total ? s->total + h * all + sp->row : NULL,
+                                 .ld_stat = all };
+    t.rows = (struct attn_rows){ s->out->data + sp->row * s->out->cols + h * sh->head_dim_v, s->out->cols, NULL, NULL };
+    t.first = t.args.lo[0], t.end = t.args.hi[sp->n - 1]; /* neither falls along a sequence */
+    t.first = t.first / ATTN_PART * ATTN_PART;
+    return t;
+}
+
+static void use_scratch(const struct plan *p, struct attn_args *a)
+{
+    if (p->block_floats) a->scratch = p->scratch + thread_index() * p->scratch_floats;
+}
+
+/* All parts of one tile, one after another. */
+static void whole_tile(const struct plan *p, int64_t index)
+{
+    struct tile t = tile_of(p, index);
+    float max[2][ROWS], sum[2][ROWS * 16];
+    float *other = p->scratch ? p->scratch + thread_index() * p->scratch_floats + p->block_floats : NULL;
+    const struct attn_rows part = { other, (int64_t)t.args.heads * t.args.head_dim_v, max[1], sum[1] };
+    t.rows.max = max[0], t.rows.sum = sum[0];
+    use_scratch(p, &t.args);
+    kern->attn(&t.args, t.first, &t.rows);
+    for (int64_t from = t.first + ATTN_PART; from < t.end; from += ATTN_PART) {
+        kern->attn(&t.args, from, &part);
+        kern->attn_join(&t.args, &t.rows, &part, from);
+    }
+    kern->attn_end(&t.args, &t.rows);
+}
+
+/* Where the rows of a tile's part are; the first part's output is the result's place. */
+static struct attn_rows rows_of_part(const struct plan *p, const struct tile *t, int64_t from)
+{
+    const struct attn_saved *s = p->s;
+    const int64_t part = from / ATTN_PART, rows = s->q->rows * s->shape.n_heads, at = part * rows + t->state;
+    struct attn_rows r = { t->rows.out, t->rows.ld_out, p->part_max + at, p->part_sum + 16 * at };
+    if (from == t->first) return r;
+    r.out = p->part_out + at * s->shape.head_dim_v;
+    r.ld_out = (int64_t)t->args.heads * s->shape.head_dim_v;
+    return r;
+}
+
+static void one_part(const struct plan *p, int64_t index, int64_t part)
+{
+    struct tile t = tile_of(p, index);
+    const int64_t from = part * ATTN_PART;
+    if (from < t.first || from >= t.end) return;
+    const struct attn_rows rows = rows_of_part(p, &t, from);
+    use_scratch(p, &t.args);
+    kern->attn(&t.args, from, &rows);
+}
+
+static void join_parts(const struct plan *p, int64_t index)
+{
+    const struct tile t = tile_of(p, index);
+    const struct attn_rows rows = rows_of_part(p, &t, t.first);
+    for (int64_t from = t.first + ATTN_PART; from < t.end; from += ATTN_PART) {
+        const struct attn_rows part = rows_of_part(p, &t, from);
+        kern->attn_join(&t.args, &rows, &part, from);
+    }
+    kern->attn_end(&t.args, &rows);
+}
+
+/* Sizes of tiles: large ones read keys seldom, but every thread should get some. What is allocated depends on the
+ * caches' capacity, not on how far they are filled, so that decoding needs the same memory at every token. */
+static bool make_plan(struct nn *c, struct plan *p)
+{
+    const struct attn_shape *sh = &p->s->shape;
+    const struct attn_batch *b = &p->s->batch;
+    const int64_t n = p->s->q->rows, group = sh->n_heads / sh->n_kv_heads, wanted = 2 * (int64_t)coe_threads();
+    int64_t heads = COE_MIN(group, (int64_t)ROWS), tokens = ROWS / heads, longest = 0, room = 0, tiles;
+    for (int32_t i = 0; i < b->n_seq; i++) {
+        room = COE_MAX(room, p->kv[i].capacity);
+        if (b->off[i + 1] > b->off[i]) longest = COE_MAX(longest, p->s->hi[b->off[i + 1] - 1]);
+    }
+    while ((tiles = count_spans(b, tokens) * sh->n_kv_heads * ((group + heads - 1) / heads)) < wanted) {
+        if (tokens > 1 && tokens * heads > LEAST)
+            tokens = (tokens + 1) / 2;
+        else if (heads > LEAST && longest <= ATTN_PART)
+            heads = (heads + 1) / 2;
+        else
+            break;
+    }
+    p->heads = (int32_t)heads;
+    p->pieces = (int32_t)((group + heads - 1) / heads);
+    p->parts = (room + ATTN_PART - 1) / ATTN_PART;
+    if (!(p->spans = arena_push(c->arena, (size_t)count_spans(b, tokens) * sizeof *p->spans))) return false;
+    make_spans(p, b, tokens);
+    p->block_floats = sh->kv == DT_F32 ? 0 : ATTN_BLOCK * (int64_t)(sh->head_dim + sh->head_dim_v);
+    p->scratch_floats = p->block_floats + (p->parts > 1 ? ROWS * (int64_t)sh->head_dim_v : 0);
+    const size_t rows = (size_t)(p->parts * n * sh->n_heads), threads = (size_t)coe_threads();
+    if (p->scratch_floats && !(p->scratch = arena_push(c->arena, (size_t)p->scratch_floats * threads * sizeof(float))))
+        return false;
+    if (p->parts == 1 || tiles >= wanted) return true;
+    p->split = longest > ATTN_PART;
+    p->part_out = arena_push(c->arena, rows * (size_t)sh->head_dim_v * sizeof(float));
+    p->part_max = arena_push(c->arena, rows * sizeof(float));
+    p->part_sum = arena_push(c->arena, rows * 16 * sizeof(float));
+    return p->part_out && p->part_max && p->part_sum;
+}
+
+static void attend(const struct plan *p)
+{
+    const struct attn_saved *s = p->s;
+    const int64_t n = s->q->rows, tiles = p->n_spans * s->shape.n_kv_heads * p->pieces, parts = p->parts;
+    const int64_t keys = n ? s->hi[n - 1] - s->lo[n - 1] : 0;
+    const bool parallel = n * keys * s->shape.n_heads * s->shape.head_dim > NN_ALONE_BELOW;
+    if (p->split) {
+#pragma omp parallel if (parallel)
+        {
+#pragma omp for schedule(dynamic, 1) collapse(2)
+            for (int64_t i = 0; i < tiles; i++)
+                for (int64_t j = 0; j < parts; j++) one_part(p, i, j);
+#pragma omp for schedule(static)
+            for (int64_t i = 0; i < tiles; i++) join_parts(p, i);
+        }
+        return;
+    }
+#pragma omp parallel for schedule(dynamic, 1) if (parallel)
+    for (int64_t i = 0; i < tiles; i++) whole_tile(p, i);
 }
 
 struct val *nn_attention(struct nn *c, struct val *q, struct val *k, struct val *v, const struct attn_shape *shape,
@@ -107,13 +277,12 @@ struct val *nn_attention(struct nn *c, struct val *q, struct val *k, struct val 
     const int64_t n = q->rows;
     struct attn_saved *s = arena_push(c->arena, sizeof *s);
     struct val *out = nn_val(c, n, (int64_t)shape->n_heads * shape->head_dim_v);
-    struct task *tasks = arena_push(c->arena, (size_t)(n / ROWS + batch->n_seq + 1) * sizeof *tasks);
-    if (!s || !out || !tasks) return NULL;
+    if (!s || !out) return NULL;
     *s = (struct attn_saved){ q, k, v, out, *shape, *batch, NULL, NULL, NULL, NULL };
     s->lo = arena_push(c->arena, (size_t)n * sizeof *s->lo);
     s->hi = arena_push(c->arena, (size_t)n * sizeof *s->hi);
     if (c->tape) {
-        assert(!kv);
+        assert(!kv && shape->kv == DT_F32);
         s->max = arena_push(c->arena, (size_t)(n * shape->n_heads) * sizeof(float));
         s->total = arena_push(c->arena, (size_t)(n * shape->n_heads) * sizeof(float));
         if (!s->max || !s->total) return NULL;
@@ -122,12 +291,9 @@ struct val *nn_attention(struct nn *c, struct val *q, struct val *k, struct val 
     if (!kv || !s->lo || !s->hi) return NULL;
     store(k, v, shape, batch, kv);
     visible(s->lo, s->hi, shape, batch);
-    const float *sinks = shape->sink ? shape->sink->data : NULL;
-    const int64_t n_tasks = make_tasks(tasks, batch), keys = n ? s->hi[n - 1] - s->lo[n - 1] : 0;
-    const bool parallel = n * keys * shape->n_heads * shape->head_dim > NN_ALONE_BELOW;
-#pragma omp parallel for schedule(dynamic, 1) collapse(2) if (parallel)
-    for (int64_t i = 0; i < n_tasks; i++)
-        for (int32_t h = 0; h < shape->n_heads; h++) forward_tile(s, kv, &tasks[i], h, sinks);
+    struct plan p = { .s = s, .kv = kv };
+    if (!make_plan(c, &p)) return NULL;
+    attend(&p);
     return nn_record(c, attn_back, s) ? out : NULL;
 }
 

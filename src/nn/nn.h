@@ -121,9 +121,10 @@ struct val *nn_dropout(struct nn *c, struct val *x);
 bool nn_rope(struct nn *c, struct val *x, int32_t head_dim, const float *cos, const float *sin, int64_t half,
              bool interleaved);
 
-/* Keys and values of one layer of one sequence. k [n_kv][capacity/16][head_dim][16], v [n_kv][capacity][head_dim_v]. */
+/* Keys and values of one layer of one sequence: capacity/KEY_BLOCK key blocks of each key head, then of the next;
+ * capacity value rows of each. What a block and a row are, by type: tensor/kv.h. */
 struct kv_layer {
-    float *k, *v;
+    void *k, *v;
     float *state;     /* of a recurrent layer instead: what the tokens before position left behind (recurrent.c) */
     int64_t capacity; /* positions, a multiple of KEY_BLOCK */
 };
@@ -132,6 +133,7 @@ struct attn_shape {
     float scale, cap;
     int64_t window;            /* a token sees itself and the window-1 before it; 0: everything before it */
     int64_t chunk;             /* a token sees positions of its own chunk of this length only; 0: off */
+    enum dtype kv;             /* type of the caches: F32 (0; the only one with a backward pass), F16, Q8_0 */
     const struct weight *sink; /* [n_heads] or NULL */
 };
 /* Rows of a batch belong to sequences: rows off[i] … off[i+1]-1 are positions pos0[i] … of sequence i. `start` [n], if
@@ -142,9 +144,9 @@ struct attn_batch {
     const int64_t *pos0;
     const int64_t *start;
 };
-/* out [n, n_heads*head_dim_v]. Writes k, v [n, n_kv*…] into the caches, then attends over them. kv NULL: the whole
- * sequence is in this batch (training); temporary caches are made. The backward pass needs kv == NULL. Definition:
- * kernels.h. */
+/* out [n, n_heads*head_dim_v]. Writes k, v [n, n_kv*…], rounded to shape.kv, into the caches, then attends over them.
+ * kv NULL: the whole sequence is in this batch (training); temporary caches are made. The backward pass needs kv ==
+ * NULL. Definition: kernels.h. */
 struct val *nn_attention(struct nn *c, struct val *q, struct val *k, struct val *v, const struct attn_shape *shape,
                          const struct attn_batch *batch, struct kv_layer *kv);
 

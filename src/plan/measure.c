@@ -221,7 +221,7 @@ static coe_status score_rows(struct job *j, const int32_t *row, int64_t n)
 static coe_status run_variant(struct job *j, int32_t v, int64_t n)
 {
     const struct attn_batch batch = { j->n_windows, j->off, j->pos0, NULL };
-    struct forward f = { .batch = &batch, .no_logits = true, .mla = j->o.mla };
+    struct forward f = { .batch = &batch, .no_logits = true, .mla = j->o.mla, .kv_type = j->o.kv };
     struct nn c = { .arena = &j->arena };
     const struct arena_mark mark = arena_save(&j->arena);
     const double start = coe_now();

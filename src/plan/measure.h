@@ -29,6 +29,7 @@ struct measure_opts {
     int64_t window, stride; /* 0: the model's context up to 1024; the window */
     int32_t batch;          /* windows in one forward pass; 0: as many as make 1024 tokens. Changes no bit */
     coe_mla mla;
+    coe_kv kv;
 };
 coe_status measure_opts_fill(struct measure_opts *o, const struct coe_model *m);
 

@@ -12,6 +12,7 @@
 #define COE_KERNELS_H
 
 #include "tensor/codes.h"
+#include "tensor/kv.h"
 
 /* Gated: u = a(gate) * b(up). Ungated (up == NULL): u = a(gate). a, by kind; b is the identity except for
  * ACT_SWIGLU_CLAMP. */
@@ -41,29 +42,43 @@ struct outer_args {
     bool accumulate;
 };
 
-/* Keys lie in blocks of 16 positions, [block][head_dim][16]; values row by row, [position][head_dim]. One query row
- * sees positions lo ≤ j < hi, in blocks of ATTN_BLOCK at absolute positions, in ascending order:
+/* Attention of query rows over one head's cache (layouts and types: kv.h). One query row sees positions lo ≤ j < hi, in
+ * blocks of ATTN_BLOCK at absolute positions, in ascending order:
  *   s_j = scale * chain_i(q_i k_ji); with cap > 0: s_j = cap tanh(s_j / cap)
  *   block: m' = max(m, max_j s_j), c = exp(m - m'), p_j = exp(s_j - m'), sum[j mod 16] = sum[j mod 16]*c + p_j … one
  *   multiply
  *          by c per block then one add per key, out_i = out_i*c then fma(p_j, v_ji, out_i) per visible key
+ * Blocks gather in parts of ATTN_PART positions, again at absolute positions; each part begins with c = 0 and zeros, so
+ * that the parts of one row can be computed side by side. A row's parts are joined in ascending order:
+ *   join:  m' = max(m, m2), c = exp(m - m'), c2 = exp(m2 - m'), sum = fma(sum2, c2, sum*c), out = fma(out2, c2, out*c)
  *   end:   with a sink: m' = max(m, sink), everything scaled by exp(m - m'), total += exp(sink - m'); out_i /= total,
- *          total the tree of sum[16] (as in dot). The first block has c = 0 and starts from zero. */
-#define KEY_BLOCK 16
+ *          total the tree of sum[16] (as in dot). */
 #define ATTN_BLOCK 64
+#define ATTN_PART 1024
+/* Rows are tokens × heads: `heads` query heads of each token that share the key head. */
 struct attn_args {
-    float *out;            /* [n_rows] rows of head_dim_v, ld_out apart */
-    int64_t ld_out;
-    const float *q;        /* [n_rows] rows of head_dim, ld_q apart */
+    const float *q; /* token t, head g at q + t*ld_q + g*head_dim */
     int64_t ld_q;
-    const float *k;        /* key blocks */
-    const float *v;        /* value rows, head_dim_v apart */
-    const int64_t *lo, *hi; /* [n_rows] */
-    int64_t n_rows;
-    int32_t head_dim, head_dim_v;
+    const void *k;          /* key blocks */
+    const void *v;          /* value rows */
+    enum dtype type;        /* of both: F32, F16, Q8_0 */
+    const int64_t *lo, *hi; /* [n_tokens] */
+    int64_t n_tokens;
+    int32_t heads, head_dim, head_dim_v;
     float scale, cap;      /* cap 0: none */
-    const float *sink;     /* [n_rows] or NULL */
-    float *max, *total;    /* [n_rows] m' and total at the end, for the backward pass; or NULL */
+    const float *sink;     /* [heads] or NULL */
+    float *max, *total;    /* m' and total at the end of token t, head g at t + g*ld_stat, for the backward pass; or
+                            * NULL */
+    int64_t ld_stat;
+    float *scratch; /* [ATTN_BLOCK*(head_dim + head_dim_v)]: blocks of a rounded type that many rows see are
+                     * widened once; NULL: every time. Changes no bit */
+};
+/* Rows' state between parts. */
+struct attn_rows {
+    float *out; /* token t, head g at out + t*ld_out + g*head_dim_v */
+    int64_t ld_out;
+    float *max; /* [n_tokens*heads] */
+    float *sum; /* [n_tokens*heads][16] */
 };
 
 struct adamw_args {
@@ -133,9 +148,13 @@ struct kernels {
     /* dx = scale*(exp(x - lse) - [i == target]) + z_scale*exp(x - lse), overwritten; dx may be x */
     void (*xent_back)(float *dx, const float *x, int64_t n, int64_t target, float lse, float scale, float z_scale);
 
-    void (*attn)(const struct attn_args *args);
-    /* Stores one key row into its place: k block row j of a block array (see attn_args) */
-    void (*store_key)(float *kblocks, int64_t position, const float *key, int32_t head_dim);
+    /* rows = what they see of positions from … from + ATTN_PART - 1; zeros where that is nothing */
+    void (*attn)(const struct attn_args *args, int64_t from, const struct attn_rows *rows);
+    /* Adds `part`, which is of positions from …, to rows that hold all before it. */
+    void (*attn_join)(const struct attn_args *args, const struct attn_rows *rows, const struct attn_rows *part,
+                      int64_t from);
+    /* rows.out becomes the result. A row that sees nothing is zero. */
+    void (*attn_end)(const struct attn_args *args, const struct attn_rows *rows);
 
     void (*adamw)(float *w, float *m, float *v, const float *g, int64_t n, const struct adamw_args *args);
     /* Sum of squares in double: blocks of 1024 (each sixteen sums and the tree) added in ascending order. */

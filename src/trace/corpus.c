@@ -31,7 +31,7 @@ static coe_status flush(struct job *j)
     const struct attn_batch batch = { j->n_windows, j->off, j->pos0, NULL };
     j->recorder.batch = &batch;
     const struct moe_observer observer = trace_observer(&j->recorder);
-    struct forward f = { .batch = &batch, .observer = &observer, .no_logits = true };
+    struct forward f = { .batch = &batch, .observer = &observer, .no_logits = true, .kv_type = j->t->kv };
     struct nn nn = { .arena = &j->arena };
     const struct arena_mark mark = arena_save(&j->arena);
     const struct val *h = model_forward(j->m, &nn, j->ids, n, &f);

@@ -167,8 +167,8 @@ static coe_status read_header(struct trace *t, const json_t *o, const char *wher
 {
     static const char *const keys[] = { "coe_trace", "level",  "model",   "tokenizer", "dtype",      "mask",  "window",
                                         "plan",      "layers", "domains", "columns",   "importance", "route", NULL };
-    static const char *const types[] = { "weights", "activations", NULL };
-    const char *weights = NULL, *route = "";
+    static const char *const types[] = { "weights", "activations", "kv", NULL };
+    const char *weights = NULL, *route = "", *kv = model_kv_name(COE_KV_F32);
     int32_t version = 0;
     COE_TRY(json_only_keys(o, keys, where));
     COE_TRY(json_need_i32(o, "coe_trace", (int32_t)TRACE_VERSION, (int32_t)TRACE_VERSION, &version, where));
@@ -180,6 +180,9 @@ static coe_status read_header(struct trace *t, const json_t *o, const char *wher
     COE_TRY(json_only_keys(json_object_get(o, "dtype"), types, where));
     COE_TRY(json_need_str(json_object_get(o, "dtype"), "weights", &weights, where));
     COE_TRY(expect_text(json_object_get(o, "dtype"), "activations", "F32", where));
+    COE_TRY(json_get_str(json_object_get(o, "dtype"), "kv", &kv, where));
+    if (!model_kv_by_name(&t->kv, kv))
+        return coe_fail(COE_E_INPUT, "%s: keys and values of type '%s'; the types are f32, f16 and q8_0", where, kv);
     COE_TRY(json_get_str(o, "route", &route, where));
     if (!(t->weights = arena_strdup(&t->arena, weights)) || !(t->route = arena_strdup(&t->arena, route)))
         return COE_E_NOMEM;

@@ -231,7 +231,8 @@ static coe_status check_mergeable(const struct trace *t, const struct trace *fro
     } equal[] = { { "model", t->model, from->model },
                   { "tokenizer", t->tokenizer, from->tokenizer },
                   { "plan", t->plan, from->plan },
-                  { "route", t->route, from->route } };
+                  { "route", t->route, from->route },
+                  { "kv", model_kv_name(t->kv), model_kv_name(from->kv) } };
     for (size_t i = 0; i < COE_COUNT(equal); i++)
         if (strcmp(equal[i].a, equal[i].b))
             return coe_fail(COE_E_INPUT, "%s: %s is '%s', in %s it is '%s'; such traces do not add up", from->path,

@@ -88,6 +88,7 @@ struct trace {
     char *family, *weights;        /* family of the model; storage type of its experts. Activations are F32 */
     int32_t n_model_layers, d_model, vocab;
     int64_t window;   /* longest sequence; documents are cut, sequences never cross them */
+    coe_kv kv;        /* what keys and values were rounded to while recording */
     char plan[17];    /* fingerprint of the plan that was live while recording, or "" */
     char *route;      /* the rule that replaced the model's own routing while recording, or "" */
     int32_t n_layers; /* MoE layers */

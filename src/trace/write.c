@@ -21,6 +21,7 @@ static json_t *layer_json(const struct trace *t, const struct trace_layer *l)
                           l->n_experts, "top_k", l->top_k, "iterations", l->n_iterations, "score", score_name[l->score],
                           "renormalize", l->renormalize, "scale", l->scale, "shared_gate", l->shared_gate, "groups",
                           l->n_group, "groups_kept", l->groups_kept);
+    if (t->kv != COE_KV_F32) json_object_set_new(json_object_get(o, "dtype"), "kv", json_string(model_kv_name(t->kv)));
     if (t->importance) json_object_set_new(o, "expert_ffn", json_integer(l->expert_ffn));
     return o;
 }
@@ -46,6 +47,7 @@ json_t *trace_header_json(const struct trace *t)
                           t->vocab, "tokenizer", t->tokenizer, "dtype", "weights", t->weights, "activations", "F32",
                           "mask", "none", "window", (json_int_t)t->window, "plan", t->plan, "route", t->route, "layers",
                           layers, "domains", domains);
+    if (t->kv != COE_KV_F32) json_object_set_new(json_object_get(o, "dtype"), "kv", json_string(model_kv_name(t->kv)));
     if (t->importance) json_object_set_new(o, "importance", json_true());
     return o;
 }

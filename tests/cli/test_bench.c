@@ -61,13 +61,15 @@ static void attention_costs_what_is_visible(void **state)
     (void)state;
     struct coe_model *m = NULL;
     assert_ok(model_open(&m, tiny_model("attention", &(struct tiny){ .no_tokenizer = true })));
-    const struct attention_cost apart = cost_attention(m, COE_MLA_ABSORBED, 3, 2, 2);
-    const struct attention_cost together = cost_attention(m, COE_MLA_ABSORBED, 3, 2, 1);
+    const struct attention_cost apart = cost_attention(m, &(coe_session_opts){ 0 }, 3, 2, 2);
+    const struct attention_cost together = cost_attention(m, &(coe_session_opts){ 0 }, 3, 2, 1);
     assert_true(apart.ops == 9 * 64 * 2 * 2 && together.ops == apart.ops);
     assert_true(apart.bytes == 9 * 32 * 4 * 2);
     assert_true(together.bytes == 5 * 32 * 4 * 2);
+    const struct attention_cost rounded = cost_attention(m, &(coe_session_opts){ .kv = COE_KV_F16 }, 3, 2, 2);
+    assert_true(rounded.ops == apart.ops && rounded.bytes == apart.bytes / 2);
     m->spec.layer[0].attn.window = 3;
-    const struct attention_cost near = cost_attention(m, COE_MLA_ABSORBED, 3, 2, 2);
+    const struct attention_cost near = cost_attention(m, &(coe_session_opts){ 0 }, 3, 2, 2);
     assert_true(near.ops == (6 + 9) * 64 * 2);
     assert_true(near.bytes == (8 + 9) * 32 * 4); /* a block of one token: what it sees and the window before it */
     model_close(m);

@@ -194,10 +194,10 @@ static void an_instruction_set_nobody_knows_is_wrong_usage(void **state)
     ran_free(&r);
 }
 
-static void assert_mla(const char *verb_output, const char *want)
+static void assert_named(const char *verb_output, const char *key, const char *want)
 {
     json_t *o = parse(verb_output);
-    assert_string_equal(json_string_value(json_object_get(o, "mla")), want);
+    assert_string_equal(json_string_value(json_object_get(o, key)), want);
     json_decref(o);
 }
 
@@ -210,8 +210,8 @@ static void reports_name_the_form_of_latent_attention(void **state)
     struct ran b = run_coe(0, NULL, COE_ARGS("run", latent, "-p", text, "-n", "2", "--json", "--mla", "expanded"));
     struct ran c = run_coe(2, NULL, COE_ARGS("run", model(), "-p", text, "--mla", "expanded"));
     struct ran d = run_coe(2, NULL, COE_ARGS("run", latent, "-p", text, "--mla", "other"));
-    assert_mla(a.out, "absorbed");
-    assert_mla(b.out, "expanded");
+    assert_named(a.out, "mla", "absorbed");
+    assert_named(b.out, "mla", "expanded");
     assert_non_null(strstr(c.err, "has no latent attention"));
     assert_non_null(strstr(d.err, "the forms are absorbed and expanded"));
     ran_free(&a);
@@ -220,11 +220,40 @@ static void reports_name_the_form_of_latent_attention(void **state)
     ran_free(&d);
 }
 
+static int64_t cache_bytes(const char *info)
+{
+    json_t *o = parse(info);
+    const int64_t n = json_integer_value(json_object_get(json_object_get(o, "memory"), "key/value cache"));
+    json_decref(o);
+    return n;
+}
+
+static void reports_name_the_type_of_the_cache(void **state)
+{
+    (void)state;
+    struct ran a = run_coe(0, NULL, COE_ARGS("run", model(), "-p", "the king", "-n", "2", "--json"));
+    struct ran b = run_coe(0, NULL, COE_ARGS("run", model(), "-p", "the king", "-n", "2", "--json", "--kv", "q8_0"));
+    struct ran c = run_coe(2, NULL, COE_ARGS("run", model(), "-p", "the king", "--kv", "f8"));
+    struct ran d = run_coe(0, NULL, COE_ARGS("info", model(), "--memory", "--json"));
+    struct ran e = run_coe(0, NULL, COE_ARGS("info", model(), "--memory", "--json", "--kv", "f16"));
+    assert_named(a.out, "kv", "f32");
+    assert_named(b.out, "kv", "q8_0");
+    assert_named(e.out, "kv", "f16");
+    assert_non_null(strstr(c.err, "f32, f16 and q8_0"));
+    assert_int_equal((cache_bytes(d.out) - 1) / 2, cache_bytes(e.out) - 1); /* one byte is there for models without */
+    ran_free(&a);
+    ran_free(&b);
+    ran_free(&c);
+    ran_free(&d);
+    ran_free(&e);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_same_seed_gives_the_same_text_and_another_another),
         cmocka_unit_test(reports_name_the_form_of_latent_attention),
+        cmocka_unit_test(reports_name_the_type_of_the_cache),
         cmocka_unit_test(the_prompt_comes_from_option_file_or_standard_input),
         cmocka_unit_test(json_holds_the_text_its_ids_and_the_experts),
         cmocka_unit_test(a_heat_map_has_a_line_for_each_layer_and_pass),

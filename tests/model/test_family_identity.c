@@ -13,6 +13,7 @@
 #define TOKENS 37 /* longer than every window and chunk of the fixtures */
 
 static coe_mla mla;             /* the form of latent attention under test */
+static coe_kv kv;               /* the type of cache under test */
 static struct coe_model *model; /* closed by the next folder when a check fails */
 static struct coe_session *sessions[2];
 
@@ -30,7 +31,8 @@ static struct coe_session *open_session(int i)
 {
     if (sessions[i]) coe_session_close(sessions[i]);
     sessions[i] = NULL;
-    assert_ok(coe_session_open(&sessions[i], model, &(coe_session_opts){ .max_tokens = TOKENS + 3, .mla = mla }));
+    assert_ok(
+        coe_session_open(&sessions[i], model, &(coe_session_opts){ .max_tokens = TOKENS + 3, .mla = mla, .kv = kv }));
     return sessions[i];
 }
 
@@ -61,11 +63,23 @@ static const float *whole(const int32_t *ids) { return in_pieces(ids, (size_t[])
 static void assert_same(const char *family, const char *what, const float *got, const float *want, int64_t rows)
 {
     char text[160];
-    snprintf(text, sizeof text, "%s, %s", family, what);
+    snprintf(text, sizeof text, "%s, kv %s, %s", family, model_kv_name(kv), what);
     assert_same_bits(text, got, want, rows * model->spec.vocab);
 }
 
-/* Runs `check` on every family's folder that opens. */
+/* In both forms of latent attention, where there are two */
+static void each_form(void (*check)(const char *family, const int32_t *ids, const float *want), const char *family,
+                      const int32_t *ids)
+{
+    mla = COE_MLA_ABSORBED;
+    check(family, ids, whole(ids));
+    if (!model_mla_name(model, COE_MLA_EXPANDED)) return;
+    mla = COE_MLA_EXPANDED;
+    check(family, ids, whole(ids));
+    mla = COE_MLA_ABSORBED;
+}
+
+/* Runs `check` on every family's folder that opens, with every type of cache. */
 static void each_family(void (*check)(const char *family, const int32_t *ids, const float *want))
 {
     struct file_list names = { 0 };
@@ -78,14 +92,10 @@ static void each_family(void (*check)(const char *family, const int32_t *ids, co
         if (!fixture_exists(config)) continue;
         const struct arena_mark mark = arena_save(test_arena());
         close_all();
-        mla = COE_MLA_ABSORBED;
         if (model_open(&model, fixture(path))) continue; /* the golden test says why */
         const int32_t *ids = some_ids(i);
-        check(names.name[i], ids, whole(ids));
-        if (model_mla_name(model, COE_MLA_EXPANDED)) {
-            mla = COE_MLA_EXPANDED;
-            check(names.name[i], ids, whole(ids));
-        }
+        for (kv = COE_KV_F32; kv <= COE_KV_Q8_0; kv++) each_form(check, names.name[i], ids);
+        kv = COE_KV_F32;
         close_all();
         arena_rewind(test_arena(), mark);
     }
@@ -96,7 +106,7 @@ static void check_forms(const char *family, const int32_t *ids, const float *wan
 {
     struct coe_session *s[2];
     const float *y;
-    if (mla == COE_MLA_ABSORBED) return; /* once, for models that have both forms */
+    if (mla == COE_MLA_ABSORBED || kv) return; /* once, for models that have both forms */
     mla = COE_MLA_ABSORBED;
     y = whole(ids);
     double most = 0;
@@ -186,6 +196,49 @@ static void threads_and_instruction_sets_agree(void **state)
     each_family(check_levels);
 }
 
+/* What the cache rounds is seen in the logits, and little: F16 keeps 11 bits, Q8_0 8. Routing may turn on a rounded
+ * score, so that single logits can move more; the mean is what rounding does. */
+static void check_rounding(const char *family, const int32_t *ids, const float *want)
+{
+    static float *exact;
+    const int64_t n = TOKENS * (int64_t)model->spec.vocab;
+    double off = 0, size = 0;
+    if (kv == COE_KV_F32) exact = logits_buffer();
+    if (kv == COE_KV_F32) memcpy(exact, want, (size_t)n * sizeof *exact);
+    for (int64_t i = 0; i < n; i++) {
+        off += fabs((double)want[i] - (double)exact[i]);
+        size += fabs((double)exact[i]);
+    }
+    (void)ids;
+    if (kv && !(off > 0 && off < (kv == COE_KV_F16 ? 0.05 : 0.5) * size))
+        fail_msg("%s: a cache of %s moves the logits by %g of %g", family, model_kv_name(kv), off, size);
+}
+
+static void rounded_caches_move_logits_by_their_rounding(void **state)
+{
+    (void)state;
+    each_family(check_rounding);
+}
+
+static void sessions_of_different_caches_share_no_batch(void **state)
+{
+    (void)state;
+    need_fixture("families/mixtral/config.json");
+    close_all();
+    assert_ok(model_open(&model, fixture("families/mixtral")));
+    struct coe_session *s[2] = { open_session(0) };
+    kv = COE_KV_F16;
+    s[1] = open_session(1);
+    const int32_t *ids = some_ids(1);
+    const size_t n[] = { 2, 2 };
+    assert_int_equal(session_eval_batch(s, (const int32_t *[]){ ids, ids }, n, 2, NULL, true), COE_E_USAGE);
+    assert_error_has("f32 and f16");
+    kv = (coe_kv)7;
+    coe_session *none;
+    assert_int_equal(coe_session_open(&none, model, &(coe_session_opts){ .kv = kv }), COE_E_USAGE);
+    kv = COE_KV_F32;
+}
+
 static int tear_down(void **state)
 {
     (void)state;
@@ -200,6 +253,8 @@ int main(void)
         cmocka_unit_test(a_rewind_leaves_no_trace),
         cmocka_unit_test(a_sequence_alone_equals_itself_in_a_batch),
         cmocka_unit_test(threads_and_instruction_sets_agree),
+        cmocka_unit_test(rounded_caches_move_logits_by_their_rounding),
+        cmocka_unit_test(sessions_of_different_caches_share_no_batch),
         cmocka_unit_test(forms_of_latent_attention_differ_by_rounding_and_share_no_batch),
     };
     coe_set_threads(1);

@@ -15,6 +15,7 @@
 #define LONG 83 /* tokens: more than a tile of 32 rows and a key block, odd */
 
 static struct coe_model *model;
+static coe_kv kv; /* the type of cache under test */
 
 static json_t *config_of(const char *residual, bool sigmoid)
 {
@@ -58,7 +59,7 @@ static float *reference(const int32_t *ids, int64_t n)
     const int32_t off[] = { 0, (int32_t)n };
     const int64_t pos0[] = { 0 };
     const struct attn_batch batch = { 1, off, pos0, NULL };
-    struct forward f = { .batch = &batch };
+    struct forward f = { .batch = &batch, .kv_type = kv };
     struct nn c = { .arena = test_arena() };
     const struct val *y = model_forward(model, &c, ids, n, &f);
     if (!y) fail_msg("%s", coe_error());
@@ -69,7 +70,7 @@ static float *in_session(const int32_t *ids, size_t n, const size_t *chunk, size
 {
     coe_session *s = NULL;
     float *y = test_alloc(n * VOCAB * sizeof *y);
-    assert_ok(coe_session_open(&s, model, &(coe_session_opts){ .max_tokens = LONG + 20 }));
+    assert_ok(coe_session_open(&s, model, &(coe_session_opts){ .max_tokens = LONG + 20, .kv = kv }));
     for (size_t done = 0, i = 0; done < n; i++) {
         const size_t take = COE_MIN(n - done, chunk[i % n_chunks]);
         const coe_status status = coe_session_eval(s, ids + done, take, y + done * VOCAB, 0);
@@ -101,11 +102,14 @@ static void any_split_of_a_prompt_agrees(void **state)
     (void)state;
     make_model("prenorm", false);
     const int32_t *ids = some_ids(2, LONG);
-    const float *want = reference(ids, LONG);
-    assert_same_bits("in one piece", in_session(ids, LONG, (size_t[]){ LONG }, 1), want, LONG * VOCAB);
-    assert_same_bits("token by token", in_session(ids, LONG, (size_t[]){ 1 }, 1), want, LONG * VOCAB);
-    assert_same_bits("in odd pieces", in_session(ids, LONG, (size_t[]){ 5, 17, 1, 33, 2 }, 5), want, LONG * VOCAB);
-    assert_same_bits("in blocks of keys", in_session(ids, LONG, (size_t[]){ 16 }, 1), want, LONG * VOCAB);
+    for (kv = COE_KV_F32; kv <= COE_KV_Q8_0; kv++) {
+        const float *want = reference(ids, LONG);
+        assert_same_bits("in one piece", in_session(ids, LONG, (size_t[]){ LONG }, 1), want, LONG * VOCAB);
+        assert_same_bits("token by token", in_session(ids, LONG, (size_t[]){ 1 }, 1), want, LONG * VOCAB);
+        assert_same_bits("in odd pieces", in_session(ids, LONG, (size_t[]){ 5, 17, 1, 33, 2 }, 5), want, LONG * VOCAB);
+        assert_same_bits("in blocks of keys", in_session(ids, LONG, (size_t[]){ 16 }, 1), want, LONG * VOCAB);
+    }
+    kv = COE_KV_F32;
 }
 
 static void the_last_row_alone_agrees(void **state)

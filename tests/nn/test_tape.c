@@ -76,7 +76,7 @@ static void operations_answer_null_to_null(void **state)
     struct nn c = context(&tape);
     struct weight *w = test_weight("w", random_floats(1, 4, 1), 1, 4);
     struct val *x = nn_wrap(&c, random_floats(2, 4, 1), 1, 4);
-    const struct attn_shape shape = { 1, 1, 4, 4, 1, 0, 0, 0, NULL };
+    const struct attn_shape shape = { .n_heads = 1, .n_kv_heads = 1, .head_dim = 4, .head_dim_v = 4, .scale = 1 };
     const struct attn_batch batch = { 1, (int32_t[]){ 0, 1 }, (int64_t[]){ 0 }, NULL };
     assert_null(nn_linear(&c, NULL, w, NULL));
     assert_null(nn_rmsnorm(&c, NULL, w, 0, 1));

@@ -77,8 +77,9 @@ static struct tv *attention(const struct twin_model *t, int32_t l, struct tv *x,
     q = prepare(t, l, q, SLOT_Q_NORM);
     k = prepare(t, l, k, SLOT_K_NORM);
     struct attn_shape *shape = test_alloc(sizeof *shape);
-    *shape = (struct attn_shape){ a->n_heads, a->n_kv_heads, a->head_dim, a->head_dim, a->scale,
-                                  a->cap,     a->window,     a->chunk,    NULL };
+    *shape = (struct attn_shape){ .n_heads = a->n_heads, .n_kv_heads = a->n_kv_heads, .head_dim = a->head_dim,
+                                  .head_dim_v = a->head_dim, .scale = a->scale, .cap = a->cap,
+                                  .window = a->window, .chunk = a->chunk };
     seen->q = q, seen->k = k, seen->attention = shape;
     struct tv *y = twin_attention(q, k, v, of_layer(t, SLOT_SINK, l), shape, t->batch);
     return twin_linear(y, of_layer(t, SLOT_O, l), of_layer(t, SLOT_O_BIAS, l));

@@ -118,26 +118,50 @@ static inline void digest_outer_tile(const struct kernels *k, struct digest_data
             }
 }
 
+enum { ATTN_TOKENS = 7, ATTN_HEADS = 2, ATTN_QUERIES = ATTN_TOKENS * ATTN_HEADS, ATTN_KEYS = 80, ATTN_DIM = 20,
+       ATTN_DIM_V = 24 };
+
+/* One call, joined with itself as if it were of the part behind. */
+static inline void digest_attn_call(const struct kernels *k, struct digest_data *d, const struct attn_args *a)
+{
+    static const int64_t none[ATTN_TOKENS], all[ATTN_TOKENS] = { 1 + ATTN_PART, 1 + ATTN_PART, 1 + ATTN_PART, 0,
+                                                                 1 + ATTN_PART, 1 + ATTN_PART, 1 + ATTN_PART };
+    float max[2][ATTN_QUERIES], sum[2][ATTN_QUERIES * 16];
+    const struct attn_rows rows = { d->y, ATTN_HEADS * ATTN_DIM_V + 1, max[0], sum[0] },
+                           part = { d->y + 1000, ATTN_HEADS * ATTN_DIM_V, max[1], sum[1] };
+    struct attn_args later = *a;
+    later.lo = none, later.hi = all;
+    k->attn(a, 0, &rows);
+    digest_floats(d, d->y, ATTN_QUERIES * ATTN_DIM_V);
+    k->attn(a, 0, &part);
+    k->attn_join(&later, &rows, &part, ATTN_PART);
+    k->attn_end(a, &rows);
+    digest_floats(d, d->y, ATTN_QUERIES * ATTN_DIM_V);
+    digest_floats(d, a->max, ATTN_QUERIES);
+    digest_floats(d, a->total, ATTN_QUERIES);
+}
+
 static inline void digest_attn(const struct kernels *k, struct digest_data *d)
 {
-    enum { ROWS = 13, KEYS = 80, DIM = 20, DIM_V = 24 };
-    int64_t lo[ROWS], hi[ROWS];
-    float sink[ROWS], max[ROWS], total[ROWS];
-    for (int r = 0; r < ROWS; r++) {
-        lo[r] = r % 4 == 3 ? 17 + r : 0;
-        hi[r] = r == 5 ? lo[r] : KEYS - ROWS + r;
-        sink[r] = d->g[r];
+    static const enum dtype types[] = { DT_F32, DT_F16, DT_Q8_0 };
+    int64_t lo[ATTN_TOKENS], hi[ATTN_TOKENS];
+    float max[ATTN_QUERIES], total[ATTN_QUERIES], scratch[ATTN_BLOCK * (ATTN_DIM + ATTN_DIM_V)];
+    for (int t = 0; t < ATTN_TOKENS; t++) {
+        lo[t] = t % 4 == 3 ? 17 + t : 0;
+        hi[t] = t == 3 ? lo[t] : ATTN_KEYS - ATTN_TOKENS + t;
     }
-    for (int64_t p = 0; p < KEYS; p++) k->store_key(d->z, p, d->w + p * DIM, DIM);
-    for (int variant = 0; variant < 3; variant++) {
-        struct attn_args a = { .out = d->y, .ld_out = DIM_V + 1, .q = d->x, .ld_q = DIM, .k = d->z, .v = d->g,
-                               .lo = lo, .hi = hi, .n_rows = ROWS, .head_dim = DIM, .head_dim_v = DIM_V,
-                               .scale = 0.2f, .cap = variant == 1 ? 5.0f : 0.0f,
-                               .sink = variant == 2 ? sink : NULL, .max = max, .total = total };
-        k->attn(&a);
-        digest_floats(d, d->y, ROWS * (DIM_V + 1));
-        digest_floats(d, max, ROWS);
-        digest_floats(d, total, ROWS);
+    for (int variant = 0; variant < 4 * (int)COE_COUNT(types); variant++) {
+        const struct attn_args a = { .q = d->x, .ld_q = ATTN_HEADS * ATTN_DIM, .k = d->z, .v = d->half,
+                                     .type = types[variant / 4], .lo = lo, .hi = hi, .n_tokens = ATTN_TOKENS,
+                                     .heads = ATTN_HEADS, .head_dim = ATTN_DIM, .head_dim_v = ATTN_DIM_V,
+                                     .scale = 0.2f, .cap = variant % 4 == 1 ? 5.0f : 0.0f,
+                                     .sink = variant % 4 == 2 ? d->g : NULL, .max = max, .total = total,
+                                     .ld_stat = ATTN_TOKENS, .scratch = variant % 4 == 3 ? scratch : NULL };
+        for (int64_t p = 0; p < ATTN_KEYS; p++) {
+            kv_store_key(d->z, a.type, p, d->w + p * ATTN_DIM, ATTN_DIM);
+            kv_store_value(d->half, a.type, p, d->g + p * ATTN_DIM_V, ATTN_DIM_V);
+        }
+        digest_attn_call(k, d, &a);
     }
 }
 
@@ -285,7 +309,7 @@ static inline int digest_kernels(const struct kernels *k, struct digest_data *d,
     DIGEST("rmsnorm_back layernorm_back", digest_norms(k, d, true));
     DIGEST("rope", digest_rope(k, d));
     DIGEST("xent xent_back", digest_xent(k, d));
-    DIGEST("attn store_key", digest_attn(k, d));
+    DIGEST("attn attn_join attn_end", digest_attn(k, d));
     DIGEST("adamw", digest_adamw(k, d));
     DIGEST("sumsq", DIGEST_ROWS(digest_double(d, k->sumsq(x, n))));
     DIGEST("q_product", digest_q_product(k, d));

@@ -11,6 +11,7 @@
  *   v16_zero() v16_set1(f) v16_load(p) v16_store(p,v) v16_load_part(p,n) v16_store_part(p,v,n)   0 <= n <= 16; the rest
  *   is +0
  *   v16_load_bf16(p) v16_load_f16(p) v16_store_f16(p,v)      unaligned sixteen of two bytes each
+ *   v16_load_i8(p)      sixteen signed bytes           v16_set1_f16(h)     one half in all lanes
  *   v16_add sub mul div min max fma(a,b,c)=a*b+c sqrt abs xor_sign(v,s)=v with the sign of s flipped in
  *   v16_lt(a,b) v16_eq(a,b)  v16_lanes(lo,hi)=lanes lo <= l < hi  v16_select(m,a,b)=m ? a : b
  *   v16_scale2(p,z)     p * 2^n where z = n + 1.5*2^23, by adding to the exponent field: the result must be a normal

@@ -49,6 +49,16 @@ LANES v16 v16_load_f16(const uint16_t *p)
     return EACH(_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p)),
                 _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(p + 8))));
 }
+LANES __m256 widen_i8(const int8_t *p)
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)));
+}
+LANES v16 v16_load_i8(const int8_t *p) { return EACH(widen_i8(p), widen_i8(p + 8)); }
+LANES v16 v16_set1_f16(uint16_t h)
+{
+    const __m256 x = _mm256_cvtph_ps(_mm_set1_epi16((short)h));
+    return EACH(x, x);
+}
 LANES void v16_store_f16(uint16_t *p, v16 v)
 {
     _mm_storeu_si128((__m128i *)(void *)p, _mm256_cvtps_ph(v.lo, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));

@@ -65,6 +65,18 @@ LANES v16 v16_load_f16(const uint16_t *p)
 {
     return (v16){ widen_f16(p), widen_f16(p + 4), widen_f16(p + 8), widen_f16(p + 12) };
 }
+LANES v16 v16_load_i8(const int8_t *p)
+{
+    const int8x16_t x = vld1q_s8(p);
+    const int16x8_t lo = vmovl_s8(vget_low_s8(x)), hi = vmovl_s8(vget_high_s8(x));
+    return (v16){ vcvtq_f32_s32(vmovl_s16(vget_low_s16(lo))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(lo))),
+                  vcvtq_f32_s32(vmovl_s16(vget_low_s16(hi))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(hi))) };
+}
+LANES v16 v16_set1_f16(uint16_t h)
+{
+    const float32x4_t x = vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(h)));
+    return (v16){ x, x, x, x };
+}
 LANES void narrow_f16_quarter(uint16_t *p, float32x4_t v) { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(v))); }
 LANES void v16_store_f16(uint16_t *p, v16 v)
 {

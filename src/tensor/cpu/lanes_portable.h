@@ -78,6 +78,13 @@ LANES v16 v16_load_f16(const uint16_t *p)
     LANE v.f[l] = f16_to_f32(h[l]);
     return v;
 }
+LANES v16 v16_load_i8(const int8_t *p)
+{
+    v16 v;
+    LANE v.f[l] = (float)p[l];
+    return v;
+}
+LANES v16 v16_set1_f16(uint16_t h) { return v16_set1(f16_to_f32(h)); }
 LANES void v16_store_f16(uint16_t *p, v16 v)
 {
     uint16_t h[16];
