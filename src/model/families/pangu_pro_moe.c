@@ -1,5 +1,5 @@
 /* pangu_pro_moe.c — Pangu Pro MoE: the same number of experts from every group, weights times a learned factor of each
- * expert. Cards: routing.md 8 and F10; names from the inference code, checked against no reference. */
+ * expert. Cards: routing.md 8 and F10; names from the inference code. */
 #include "model/families/names.h"
 
 static coe_status routed(struct moe_spec *m, const json_t *config, const char *where)
@@ -45,5 +45,5 @@ static const struct family family = { .model_types = types,
                                       FUSED_IN(LAYER "mlp."),
                                       .key_n_experts = "num_experts",
                                       .key_top_k = "num_experts_per_tok" };
-COE_PART(family, pangu_pro_moe, .summary = "Pangu Pro MoE: experts from every group (not checked against a reference)",
+COE_PART(family, pangu_pro_moe, .summary = "Pangu Pro MoE: experts from every group",
          .impl = &family)
