@@ -30,6 +30,7 @@ struct trainer {
     struct route_record **records;
     int32_t n_records;
     uint64_t *counts; /* [n_records, max_experts] of the step so far */
+    int64_t slots, routed; /* visits of experts in the step, and tokens routed, over all layers and passes */
     int32_t max_experts;
     FILE *log;
     int lock;            /* on the output directory: two runs in it would mix their logs and states */

@@ -88,8 +88,9 @@ coe_status monitor_step(struct trainer *t, const struct step_report *s)
     const bool due = step_is_logged(t->r, s->step);
     show_step(t, s, bits, due);
     if (!due) return COE_OK;
-    json_t *load = json_pack("{s:f, s:f, s:f, s:f, s:i}", "cv", s->load.cv, "max_vio", s->load.max_vio, "avg_vio",
-                             s->load.avg_vio, "entropy", s->load.entropy, "dead", (int)s->load.dead);
+    json_t *load = json_pack("{s:f, s:f, s:f, s:f, s:i, s:f}", "cv", s->load.cv, "max_vio", s->load.max_vio, "avg_vio",
+                             s->load.avg_vio, "entropy", s->load.entropy, "dead", (int)s->load.dead, "active",
+                             s->active);
     json_t *line = json_pack("{s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:o, s:f, s:I, s:f}", "step", (json_int_t)s->step,
                              "loss", s->loss, "perplexity", exp(s->loss), "bits_per_byte", bits, "aux", s->aux, "lr",
                              s->lr, "grad_norm", s->grad_norm, "load", load, "tokens_per_s",

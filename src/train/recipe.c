@@ -201,10 +201,62 @@ static void set_defaults(struct recipe *r)
     r->save_every = 200;
 }
 
+/* What a recipe says over another: objects member by member, everything else instead of it; null takes away. */
+static coe_status lay_over(json_t *base, const json_t *over, const char *where)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)over, key, value)
+    {
+        json_t *below = json_object_get(base, key);
+        int failed = 0;
+        if (json_is_null(value)) json_object_del(base, key);
+        else if (json_is_object(below) && json_is_object(value)) COE_TRY(lay_over(below, value, where));
+        else failed = json_object_set(base, key, value);
+        if (failed) return coe_fail(COE_E_NOMEM, "%s", where);
+    }
+    return COE_OK;
+}
+
+#define EXTENDS_DEPTH 8
+
+/* extends: FILE — this recipe is that one but for what it says itself. */
+static coe_status extend(json_t **doc, const char *where, int depth)
+{
+    const char *name = NULL;
+    struct str text = { 0 };
+    json_t *base = NULL;
+    if (!json_is_object(*doc)) return COE_OK; /* what it is instead is said by whoever reads it */
+    COE_TRY(json_get_str(*doc, "extends", &name, where));
+    if (!name) return COE_OK;
+    if (depth == EXTENDS_DEPTH)
+        return coe_fail(COE_E_INPUT, "%s: more than %d recipes extend one another", where, depth);
+    coe_status s = file_read(&text, name, RECIPE_BYTES);
+    if (!s) s = yaml_read_text(&base, text.at ? text.at : "", text.n, name);
+    if (!s) s = extend(&base, name, depth + 1);
+    if (!s && !json_is_object(base))
+        s = coe_fail(COE_E_INPUT, "%s: is %s, expected a recipe", name, json_kind(base));
+    if (!s) {
+        json_object_del(*doc, "extends");
+        s = lay_over(base, *doc, where);
+    }
+    str_free(&text);
+    if (s) {
+        json_decref(base);
+        return s;
+    }
+    json_decref(*doc);
+    *doc = base;
+    return COE_OK;
+}
+
+/* Of comparisons: read by scripts/claims, not by the trainer. */
+static const char *const for_people[] = { "about", "claim", "paper", "card", "measure", "expect", "against" };
+
 /* r->doc → everything else */
 static coe_status from_document(struct recipe *r)
 {
-    static const char *const keys[] = { "model", "tokenizer", "data", "train", "tune", "output", "about", NULL };
+    static const char *const keys[] = { "model", "tokenizer", "data", "train", "tune", "output", NULL };
     COE_TRY(json_only_keys(r->doc, keys, r->path));
     COE_TRY(json_need_str(r->doc, "output", &r->output, r->path));
     COE_TRY(read_model(r, r->path));
@@ -221,6 +273,8 @@ coe_status recipe_read_text(struct recipe *r, const char *text, size_t n, const 
     *r = (struct recipe){ .path = path };
     set_defaults(r);
     coe_status s = yaml_read_text(&r->doc, text, n, path);
+    if (!s) s = extend(&r->doc, path, 0);
+    for (size_t i = 0; i < COE_COUNT(for_people) && !s; i++) json_object_del(r->doc, for_people[i]);
     if (!s) s = from_document(r);
     if (s) recipe_free(r);
     return s;

@@ -30,7 +30,6 @@ static coe_status recipe_hash(const struct trainer *t, uint64_t *out)
     json_t *doc = json_deep_copy(r->doc), *train = json_object_get(doc, "train");
     for (size_t i = 0; i < COE_COUNT(free_to_change); i++) json_object_del(train, free_to_change[i]);
     json_object_del(doc, "output");
-    json_object_del(doc, "about");
     coe_status s = doc ? json_add_text(&text, doc, JSON_COMPACT | JSON_SORT_KEYS) : COE_E_NOMEM;
     /* as they count, wherever they were given: rows of a forward pass change the rounding of sums over them */
     if (!s) *out = XXH3_64bits(text.at, text.n) ^ (uint64_t)r->micro_batch ^ r->seed << 32 ^ (uint64_t)r->steps << 8;

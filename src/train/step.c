@@ -21,7 +21,11 @@ static coe_status fill_batch(struct trainer *t, int64_t first_row)
 
 static void add_counts(struct trainer *t, int32_t n_records)
 {
-    for (int32_t i = 0; i < n_records; i++) moe_add_counts(t->records[i], t->counts + (int64_t)i * t->max_experts);
+    for (int32_t i = 0; i < n_records; i++) {
+        moe_add_counts(t->records[i], t->counts + (int64_t)i * t->max_experts);
+        t->slots += t->records[i]->route.n_slots;
+        t->routed += t->records[i]->route.n_tokens;
+    }
 }
 
 /* One forward pass over the micro-batch with its draws numbered `index`; objective and routing losses are recorded. */
@@ -140,6 +144,7 @@ coe_status trainer_step(struct trainer *t, struct step_report *out)
     const double began = coe_now();
     *out = (struct step_report){ 0 };
     model_zero_grad(t->model);
+    t->slots = t->routed = 0;
     memset(t->counts, 0, (size_t)t->n_records * (size_t)t->max_experts * sizeof *t->counts);
     for (int32_t i = 0; i < r->batch / r->micro_batch; i++) COE_TRY(micro_step(t, i, out));
     out->grad_norm = optim_grad_norm(t->params, t->n_params);
@@ -162,6 +167,7 @@ coe_status trainer_step(struct trainer *t, struct step_report *out)
     optim_adamw(t->params, t->n_params, &args);
     COE_TRY(update_biases(t, out));
     load_report(t, out);
+    out->active = t->routed ? (double)t->slots / (double)t->routed : 0;
     out->step = t->step;
     out->seconds = coe_now() - began;
     t->tokens += out->tokens;

@@ -129,6 +129,7 @@ struct step_report {
     double loss, aux, grad_norm, lr, seconds;
     int64_t tokens;
     struct load_stats load; /* of the step's worst layer: largest CV, MaxVio, AvgVio, least entropy; dead in all */
+    double active;          /* experts that a token visits, mean over layers and passes; null experts are none */
     /* with bias_update, of the steps that are logged, over all layers: tokens looked at, how many of them the new
      * prices send elsewhere, and the dual value behind the step (moe_price_report) */
     int64_t priced, switches;

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "support/tiny_train.h"
 
 #define MODEL "model: { init: m }\n"
@@ -160,6 +161,85 @@ static void every_truncation_of_a_recipe_is_read_or_refused(void **state)
     }
 }
 
+static void a_recipe_extends_another_member_by_member(void **state)
+{
+    (void)state;
+    struct recipe r;
+    char text[900];
+    const char *base = temp_path("base.yaml");
+    static const char base_text[] =
+        "model: { config: { hidden_size: 8, coe: { top_k: 2, losses: [ { kind: z } ] } } }\n"
+        "tokenizer: t.json\ndata: { train: a.txt, valid: b.txt }\n"
+        "train: { steps: 7, batch: 4 }\noutput: there\n";
+    spill(base, base_text, strlen(base_text));
+    snprintf(text, sizeof text,
+             "extends: %s\nclaim: it learns\nagainst: plain\nmodel: { config: { coe: { losses: [], scale: 2 } } }\n"
+             "data: { valid: null }\ntrain: { batch: 6 }\noutput: here\n",
+             base);
+    assert_ok(recipe_read_text(&r, text, strlen(text), "over.yaml"));
+    assert_string_equal(r.output, "here");
+    assert_int_equal(r.n_valid, 0);
+    assert_true(r.steps == 7 && r.batch == 6);
+    const json_t *coe = json_object_get(r.config, "coe");
+    assert_int_equal(json_integer_value(json_object_get(coe, "top_k")), 2);
+    assert_int_equal(json_array_size(json_object_get(coe, "losses")), 0);
+    assert_int_equal(json_integer_value(json_object_get(coe, "scale")), 2);
+    recipe_free(&r);
+}
+
+static void a_recipe_that_extends_itself_or_nothing_is_refused(void **state)
+{
+    (void)state;
+    struct recipe r;
+    char text[700];
+    const char *loop = temp_path("loop.yaml");
+    snprintf(text, sizeof text, "extends: %s\n", loop);
+    spill(loop, text, strlen(text));
+    assert_int_equal(recipe_read(&r, loop), COE_E_INPUT);
+    assert_error_has("extend one another");
+    static const char none[] = "extends: /nowhere/base.yaml\n", list[] = "extends: [a]\n";
+    assert_true(recipe_read_text(&r, none, strlen(none), "none.yaml") != COE_OK);
+    assert_error_has("/nowhere/base.yaml");
+    assert_int_equal(recipe_read_text(&r, list, strlen(list), "list.yaml"), COE_E_INPUT);
+    assert_error_has("extends is an array");
+}
+
+static void check_folder(const char *folder, int *n)
+{
+    struct file_list files = { 0 };
+    assert_ok(dir_list(&files, folder));
+    for (size_t i = 0; i < files.n; i++) {
+        const size_t length = strlen(files.name[i]);
+        char path[700], where[64];
+        struct recipe r;
+        struct spec spec;
+        struct arena arena = { 0 };
+        if (length < 5 || strcmp(files.name[i] + length - 5, ".yaml")) continue;
+        snprintf(path, sizeof path, "%s/%s", folder, files.name[i]);
+        assert_ok(recipe_read(&r, path));
+        json_t *config = json_deep_copy(r.config);
+        json_object_set_new(config, "vocab_size", json_integer(64));
+        snprintf(where, sizeof where, "%.60s", files.name[i]);
+        assert_ok(spec_read(&spec, &arena, config, where));
+        json_decref(config);
+        arena_free(&arena);
+        recipe_free(&r);
+        ++*n;
+    }
+    file_list_free(&files);
+}
+
+/* Each names a network that there is; the texts are looked for when it is trained. */
+static void the_comparisons_of_the_house_are_read(void **state)
+{
+    (void)state;
+    int n = 0;
+    if (!dir_exists("recipes/claims")) skip();
+    check_folder("recipes/claims", &n);
+    check_folder("recipes/claims/baselines", &n);
+    assert_true(n > 45);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -172,6 +252,9 @@ int main(void)
         cmocka_unit_test(damaged_yaml_is_refused_with_its_line),
         cmocka_unit_test(a_missing_file_is_named),
         cmocka_unit_test(every_truncation_of_a_recipe_is_read_or_refused),
+        cmocka_unit_test(a_recipe_extends_another_member_by_member),
+        cmocka_unit_test(a_recipe_that_extends_itself_or_nothing_is_refused),
+        cmocka_unit_test(the_comparisons_of_the_house_are_read),
     };
     return cmocka_run_group_tests_name("train/recipe", tests, NULL, NULL);
 }

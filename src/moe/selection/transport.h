@@ -16,10 +16,10 @@ struct transport {
 };
 
 /* out [n] = projection of v [n] on the simplex of its k largest entries (equal ones: the earlier), 0 elsewhere; order
- * [2 n] is scratch. */
+ * [n] is scratch. */
 void transport_project(double *out, const double *v, int32_t n, int32_t k, int32_t *order);
 
-/* Value of the semi-dual at alpha, its gradient and (or NULL) the plan [m, n] of alpha. scratch [2 m] and order [2 m].
+/* Value of the semi-dual at alpha, its gradient and (or NULL) the plan [m, n] of alpha. scratch [2 m] and order [m].
  */
 double transport_semi_dual(const struct transport *p, const double *alpha, double *gradient, double *plan,
                            double *scratch, int32_t *order);

@@ -8,31 +8,68 @@
 #include <math.h>
 #include <string.h>
 
-/* order = indices of v in descending order, equal ones ascending: a heap of the k best would save little at m = 256 */
-static void sort_descending(const double *v, int32_t *order, int32_t *spare, int32_t n)
+/* The k-th largest of x [n], which is put out of order: quickselect about the middle of three. */
+static double kth_largest(double *x, int32_t n, int32_t k)
 {
-    for (int32_t i = 0; i < n; i++) order[i] = i;
-    for (int32_t width = 1; width < n; width *= 2) { /* merges keep equal entries in their order */
-        for (int32_t at = 0; at < n; at += 2 * width) {
-            int32_t a = at, b = COE_MIN(at + width, n), to = at;
-            const int32_t a_end = b, b_end = COE_MIN(at + 2 * width, n);
-            while (a < a_end || b < b_end)
-                spare[to++] = b == b_end || (a < a_end && v[order[a]] >= v[order[b]]) ? order[a++] : order[b++];
+    int32_t low = 0, high = n - 1;
+    while (low < high) {
+        const double a = x[low], b = x[low + (high - low) / 2], c = x[high];
+        const double pivot = fmax(fmin(a, b), fmin(fmax(a, b), c));
+        int32_t i = low, j = high;
+        while (i <= j) {
+            while (x[i] > pivot) i++;
+            while (x[j] < pivot) j--;
+            if (i > j) break;
+            const double t = x[i];
+            x[i++] = x[j], x[j--] = t;
         }
-        memcpy(order, spare, (size_t)n * sizeof *order);
+        if (k - 1 <= j)
+            high = j;
+        else if (k - 1 >= i)
+            low = i;
+        else
+            break;
+    }
+    return x[k - 1];
+}
+
+/* ids [≤ k], ascending: the k largest of v [n], of equal ones the earlier; answers how many. */
+static int32_t largest_of(const double *v, int32_t n, int32_t k, int32_t *ids, double *scratch)
+{
+    int32_t got = 0, above = 0;
+    if (k >= n) {
+        for (int32_t i = 0; i < n; i++) ids[i] = i;
+        return n;
+    }
+    memcpy(scratch, v, (size_t)n * sizeof *scratch);
+    const double least = kth_largest(scratch, n, k);
+    for (int32_t i = 0; i < n; i++) above += v[i] > least;
+    for (int32_t i = 0, ties = k - above; i < n; i++)
+        if (v[i] > least || (v[i] >= least && ties-- > 0)) ids[got++] = i;
+    return got;
+}
+
+/* The shift that makes max(v - theta, 0) over ids sum to 1: elements below it leave until none does. */
+static double simplex_shift(const double *v, const int32_t *ids, int32_t n)
+{
+    double theta = -INFINITY;
+    for (int32_t before = n + 1;;) {
+        double sum = 0;
+        int32_t in = 0;
+        for (int32_t i = 0; i < n; i++)
+            if (v[ids[i]] > theta) sum += v[ids[i]], in++;
+        if (in == before) return theta;
+        before = in;
+        theta = (sum - 1) / in;
     }
 }
 
 void transport_project(double *out, const double *v, int32_t n, int32_t k, int32_t *order)
 {
-    double sum = 0, theta = 0;
-    sort_descending(v, order, order + n, n);
-    for (int32_t i = 0; i < COE_MIN(k, n); i++) {
-        sum += v[order[i]];
-        if (v[order[i]] - (sum - 1) / (i + 1) > 0) theta = (sum - 1) / (i + 1);
-    }
+    const int32_t got = largest_of(v, n, k, order, out);
+    const double theta = simplex_shift(v, order, got);
     memset(out, 0, (size_t)n * sizeof *out);
-    for (int32_t i = 0; i < COE_MIN(k, n); i++) out[order[i]] = fmax(v[order[i]] - theta, 0);
+    for (int32_t i = 0; i < got; i++) out[order[i]] = fmax(v[order[i]] - theta, 0);
 }
 
 double transport_semi_dual(const struct transport *p, const double *alpha, double *gradient, double *plan,
@@ -74,13 +111,15 @@ double transport_dual(const struct transport *p, const double *x, double *gradie
         value += beta[j] / p->n;
         *column = 1.0 / p->n;
         for (int32_t t = 0; t < p->m; t++) v[t] = alpha[t] + beta[j] - p->cost[(int64_t)t * p->n + j];
-        sort_descending(v, order, order + p->m, p->m);
-        for (int32_t i = 0; i < COE_MIN(p->k, p->m) && v[order[i]] > 0; i++) {
-            const double mass = v[order[i]] / p->gamma;
-            value -= mass * v[order[i]] / 2;
-            gradient[order[i]] -= mass;
+        const int32_t got = largest_of(v, p->m, p->k, order, scratch + p->m);
+        for (int32_t i = 0; i < got; i++) {
+            const int32_t t = order[i];
+            if (v[t] <= 0) continue;
+            const double mass = v[t] / p->gamma;
+            value -= mass * v[t] / 2;
+            gradient[t] -= mass;
             *column -= mass;
-            if (plan) plan[(int64_t)order[i] * p->n + j] = mass;
+            if (plan) plan[(int64_t)t * p->n + j] = mass;
         }
     }
     return value;
@@ -170,7 +209,7 @@ static bool make(struct search *s, const struct transport *p, int32_t size, stru
 {
     const size_t n = (size_t)size, vectors = 5 + 2 * MEMORY;
     double *all = arena_push_zero(arena, (n * vectors + 2 * (size_t)p->m) * sizeof *all);
-    int32_t *order = arena_push(arena, 2 * (size_t)p->m * sizeof *order);
+    int32_t *order = arena_push(arena, (size_t)p->m * sizeof *order);
     if (!all || !order) return false;
     *s = (struct search){ .x = all,
                           .gradient = all + n,
