@@ -272,6 +272,8 @@ static void kinds_of_experts(void **state)
                                                  { .kind = "const", .n = 2 },
                                                  { .kind = "lora", .n = 2, .param = { 2, 3 } },
                                                  { .kind = "rank1", .n = 2, .param = { 5 } },
+                                                 { .kind = "film", .n = 3, .ffn = 3 },
+                                                 { .kind = "film", .n = 3, .ffn = 3, .param = { 1 } },
                                                  { .kind = "latent", .n = 4, .ffn = 3, .param = { 2, 2 } } };
     for (size_t k = 0; k < COE_COUNT(kinds); k++)
         for (int router = 0; router < 8; router++) {

@@ -52,6 +52,18 @@ static struct tv *in_group(const struct expert_range *r, struct tv *x, struct tv
     return twin_linear(columns(twin_linear(x, all, NULL), group * m, m), own, NULL);
 }
 
+/* A (γ ⊙ h + β [+ h ⊙ G h + B h]) */
+static struct tv *film(const struct moe_spec *s, const struct expert_range *r, struct tv *const *all,
+                       struct tv **const *each, int32_t e, struct tv *x)
+{
+    struct tv *h = twin_act(s->act, twin_linear(x, all[0], NULL), twin_linear(x, all[1], NULL));
+    struct tv *gamma = twin_add_row(twin_zero(h->rows, h->cols), each[3][e]);
+    struct tv *y = twin_add_row(twin_mul(h, gamma), each[4][e]);
+    if (r->param[0] > 0)
+        y = twin_add(y, twin_add(twin_mul(h, twin_linear(h, each[5][e], NULL)), twin_linear(h, each[6][e], NULL)));
+    return twin_linear(y, all[2], NULL);
+}
+
 struct tv *twin_expert(const struct moe_spec *s, const struct twin_moe *w, int32_t e, struct tv *x)
 {
     const struct expert_range r = moe_range_of(s, e);
@@ -66,6 +78,7 @@ struct tv *twin_expert(const struct moe_spec *s, const struct twin_moe *w, int32
         struct tv *up = in_group(&r, x, all[1], each[3][e], e);
         return twin_linear(twin_act(s->act, in_group(&r, x, all[0], each[2][e], e), up), each[4][e], NULL);
     }
+    if (!strcmp(r.kind, "film")) return film(s, &r, all, each, e, x);
     fail_msg("the twin knows no expert of kind %s", r.kind);
     return NULL;
 }

@@ -117,7 +117,7 @@ coe_status experts_composed(struct nn *c, struct expert_call *call, const struct
 {
     const struct route *r = call->route;
     const int32_t from = range_row(r, g), n = range_rows(r, g);
-    const int64_t d = call->x->cols;
+    const int64_t d = call->y->cols;
     if (!n) {
         experts_combine(call, g, NULL);
         return COE_OK;
