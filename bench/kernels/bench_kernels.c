@@ -1,6 +1,6 @@
 /* bench_kernels.c — speed of the tensor kernels as shares of this core's FP32 peak, measured in the same run.
  *
- *   bench_kernels [dot|outer|attn|gemm|vec]      COE_ISA and OMP_NUM_THREADS choose level and threads
+ *   bench_kernels [dot|bf16|stream|outer|attn|gemm|vec]      COE_ISA and OMP_NUM_THREADS choose level and threads
  * Built by hand:  gcc -O2 -std=gnu11 -D_GNU_SOURCE -fopenmp -Isrc bench/kernels/bench_kernels.c build/libcoe.a … -lm
  * Each figure is the best of several repetitions over a working set that cycles through 16 weight matrices, as experts
  * do. */
@@ -8,6 +8,7 @@
 #include <math.h>
 #include <omp.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -52,7 +53,14 @@ static float *fill(const char *tag, int64_t n)
 PEAK(peak_avx512, "avx512f,fma", __m512, _mm512_set1_ps, _mm512_fmadd_ps)
 PEAK(peak_avx2, "avx2,fma", __m256, _mm256_set1_ps, _mm256_fmadd_ps)
 
-static double peak(void) { return strcmp(kern->name, "avx512") && strcmp(kern->name, "vnni") ? peak_avx2() : peak_avx512(); }
+#define HALVES(x) ((__m512bh)_mm512_castps_si512(x))
+#define STEP_BF16(acc, a, b) _mm512_dpbf16_ps((acc), HALVES(a), HALVES(b))
+PEAK(half_peak_bf16, "avx512f,avx512bf16", __m512, _mm512_set1_ps, STEP_BF16) /* a step has twice the products */
+
+static double peak(void)
+{
+    return strcmp(kern->name, "avx512") && strcmp(kern->name, "vnni") ? peak_avx2() : peak_avx512();
+}
 
 static double limit; /* GFLOP/s of one thread */
 
@@ -92,6 +100,64 @@ static void dot_shapes(const float *x, const float *w, float *y)
             snprintf(text, sizeof text, "%s %dx%d k=%d", dtype_info[types[t]].name, z.m, z.n, z.k);
             report("dot_tile", text, 2.0 * z.m * z.n * z.k, sec, 1);
         }
+}
+
+static void bf16_shapes(const uint16_t *x, const uint16_t *w, float *y)
+{
+    static const struct shape large[] = { { 16, 1024, 2048 }, { 16, 2048, 1024 }, { 64, 2048, 1024 } };
+    const double fp32 = limit;
+    if (strcmp(kern->bf16_unit, "fp32")) limit = 2 * half_peak_bf16();
+    for (size_t s = 0; s < COE_COUNT(shapes) + COE_COUNT(large); s++) {
+        const struct shape z = s < COE_COUNT(shapes) ? shapes[s] : large[s - COE_COUNT(shapes)];
+        const int64_t step = (int64_t)z.n * z.k;
+        char text[64];
+        BEST(sec, kern->dot_bf16(y, z.n, x, z.k, NULL, z.m, w + e * step, z.k, z.n, z.k));
+        snprintf(text, sizeof text, "%dx%d k=%d", z.m, z.n, z.k);
+        report("dot_bf16", text, 2.0 * z.m * z.n * z.k, sec, 1);
+    }
+    limit = fp32;
+}
+
+__attribute__((target("avx512f"))) static long long read_all(const char *p, int64_t bytes)
+{
+    __m512i sum[8] = { _mm512_setzero_si512() };
+    for (int64_t i = 0; i < bytes; i += 512)
+        for (int j = 0; j < 8; j++) sum[j] = _mm512_add_epi64(sum[j], _mm512_load_si512(p + i + j * 64));
+    for (int j = 1; j < 8; j++) sum[0] = _mm512_add_epi64(sum[0], sum[j]);
+    return _mm512_reduce_add_epi64(sum[0]);
+}
+
+static int by_size(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* One row of x with `bytes` of weights that no cache holds, beside plain reading: medians of rounds in turn. */
+static void stream(const float *x, const void *w, float *y, int64_t bytes)
+{
+    enum { ROUNDS = 11, KINDS = 4 };
+    static const char *const name[KINDS] = { "read", "dot_tile F32", "dot_tile BF16", "dot_bf16" };
+    static const int depth[] = { 512, 1024, 2048, 4096, 8192 };
+    long long sink = 0;
+    for (size_t d = 0; d < COE_COUNT(depth); d++) {
+        const int64_t k = depth[d], n = bytes / 2 / k / 2; /* half of the memory, twice for F32 */
+        double time[KINDS][ROUNDS];
+        for (int r = 0; r < ROUNDS; r++)
+            for (int i = 0; i < KINDS; i++) {
+                const double t = now();
+                if (i == 0) sink += read_all(w, n * k * 2);
+                else if (i == 1) kern->dot_tile(y, n / 2, x, k, NULL, 1, w, DT_F32, k, n / 2, k);
+                else if (i == 2) kern->dot_tile(y, n, x, k, NULL, 1, w, DT_BF16, k, n, k);
+                else kern->dot_bf16(y, n, (const uint16_t *)(const void *)x, k, NULL, 1, w, k, n, k);
+                time[i][r] = now() - t;
+            }
+        for (int i = 0; i < KINDS; i++) qsort(time[i], ROUNDS, sizeof time[i][0], by_size);
+        for (int i = 0; i < KINDS; i++)
+            printf("stream     %-14s k=%-5d %6.1f GB/s  %3.0f %% of read\n", name[i], depth[d],
+                   (double)(n * k * 2) / time[i][ROUNDS / 2] / 1e9, 100 * time[0][ROUNDS / 2] / time[i][ROUNDS / 2]);
+    }
+    printf("%s", sink == 1 ? "\n" : "");
 }
 
 static void outer_shapes(const float *x, const float *w, float *y)
@@ -203,6 +269,9 @@ int main(int argc, char **argv)
     limit = peak();
     printf("level %s, one thread's limit %.1f GFLOP/s\n", kern->name, limit);
     if (!*only || !strcmp(only, "dot")) dot_shapes(x, w, y);
+    if (!*only || !strcmp(only, "bf16"))
+        bf16_shapes((const uint16_t *)(const void *)x, (const uint16_t *)(const void *)w, y);
+    if (!*only || !strcmp(only, "stream")) stream(x, w, y, size * (int64_t)sizeof *w);
     if (!*only || !strcmp(only, "outer")) outer_shapes(x, w, y);
     if (!*only || !strcmp(only, "attn")) attn_shapes(x, w, y);
     if (!*only || !strcmp(only, "gemm")) grouped(x, w, y);

@@ -51,7 +51,8 @@ LANES void dot_block(int mr, int nr, enum dtype tx, enum dtype t, enum fetch fet
     UNROLL(24) for (int i = 0; i < mr * nr; i++) acc[i] = v16_zero();
     const char *ahead = w;
     int64_t e = 0;
-    for (; e + 16 <= k; e += 16) {
+    /* twice: of two-byte elements a whole line is used between two requests, which decides the speed of streams */
+    UNROLL(2) for (; e + 16 <= k; e += 16) {
         v16 b[8];
         ahead = fetch_ahead(fetch, ahead, nr * 16 * (int)bytes);
         UNROLL(8) for (int j = 0; j < nr; j++) {
