@@ -52,6 +52,7 @@ static const struct route_hook *hook_of(const struct pass *p, int32_t l)
 /* A MoE whose output joins the stream later, with a dense network in its place. */
 static struct val *beside(struct pass *p, int32_t l, struct val *x, struct val **later)
 {
+    p->moe.kv = p->f->kv ? p->f->kv + (int64_t)l * p->f->batch->n_seq : NULL;
     struct val *y = moe_output(&p->moe, &p->m->spec.layer[l].moe, &p->m->layer[l].moe, hook_of(p, l), l, x);
     if (!y) return NULL;
     if (p->c->tape) *later = y;
@@ -69,6 +70,7 @@ static struct val *layer(struct pass *p, int32_t l, struct val *h, struct val **
     x = s->pre_norm ? norm(p, l, SLOT_FFN_NORM, SLOT_FFN_NORM_BIAS, h) : h;
     if (s->dense_beside) return nn_add(p->c, h, behind(p->c, &after_ffn, beside(p, l, x, later)));
     if (!s->is_moe) return nn_add(p->c, h, behind(p->c, &after_ffn, dense_ffn(p, l, x)));
+    p->moe.kv = p->f->kv ? p->f->kv + (int64_t)l * p->f->batch->n_seq : NULL;
     const bool plain = !s->post_norm && p->m->spec.residual_scale == 1 && !(p->c->tape && p->c->dropout > 0);
     return moe_layer(&p->moe, &s->moe, &p->m->layer[l].moe, hook_of(p, l), l, h, x, plain ? NULL : behind, &after_ffn);
 }

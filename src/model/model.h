@@ -126,6 +126,7 @@ struct coe_session {
     const struct coe_model *model;
     struct arena arena; /* activations, rewound after every call */
     char *memory;       /* the caches */
+    float *expert_states; /* of all layers, or NULL */
     struct kv_layer *kv; /* [n_layers] */
     bool recurrent;      /* some layer keeps a state instead of keys and values */
     int64_t original;    /* LongRoPE that the capacity goes beyond: the length where its factors change; else 0 */

@@ -38,6 +38,25 @@ static struct cache_size cache_size(const struct coe_session *s, int32_t l)
     }
 }
 
+/* The same of what experts keep */
+static size_t expert_state(const struct spec *spec, int32_t l)
+{
+    return spec->layer[l].is_moe ? (size_t)moe_state(&spec->layer[l].moe) : 0;
+}
+
+/* One block for all layers, zeroed */
+static coe_status make_expert_states(struct coe_session *s)
+{
+    const struct spec *spec = &s->model->spec;
+    size_t floats = 0;
+    for (int32_t l = 0; l < spec->n_layers; l++) floats += expert_state(spec, l);
+    if (!floats) return COE_OK;
+    s->recurrent = s->remembers = true;
+    float *at = s->expert_states = mem_zalloc("states of experts", floats * sizeof(float));
+    for (int32_t l = 0; at && l < spec->n_layers; at += expert_state(spec, l++)) s->kv[l].experts = at;
+    return at ? COE_OK : COE_E_NOMEM;
+}
+
 const char *model_math_name(coe_math math)
 {
     if (math == COE_MATH_FP32) return "fp32";
@@ -67,7 +86,7 @@ static coe_status make_caches(struct coe_session *s)
         };
         at += n.k + n.v + n.state;
     }
-    return COE_OK;
+    return make_expert_states(s);
 }
 
 coe_status coe_session_open(coe_session **out, const coe_model *m, const coe_session_opts *opts)
@@ -109,6 +128,7 @@ void coe_session_close(coe_session *s)
 {
     if (!s) return;
     mem_free(s->memory);
+    mem_free(s->expert_states);
     mem_free(s->kv);
     VEC_FREE(&s->past);
     arena_free(&s->arena);
@@ -124,8 +144,10 @@ static coe_status replay(struct coe_session *s, int64_t n)
     s->past = (struct ids){ 0 };
     s->position = 0;
     s->on_route = NULL;
-    for (int32_t l = 0; l < s->model->spec.n_layers; l++)
-        if (s->kv[l].state) memset(s->kv[l].state, 0, cache_size(s, l).state);
+    for (int32_t l = 0; l < s->model->spec.n_layers; l++) {
+        if (s->kv[l].experts) memset(s->kv[l].experts, 0, expert_state(&s->model->spec, l) * sizeof(float));
+            if (s->kv[l].state) memset(s->kv[l].state, 0, cache_size(s, l).state);
+    }
     coe_status status = n ? coe_session_eval(s, kept.at, (size_t)n, NULL, 1) : COE_OK;
     s->on_route = on_route;
     VEC_FREE(&kept);

@@ -76,6 +76,18 @@ bool moe_has_null(const struct moe_spec *m)
     return any;
 }
 
+int64_t moe_state_at(const struct moe_spec *m, int32_t iteration, int32_t range)
+{
+    struct expert_range r[MAX_RANGES];
+    int64_t each = 0, before = 0;
+    for (int32_t i = 0, n = moe_ranges(m, r); i < n; i++) {
+        const struct expert_part *kind = moe_kind(&r[i]);
+        if (i == range) before = each;
+        each += kind->state ? kind->state(&r[i]) : 0;
+    }
+    return iteration * each + before;
+}
+
 static coe_status run(struct executor *self, struct nn *c, struct expert_call *call)
 {
     struct expert_range r[MAX_RANGES];

@@ -180,7 +180,10 @@ static struct val *pass_once(struct moe_pass *p, const struct moe_spec *spec, co
                                 .x = nn_scale(c, x, spec->input_scale),
                                 .route = &rec->route,
                                 .y = nn_val(c, x->rows, x->cols),
-                                .layer = layer };
+                                .layer = layer,
+                                .iteration = iteration,
+                                .batch = p->batch,
+                                .kv = p->kv };
     if (!call.x || !call.y) return NULL;
     const bool wants_rows = p->observer && p->observer->outputs;
     if (wants_rows && !(call.rows = arena_push(c->arena, (size_t)rec->route.n_slots * (size_t)x->cols * sizeof(float))))

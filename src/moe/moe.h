@@ -131,6 +131,9 @@ const struct expert_part *moe_kind(const struct expert_range *r);
 void moe_mark_null(const struct moe_spec *m, uint8_t *out);
 void moe_mark_idle(const struct moe_spec *m, uint8_t *out);
 bool moe_has_null(const struct moe_spec *m);
+/* Floats that the experts of one sequence keep between tokens: those in front of a range's in a pass; of all. */
+int64_t moe_state_at(const struct moe_spec *m, int32_t iteration, int32_t range);
+static inline int64_t moe_state(const struct moe_spec *m) { return moe_state_at(m, m->chain.n_iterations, 0); }
 /* Slots that one token can have at most. */
 int32_t moe_max_choices(const struct moe_spec *m);
 /* Why the tokens of a sequence must be routed together; NULL when they need not. */
@@ -235,6 +238,9 @@ struct expert_call {
     float *rows; /* [n_slots, d] outputs before weights, or NULL when nobody wants them kept */
     int32_t layer;
     float *hidden; /* [n_slots, expert_ffn] inputs of the down matrices, likewise */
+    int32_t iteration;
+    const struct attn_batch *batch; /* rows of sequences; NULL: one */
+    struct kv_layer *kv; /* [n_seq] caches of the layer, where kinds with a state keep it; NULL: whole sequences */
     bool filled;   /* y holds the ranges so far: later ones add to it */
 };
 struct executor {
@@ -258,6 +264,7 @@ struct moe_pass {
     struct route_record **records;       /* [max_records] filled in order, or NULL */
     int32_t n_records, max_records;
     const struct attn_batch *batch;      /* what route_record.batch will say */
+    struct kv_layer *kv;                 /* [n_seq] caches of the layer at hand; NULL: whole sequences */
     /* What the last routing decision left to the next one, in order of execution through chains and layers (NULL: this
      * is the first); set with moe_carry. Without a tape it lies in carry_room [T, widest], if there is one, and
      * outlives the layer. */
@@ -326,6 +333,7 @@ struct expert_part {
     coe_status (*run)(struct nn *c, struct expert_call *call, const struct expert_range *r);
     coe_status (*check)(const struct moe_spec *m, const struct expert_range *r, const char *where); /* or NULL */
     const struct part_weight *weights; /* of its own, ends with a NULL name; or NULL */
+    int64_t (*state)(const struct expert_range *r); /* floats that a sequence leaves to its next tokens; NULL: none */
     bool wide;     /* its experts have a width, expert_ffn, and fill call->hidden */
     bool matrices; /* gate, up and down of that width, with biases if the spec says so */
     bool null;     /* dropped from the route before anything is run */

@@ -127,6 +127,7 @@ struct kv_layer {
     void *k, *v;
     float *state;     /* of a recurrent layer instead: what the tokens before position left behind (recurrent.c) */
     int64_t capacity; /* positions, a multiple of KEY_BLOCK */
+    float *experts;   /* what kinds of experts with a state left behind (moe.h) */
 };
 struct attn_shape {
     int32_t n_heads, n_kv_heads, head_dim, head_dim_v;

@@ -270,6 +270,7 @@ static void kinds_of_experts(void **state)
     (void)state;
     static const struct expert_range kinds[] = { { .kind = "ffn", .n = 2, .ffn = 2 },
                                                  { .kind = "const", .n = 2 },
+                                                 { .kind = "gru", .n = 2, .ffn = 2 },
                                                  { .kind = "lora", .n = 2, .param = { 2, 3 } },
                                                  { .kind = "rank1", .n = 2, .param = { 5 } },
                                                  { .kind = "film", .n = 3, .ffn = 3 },

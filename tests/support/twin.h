@@ -93,7 +93,10 @@ struct twin_moe {
 /* Logits of pass t of any router but uncertainty's in training (twin_router.c). */
 struct tv *twin_router(const struct moe_spec *spec, const struct twin_moe *w, int32_t t, struct tv *x);
 /* What an expert of a kind without gate, up and down matrices makes of x (twin_expert.c). */
-struct tv *twin_expert(const struct moe_spec *s, const struct twin_moe *w, int32_t e, struct tv *x);
+struct tv *twin_expert(const struct moe_spec *s, const struct twin_moe *w, int32_t e, struct tv *x,
+                       const struct twin_route *r);
+/* h' of a gated recurrent unit with weights w = W_i, W_h, b_i, b_h (twin_router.c). */
+struct tv *twin_gru_cell(struct tv *u, struct tv *h, struct tv *const *w);
 /* Routes in the order they were made */
 struct twin_list {
     struct twin_route *records[64];

@@ -64,12 +64,53 @@ static struct tv *film(const struct moe_spec *s, const struct expert_range *r, s
     return twin_linear(y, all[2], NULL);
 }
 
-struct tv *twin_expert(const struct moe_spec *s, const struct twin_moe *w, int32_t e, struct tv *x)
+struct row {
+    struct tv *all, *row;
+    int64_t t;
+    bool up; /* the row was taken from `all`, else put into it */
+};
+
+static void row_back(void *saved)
+{
+    const struct row *s = saved;
+    const int64_t n = s->all->cols;
+    for (int64_t j = 0; j < n; j++)
+        if (s->up) s->all->g[s->t * n + j] += s->row->g[j];
+        else s->row->g[j] += s->all->g[s->t * n + j];
+}
+
+static struct tv *row_of(struct tv *all, struct tv *row, int64_t t, bool up)
+{
+    struct row *s = test_alloc(sizeof *s);
+    const size_t bytes = (size_t)all->cols * sizeof(double);
+    *s = (struct row){ all, row, t, up };
+    memcpy(up ? row->x : all->x + t * all->cols, up ? all->x + t * all->cols : row->x, bytes);
+    twin_note(row_back, s);
+    return row;
+}
+
+/* One sequence: the state walks over the tokens that chose the expert. */
+static struct tv *remembering(const struct twin_moe *w, const struct expert_range *r, int32_t e, struct tv *x,
+                              const struct twin_route *route)
+{
+    struct tv *weight[5], *h = twin_zero(1, r->ffn), *y = twin_zero(x->rows, x->cols);
+    for (int i = 0; i < 5; i++) weight[i] = w->expert_part[r->index][i][e];
+    for (int64_t t = 0; t < x->rows; t++) {
+        if (!route->chosen[t * route->spec->n_experts + e]) continue;
+        h = twin_gru_cell(row_of(x, twin_zero(1, x->cols), t, true), h, weight);
+        row_of(y, twin_linear(h, weight[4], NULL), t, false);
+    }
+    return y;
+}
+
+struct tv *twin_expert(const struct moe_spec *s, const struct twin_moe *w, int32_t e, struct tv *x,
+                       const struct twin_route *route)
 {
     const struct expert_range r = moe_range_of(s, e);
     struct tv *const *all = w->kind_part[r.index], **const *each = w->expert_part[r.index];
     if (!strcmp(r.kind, "copy")) return x;
     if (!strcmp(r.kind, "const")) return mixed(x, each[0][e], each[1][e]);
+    if (!strcmp(r.kind, "gru")) return remembering(w, &r, e, x, route);
     if (!strcmp(r.kind, "rank1"))
         return twin_scale(outer(twin_linear(x, all[0], NULL), all[1], e - r.first), r.param[0] / s->router.top_k);
     if (!strcmp(r.kind, "lora"))

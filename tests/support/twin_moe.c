@@ -326,7 +326,7 @@ static struct tv *one_pass(const struct moe_spec *s, const struct twin_moe *w, i
     for (int32_t e = 0; e < s->n_experts; e++) { /* every expert on every token; the gates of the others are 0 */
         const struct expert_range range = moe_range_of(s, e);
         if (!moe_kind(&range)->matrices) {
-            y = twin_add(y, weighted(r->gates, e, twin_expert(s, w, e, seen)));
+            y = twin_add(y, weighted(r->gates, e, twin_expert(s, w, e, seen, r)));
             continue;
         }
         struct tv *up = w->up ? twin_linear(seen, w->up[e], bias_of(w->up_bias, e)) : NULL;

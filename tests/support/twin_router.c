@@ -21,7 +21,7 @@ static struct tv *filled(int64_t rows, int64_t cols, double value)
 static struct tv *sigmoid(struct tv *x) { return twin_sigmoid_mul(filled(x->rows, x->cols, 1), x); }
 
 /* h' = n - q n + q h */
-static struct tv *gru_cell(struct tv *u, struct tv *h, struct tv *const *w)
+struct tv *twin_gru_cell(struct tv *u, struct tv *h, struct tv *const *w)
 {
     struct tv *a = twin_linear(u, w[0], w[2]), *b = twin_linear(h, w[1], w[3]);
     const int64_t n = h->cols;
@@ -36,7 +36,7 @@ static struct tv *recurrent(const char *kind, const struct twin_moe *w, int32_t 
     struct tv *const *part = w->router_part[t];
     struct tv *u = twin_linear(x, part[0], NULL), *h = *w->carried ? *w->carried : twin_zero(u->rows, u->cols);
     if (!strcmp(kind, "gru"))
-        h = gru_cell(u, h, part + 2);
+        h = twin_gru_cell(u, h, part + 2);
     else
         h = twin_softcap(twin_add(twin_linear(u, part[2], part[4]), twin_linear(h, part[3], part[5])), 1);
     *w->carried = h;
