@@ -57,12 +57,39 @@ static void print_range(const struct spec *s, int32_t (*of)(const struct moe_spe
         lo = COE_MIN(lo, of(&s->layer[l].moe));
         hi = COE_MAX(hi, of(&s->layer[l].moe));
     }
-    if (lo == hi) printf("%d", lo);
-    else printf("%d to %d", lo, hi);
+    if (lo == hi)
+        printf("%d", lo);
+    else
+        printf("%d to %d", lo, hi);
 }
 
 static int32_t experts_of(const struct moe_spec *m) { return m->n_experts; }
 static int32_t top_k_of(const struct moe_spec *m) { return m->router.top_k; }
+
+/* "gru (width 64)" */
+static void print_part(const char *kind, const char *name, const double *param)
+{
+    const struct part_param *p = part_find(kind, name)->params;
+    printf("%s", name);
+    for (int i = 0; p && p[i].name; i++) {
+        printf("%s%s ", i ? ", " : " (", p[i].name);
+        if (p[i].choices)
+            printf("%s", p[i].choices[(int)param[i]]);
+        else
+            printf("%g", param[i]);
+    }
+    if (p) putchar(')');
+}
+
+static void print_router(const struct router_spec *r)
+{
+    if (!strcmp(r->kind, "linear") && !strcmp(r->selection, "top_k")) return;
+    printf("  router        ");
+    print_part("router", r->kind, r->kind_param);
+    printf("; selection ");
+    print_part("selection", r->selection, r->param);
+    putchar('\n');
+}
 
 static void print_experts(const struct spec *s)
 {
@@ -75,6 +102,7 @@ static void print_experts(const struct spec *s)
     printf(" of the %s%s", score_name[m->router.score], m->router.renormalize ? ", renormalised" : "");
     if (m->shared_ffn) printf("; a shared expert of width %d", m->shared_ffn);
     putchar('\n');
+    print_router(&m->router);
     const struct chain_spec *c = &m->chain;
     if (c->n_iterations > 1)
         printf("  chain         %d passes, %s, %s residual%s\n", c->n_iterations,
@@ -139,8 +167,9 @@ static json_t *experts_json(const struct spec *s)
     json_t *chain = json_pack("{s:i, s:s, s:s, s:s}", "iterations", m->chain.n_iterations, "gate",
                               m->chain.shared_gate ? "shared" : "independent", "residual",
                               residual_name[m->chain.residual], "weight", m->chain.learned_weight ? "learned" : "one");
-    return json_pack("{s:o, s:o, s:i, s:s, s:b, s:f, s:i, s:o}", "per_layer", experts, "top_k", top_k, "width",
-                     m->expert_ffn, "score", score_name[m->router.score], "renormalize", m->router.renormalize, "scale",
+    return json_pack("{s:o, s:o, s:i, s:s, s:s, s:s, s:b, s:f, s:i, s:o}", "per_layer", experts, "top_k", top_k,
+                     "width", m->expert_ffn, "router", m->router.kind, "selection", m->router.selection, "score",
+                     score_name[m->router.score], "renormalize", m->router.renormalize, "scale",
                      (double)m->router.scale, "shared_width", m->shared_ffn, "chain", chain);
 }
 
@@ -174,9 +203,8 @@ static json_t *model_json(const struct coe_model *m, const struct spec_sizes *si
 {
     const struct spec *s = &m->spec;
     const struct attn_spec *a = &s->layer[0].attn;
-    json_t *attention =
-        json_pack("{s:i, s:i, s:i, s:s?}", "heads", a->n_heads, "kv_heads", a->n_kv_heads, "head_dim", a->head_dim,
-                  "mla", model_mla_name(m, COE_MLA_ABSORBED));
+    json_t *attention = json_pack("{s:i, s:i, s:i, s:s?}", "heads", a->n_heads, "kv_heads", a->n_kv_heads, "head_dim",
+                                  a->head_dim, "mla", model_mla_name(m, COE_MLA_ABSORBED));
     return json_pack("{s:o, s:s, s:s, s:i, s:i, s:i, s:i, s:I, s:o, s:o, s:o, s:o, s:o, s:s}", "path",
                      cli_json_text(m->path, strlen(m->path)), "format", "safetensors", "family", s->family, "layers",
                      s->n_layers, "moe_layers", count_moe(s), "d_model", s->d_model, "vocab", s->vocab, "context",
@@ -239,8 +267,10 @@ static coe_status info_model(struct cli *c, const struct coe_model *m)
     if (!o) return coe_fail(COE_E_NOMEM, "%s: no memory for the JSON result", m->path);
     coe_status s = cli_flag(c, "memory") ? ledger(c, m, o) : COE_OK;
     if (!s && cli_flag(c, "tensors")) json_object_set_new(o, "tensor_list", info_tensors_json(m->ckpt));
-    if (s) json_decref(o);
-    else cli_print_json(o);
+    if (s)
+        json_decref(o);
+    else
+        cli_print_json(o);
     return s;
 }
 

@@ -328,6 +328,11 @@ static coe_status check_chain(const struct coe_model *m, int32_t n)
         const struct chain_spec *c = &m->spec.layer[l].moe.chain;
         if (!m->spec.layer[l].is_moe) continue;
         any = true;
+        if (moe_router(&m->spec.layer[l].moe)->carries)
+            return coe_fail(COE_E_USAGE,
+                            "%s: layer %d: its router (%s) remembers the last decision: a second pass would change "
+                            "what the next layer computes",
+                            m->path, l, m->spec.layer[l].moe.router.kind);
         if (c->n_iterations > 1)
             return coe_fail(COE_E_USAGE, "%s: layer %d is a chain of %d already", m->path, l, c->n_iterations);
         if (c->residual != RESIDUAL_PRENORM)

@@ -146,6 +146,20 @@ static void a_model_becomes_pre_gated_with_the_weights_it_has(void **state)
     model_close(m);
 }
 
+static void a_chain_around_a_router_that_remembers_would_change_the_model(void **state)
+{
+    (void)state;
+    struct coe_model *m = NULL;
+    struct convert_report report;
+    const char *from =
+        tiny_model("remembers", &(struct tiny){ .no_tokenizer = true, .router = "\"pre_gated\"", .n_iterations = 1 });
+    assert_ok(model_open(&m, from));
+    assert_int_equal(model_convert(m, NULL, &(struct convert_opts){ .type = DT_COUNT, .chain = 2 }, &report),
+                     COE_E_USAGE);
+    assert_error_has("remembers the last decision");
+    model_close(m);
+}
+
 static void a_gguf_file_holds_what_routers_declare(void **state)
 {
     (void)state;
@@ -187,6 +201,7 @@ int main(void)
         cmocka_unit_test(a_sequence_token_by_token_gets_the_bits_it_gets_at_once),
         cmocka_unit_test(a_state_that_is_carried_matters),
         cmocka_unit_test(a_model_becomes_pre_gated_with_the_weights_it_has),
+        cmocka_unit_test(a_chain_around_a_router_that_remembers_would_change_the_model),
         cmocka_unit_test(a_gguf_file_holds_what_routers_declare),
         cmocka_unit_test(every_router_of_the_registry_is_here),
     };

@@ -16,7 +16,9 @@ static void mean_back(struct nn *c, void *p)
     const struct mean_saved *s = p;
     const int64_t n = s->y->cols, heads = s->heads->cols / n;
     float *d = s->y->grad ? nn_grad(c, s->heads) : NULL;
-    for (int64_t t = 0; d && t < s->y->rows; t++)
+    if (!d) return;
+#pragma omp parallel for schedule(static) if (s->y->rows * s->heads->cols > NN_ALONE_BELOW)
+    for (int64_t t = 0; t < s->y->rows; t++)
         for (int64_t h = 0; h < heads; h++)
             kern->fma_row(d + (t * heads + h) * n, 1.0f / (float)heads, s->y->grad + t * n, n);
 }
@@ -28,6 +30,7 @@ static struct val *mean_of_heads(struct nn *c, struct val *heads, int64_t n)
     struct mean_saved *s = y ? arena_push(c->arena, sizeof *s) : NULL;
     if (!s) return NULL;
     const int64_t count = heads->cols / n;
+#pragma omp parallel for schedule(static) if (y->rows * heads->cols > NN_ALONE_BELOW)
     for (int64_t t = 0; t < y->rows; t++) {
         float *out = y->data + t * n;
         kern->scale(out, heads->data + t * heads->cols, 1.0f / (float)count, n);

@@ -23,7 +23,9 @@ static void softmax_back(struct nn *c, void *p)
     const struct saved *s = p;
     const int64_t n = s->x->cols;
     float *dz = s->y->grad ? nn_grad(c, s->x) : NULL;
-    for (int64_t t = 0; dz && t < s->x->rows; t++) {
+    if (!dz) return;
+#pragma omp parallel for schedule(static) if (s->x->rows * n > NN_ALONE_BELOW / 8)
+    for (int64_t t = 0; t < s->x->rows; t++) {
         const float *y = s->y->data + t * n, *dy = s->y->grad + t * n;
         float mean = 0;
         for (int64_t e = 0; e < n; e++) mean = fmaf(y[e], dy[e], mean);
@@ -37,6 +39,7 @@ struct val *router_softmax(struct nn *c, struct val *z, const struct route_hook 
     struct val *p = z ? nn_val(c, z->rows, z->cols) : NULL;
     if (!p) return NULL;
     const int64_t n = z->cols;
+#pragma omp parallel for schedule(static) if (z->rows * n > NN_ALONE_BELOW / 8)
     for (int64_t t = 0; t < z->rows; t++) {
         const float *x = z->data + t * n;
         float *y = p->data + t * n, max = -INFINITY, sum = 0;
@@ -64,6 +67,7 @@ struct val *router_log(struct nn *c, struct val *p)
 {
     struct val *y = p ? nn_val(c, p->rows, p->cols) : NULL;
     if (!y) return NULL;
+#pragma omp parallel for schedule(static) if (p->rows * p->cols > NN_ALONE_BELOW / 8)
     for (int64_t i = 0; i < p->rows * p->cols; i++) y->data[i] = kern->log1(COE_MAX(p->data[i], FLT_MIN));
     return save(c, log_back, p, y) ? y : NULL;
 }

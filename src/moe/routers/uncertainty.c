@@ -7,6 +7,7 @@
  * per expert, sd with M in the divisor. The logits are log g; at inference nothing is dropped and they are W x. */
 #include <math.h>
 
+#include "base/rng.h"
 #include "moe/routers/probability.h"
 
 enum { PASSES, DROPOUT };
@@ -17,48 +18,92 @@ static const struct part_param params[] = {
     { 0 },
 };
 
-struct sure_saved {
-    struct val *p[MOST_PASSES], *g;
-    int32_t n;
+struct mask_saved {
+    struct val *x, *y;
+    uint8_t *kept;
+    float scale;
 };
 
-static void mean_and_sd(const struct sure_saved *s, int64_t i, float *mean, float *sd)
+static void mask_back(struct nn *c, void *saved)
 {
-    float sum = 0, square = 0;
-    for (int32_t m = 0; m < s->n; m++) sum += s->p[m]->data[i];
-    *mean = sum / (float)s->n;
-    for (int32_t m = 0; m < s->n; m++) {
-        const float d = s->p[m]->data[i] - *mean;
-        square = fmaf(d, d, square);
-    }
-    *sd = sqrtf(square / (float)s->n);
+    const struct mask_saved *s = saved;
+    float *dx = s->y->grad ? nn_grad(c, s->x) : NULL;
+    const int64_t n = s->x->rows * s->x->cols;
+    if (!dx) return;
+#pragma omp parallel for schedule(static) if (n > NN_ALONE_BELOW)
+    for (int64_t i = 0; i < n; i++) dx[i] += s->kept[i] ? s->scale * s->y->grad[i] : 0;
 }
+
+/* Inverted dropout of x. Four masks are made of one random number, 16 bits each: at five passes over every input the
+ * drawing is most of the work. */
+static struct val *masked(struct nn *c, struct val *x, double rate)
+{
+    const int64_t n = x->rows * x->cols;
+    const uint64_t least = (uint64_t)(rate * 65536),
+                   stream = rng_stream(RNG_DROPOUT, c->step << 16 | (c->dropout_index++ & 0xFFFF));
+    struct val *y = nn_val(c, x->rows, x->cols);
+    struct mask_saved *s = y ? arena_push(c->arena, sizeof *s) : NULL;
+    uint8_t *kept = s ? arena_push(c->arena, (size_t)n) : NULL;
+    if (!kept) return NULL;
+    *s = (struct mask_saved){ x, y, kept, 65536.0f / (float)(65536 - least) };
+#pragma omp parallel for schedule(static) if (n > NN_ALONE_BELOW)
+    for (int64_t i = 0; i < n; i += 4) {
+        const uint64_t bits = rng_at(c->seed, stream, (uint64_t)i / 4);
+        for (int64_t j = i; j < COE_MIN(i + 4, n); j++) {
+            kept[j] = (bits >> 16 * (j - i) & 0xFFFF) >= least;
+            y->data[j] = kept[j] ? s->scale * x->data[j] : 0;
+        }
+    }
+    return nn_record(c, mask_back, s) ? y : NULL;
+}
+
+struct sure_saved {
+    struct val *p[MOST_PASSES], *g;
+    float *mean, *sd; /* [T, E] */
+    int32_t n;
+};
 
 /* ∂g/∂p_m = (1 - g (p_m - mean) / sd) / (M (1 + sd)); equal passes have no direction in which sd grows */
 static void sure_back(struct nn *c, void *saved)
 {
     const struct sure_saved *s = saved;
-    if (!s->g->grad) return;
-    for (int32_t m = 0; m < s->n; m++) {
+    const int64_t n = s->g->rows * s->g->cols;
+    for (int32_t m = 0; s->g->grad && m < s->n; m++) {
         float *dp = nn_grad(c, s->p[m]);
-        for (int64_t i = 0; dp && i < s->g->rows * s->g->cols; i++) {
-            float mean, sd;
-            mean_and_sd(s, i, &mean, &sd);
-            const float away = sd > 0 ? (s->p[m]->data[i] - mean) / sd : 0;
-            dp[i] += s->g->grad[i] * (1 - s->g->data[i] * away) / ((float)s->n * (1 + sd));
+        if (!dp) return;
+#pragma omp parallel for schedule(static) if (n > NN_ALONE_BELOW / 8)
+        for (int64_t i = 0; i < n; i++) {
+            const float away = s->sd[i] > 0 ? (s->p[m]->data[i] - s->mean[i]) / s->sd[i] : 0;
+            dp[i] += s->g->grad[i] * (1 - s->g->data[i] * away) / ((float)s->n * (1 + s->sd[i]));
         }
     }
 }
 
+static void mean_and_sd(const struct sure_saved *s, int64_t i)
+{
+    float sum = 0, square = 0;
+    for (int32_t m = 0; m < s->n; m++) sum += s->p[m]->data[i];
+    s->mean[i] = sum / (float)s->n;
+    for (int32_t m = 0; m < s->n; m++) {
+        const float d = s->p[m]->data[i] - s->mean[i];
+        square = fmaf(d, d, square);
+    }
+    s->sd[i] = sqrtf(square / (float)s->n);
+}
+
 static struct val *sureness(struct nn *c, struct sure_saved *s)
 {
+    const int64_t n = s->p[0]->rows * s->p[0]->cols;
     s->g = nn_val(c, s->p[0]->rows, s->p[0]->cols);
-    for (int64_t i = 0; s->g && i < s->g->rows * s->g->cols; i++) {
-        float mean, sd;
-        mean_and_sd(s, i, &mean, &sd);
-        s->g->data[i] = mean / (1 + sd);
+    s->mean = arena_push(c->arena, (size_t)n * sizeof(float));
+    s->sd = arena_push(c->arena, (size_t)n * sizeof(float));
+    if (!s->g || !s->mean || !s->sd) return NULL;
+#pragma omp parallel for schedule(static) if (n > NN_ALONE_BELOW / 8)
+    for (int64_t i = 0; i < n; i++) {
+        mean_and_sd(s, i);
+        s->g->data[i] = s->mean[i] / (1 + s->sd[i]);
     }
-    return s->g && nn_record(c, sure_back, s) ? s->g : NULL;
+    return nn_record(c, sure_back, s) ? s->g : NULL;
 }
 
 static struct val *logits(const struct router_call *call)
@@ -68,14 +113,11 @@ static struct val *logits(const struct router_call *call)
     if (!c->tape || !(param[DROPOUT] > 0)) return router_scores(call, call->x);
     struct sure_saved *s = arena_push_zero(c->arena, sizeof *s);
     if (!s) return NULL;
-    const float rate = c->dropout;
-    c->dropout = (float)param[DROPOUT];
-    for (s->n = 0; s->n < (int32_t)param[PASSES]; s->n++) {
-        struct val *x = nn_dropout(c, call->x);
-        if (!x || !(s->p[s->n] = router_softmax(c, router_scores(call, x), call->hook))) break;
+    for (; s->n < (int32_t)param[PASSES]; s->n++) {
+        struct val *x = masked(c, call->x, param[DROPOUT]);
+        if (!x || !(s->p[s->n] = router_softmax(c, router_scores(call, x), call->hook))) return NULL;
     }
-    c->dropout = rate;
-    return s->n == (int32_t)param[PASSES] ? router_log(c, sureness(c, s)) : NULL;
+    return router_log(c, sureness(c, s));
 }
 
 static const struct router_part uncertainty = { .logits = logits,
