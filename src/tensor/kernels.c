@@ -13,9 +13,9 @@ const char *const activation_name[ACT_COUNT] = {
     [ACT_RELU] = "relu", [ACT_RELU2] = "relu2", [ACT_SWIGLU_CLAMP] = "swiglu_clamp",
 };
 
-#define FILL(isa, k)                                                                                                   \
-    (fill_gemm_##isa(k), fill_bf16_##isa(k), fill_vec_##isa(k), fill_act_##isa(k), fill_norm_##isa(k),                 \
-     fill_attn_##isa(k), fill_q_##isa(k))
+#define FILL(isa, k)                                                                                   \
+    (fill_gemm_##isa(k), fill_bf16_##isa(k), fill_vec_##isa(k), fill_act_##isa(k), fill_norm_##isa(k), \
+     fill_attn_##isa(k), fill_codes_##isa(k), fill_q_##isa(k))
 
 static struct kernels tables[4];
 static const struct kernels *usable[5]; /* portable first, best last */

@@ -100,6 +100,8 @@ struct kernels {
                      const uint16_t *w, int64_t ldw, int64_t n, int64_t k);
     const char *bf16_unit;
     void (*outer_tile)(const struct outer_args *args);
+    /* q [k], d [k/block], sum [k/16] of one row x [k] (codes.h) */
+    void (*quantise)(int8_t *q, float *d, int16_t *sum, const float *x, int64_t k, int32_t block);
     /* codes_product (codes.h) with rows `row` … row+n-1 of a weight of a block type; with panels, `row` is a multiple
      * of PANEL_ROWS. */
     void (*q_product)(float *y, int64_t ldy, const struct codes *x, const int32_t *xrow, int64_t first, int64_t m,

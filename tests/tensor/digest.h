@@ -255,6 +255,18 @@ static inline void digest_tables(struct digest_data *d)
     }
 }
 
+static inline void digest_quantise(const struct kernels *k, struct digest_data *d)
+{
+    static int8_t q[512];
+    static int16_t sum[32];
+    for (int32_t block = 32; block <= 256; block += 224) {
+        k->quantise(q, d->y, sum, d->x, 512, block);
+        digest_floats(d, d->y, 512 / block);
+        for (int i = 0; i < 512; i++) digest_float(d, q[i]);
+        for (int i = 0; i < 32; i++) digest_float(d, sum[i]);
+    }
+}
+
 /* Random bytes as weights: many scales are no numbers, and yet all levels agree. */
 static inline void digest_q_product(const struct kernels *k, struct digest_data *d)
 {
@@ -312,6 +324,7 @@ static inline int digest_kernels(const struct kernels *k, struct digest_data *d,
     DIGEST("attn attn_join attn_end", digest_attn(k, d));
     DIGEST("adamw", digest_adamw(k, d));
     DIGEST("sumsq", DIGEST_ROWS(digest_double(d, k->sumsq(x, n))));
+    DIGEST("quantise", digest_quantise(k, d));
     DIGEST("q_product", digest_q_product(k, d));
     DIGEST("sincos pow", digest_tables(d));
     return count;

@@ -21,25 +21,6 @@ size_t codes_bytes(int64_t n, int64_t k, int32_t block)
            padded((size_t)(n * (k / 16)) * sizeof(int16_t));
 }
 
-static void quantise_row(int8_t *q, float *d, int16_t *sum, const float *x, int64_t k, int32_t block)
-{
-    for (int64_t at = 0; at < k; at += block, d++) {
-        float top = 0;
-        for (int64_t i = at; i < at + block; i++) top = fabsf(x[i]) > top ? fabsf(x[i]) : top;
-        *d = top / 127.0f;
-        for (int64_t i = at; i < at + block; i++) {
-            float r = *d > 0 ? rintf(x[i] / *d) : 0.0f;
-            r = r < 127.0f ? r : 127.0f;
-            q[i] = (int8_t)(r > -127.0f ? r : -127.0f);
-        }
-    }
-    for (int64_t s = 0; s < k / 16; s++) {
-        int total = 0;
-        for (int64_t i = 16 * s; i < 16 * s + 16; i++) total += q[i];
-        sum[s] = (int16_t)total;
-    }
-}
-
 static void round_rows(struct codes *c, uint16_t *rows, const float *x, int64_t ldx)
 {
 #pragma omp parallel for schedule(static) if (c->n * c->k > 32768)
@@ -61,7 +42,7 @@ void codes_make(struct codes *c, void *memory, const float *x, int64_t ldx, int6
     assert(k % block == 0 && k % 16 == 0);
 #pragma omp parallel for schedule(static) if (n * k > 32768)
     for (int64_t i = 0; i < n; i++)
-        quantise_row(q + i * k, d + i * (k / block), sum + i * (k / 16), x + i * ldx, k, block);
+        kern->quantise(q + i * k, d + i * (k / block), sum + i * (k / 16), x + i * ldx, k, block);
     c->q = q, c->d = d, c->sum = sum;
 }
 

@@ -31,6 +31,44 @@ static void a_row_is_rounded_to_even_codes(void **state)
     assert_int_equal(c.sum[1], 0);
 }
 
+/* The definition, element by element */
+static void plain_codes(int8_t *q, float *d, const float *x, int n)
+{
+    float top = 0;
+    for (int i = 0; i < n; i++) top = fabsf(x[i]) > top ? fabsf(x[i]) : top;
+    *d = top / 127.0f;
+    for (int i = 0; i < n; i++) {
+        const float r = *d > 0 ? rintf(x[i] / *d) : 0.0f;
+        q[i] = (int8_t)(r < 127.0f ? r > -127.0f ? r : -127.0f : 127.0f);
+    }
+}
+
+static void every_level_gives_the_codes_of_the_definition(void **state)
+{
+    (void)state;
+    static const double scale[] = { 1, 1e-20, 1e-44, 1e30, 0 };
+    float x[256], d[8], want_d;
+    int8_t q[256], want[256];
+    int16_t sum[16];
+    for (const struct kernels *const *k = kernels_all(); *k; k++)
+        for (size_t s = 0; s < COE_COUNT(scale); s++)
+            for (int32_t block = 32; block <= 256; block += 224) {
+                memcpy(x, random_floats(20 + s, 256, scale[s]), sizeof x);
+                x[3] = 3.5f * x[2], x[200] = -INFINITY * (float)(s == 3), x[40] = s == 1 ? NAN : x[40];
+                (*k)->quantise(q, d, sum, x, 256, block);
+                for (int at = 0; at < 256; at += block) {
+                    plain_codes(want + at, &want_d, x + at, block);
+                    assert_memory_equal(&d[at / block], &want_d, sizeof want_d);
+                }
+                assert_memory_equal(q, want, sizeof want);
+                for (int i = 0; i < 256; i += 16) {
+                    int total = 0;
+                    for (int j = i; j < i + 16; j++) total += want[j];
+                    assert_int_equal(sum[i / 16], total);
+                }
+            }
+}
+
 static void a_row_of_zeros_has_no_scale(void **state)
 {
     (void)state;
@@ -131,6 +169,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_row_is_rounded_to_even_codes),
+        cmocka_unit_test(every_level_gives_the_codes_of_the_definition),
         cmocka_unit_test(a_row_of_zeros_has_no_scale),
         cmocka_unit_test(a_product_with_a_minimum_by_hand),
         cmocka_unit_test(every_type_agrees_with_doubles),
