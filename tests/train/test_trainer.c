@@ -73,6 +73,61 @@ static void one_and_two_threads_give_the_same_bits(void **state)
     assert_same_bits("parameters", a.params, b.params, a.n);
 }
 
+static void whatever_the_router_threads_change_no_bit(void **state)
+{
+    static const char *const routers[] = {
+        "router: { kind: two_layer, width: 12 },",
+        "router: { kind: cosine, width: 5, scale: learned },",
+        "router: { kind: gru, width: 6 },",
+        "router: { kind: rnn, width: 6 },",
+        "router: gating_residual,",
+        "router: pre_gated,",
+        "router: similarity,",
+        "router: attention,",
+        "router: uncertainty,",
+    };
+    (void)state;
+    for (size_t i = 0; i < COE_COUNT(routers); i++) {
+        const struct tiny_recipe how = { .coe = routers[i] };
+        const struct outcome a = train(&how, 3, 1), b = train(&how, 3, 2);
+        assert_same_bits(routers[i], a.params, b.params, a.n);
+    }
+}
+
+static bool of_router(const struct param *p) { return p->at.slot == SLOT_ROUTER || p->at.slot == SLOT_ROUTER_BIAS; }
+
+/* Weight decay included; its bias is drawn too, and k grows meanwhile. */
+static void a_frozen_router_keeps_its_bits(void **state)
+{
+    (void)state;
+    struct recipe r;
+    struct trainer *t = NULL;
+    struct step_report report;
+    float *before[64], change = 0, bias = 0;
+    tiny_recipe_read(&r, &(struct tiny_recipe){
+                             .train = "  weight_decay: 0.1\n",
+                             .coe = "router: frozen, router_bias: true, selection: { kind: growing_k, steps: 4 }," });
+    assert_ok(trainer_open(&t, &r, RESUME_RESTART));
+    struct coe_model *m = trainer_model(t);
+    assert_in_range(m->n_params, 1, COE_COUNT(before));
+    for (size_t i = 0; i < m->n_params; i++) {
+        const int64_t n = weight_count(&m->params[i].w);
+        before[i] = memcpy(test_alloc((size_t)n * sizeof(float)), m->params[i].w.master, (size_t)n * sizeof(float));
+    }
+    for (int i = 0; i < 6; i++) assert_ok(trainer_step(t, &report));
+    for (size_t i = 0; i < m->n_params; i++) {
+        const struct weight *w = &m->params[i].w;
+        if (of_router(&m->params[i]))
+            assert_same_bits(w->name, w->master, before[i], weight_count(w));
+        else
+            change += fabsf(w->master[0] - before[i][0]);
+        if (m->params[i].at.slot == SLOT_ROUTER_BIAS) bias += fabsf(w->master[0]);
+    }
+    assert_true(change > 0 && bias > 0);
+    trainer_close(t);
+    recipe_free(&r);
+}
+
 /* Sums over the rows of a step are cut in other places: equal within rounding, here behind the first step, since a
  * route that rounding tips over makes all later steps differ. */
 static void micro_batches_add_up_to_the_batch(void **state)
@@ -305,6 +360,8 @@ int main(void)
         cmocka_unit_test(consistency_without_draws_is_refused_and_with_them_it_is_a_function_of_the_recipe),
         cmocka_unit_test(the_loss_falls),
         cmocka_unit_test(one_and_two_threads_give_the_same_bits),
+        cmocka_unit_test(whatever_the_router_threads_change_no_bit),
+        cmocka_unit_test(a_frozen_router_keeps_its_bits),
         cmocka_unit_test(micro_batches_add_up_to_the_batch),
         cmocka_unit_test(dropout_repeats_itself_and_does_something),
         cmocka_unit_test(another_seed_is_another_run),
