@@ -128,6 +128,8 @@ struct coe_session {
     char *memory;       /* the caches */
     float *expert_states; /* of all layers, or NULL */
     struct kv_layer *kv; /* [n_layers] */
+    struct kv_layer *router_kv; /* of routers with context, layer by layer, pass by pass; and their memory */
+    char *router_memory;
     bool recurrent;      /* some layer keeps a state instead of keys and values */
     int64_t original;    /* LongRoPE that the capacity goes beyond: the length where its factors change; else 0 */
     bool far;            /* what is cached was made with the factors beyond it */

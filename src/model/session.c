@@ -12,12 +12,16 @@ struct cache_size {
 
 static size_t aligned(int64_t bytes) { return ((size_t)bytes + 63) / 64 * 64; }
 
-/* heads times capacity keys of `key` and values of `value` elements */
-static struct cache_size of_heads(const struct coe_session *s, int64_t heads, int64_t key, int64_t value)
+/* heads times capacity keys of `key` and values of `value` elements of type t */
+static struct cache_size of_type(const struct coe_session *s, enum dtype t, int64_t heads, int64_t key, int64_t value)
 {
-    const enum dtype t = model_kv_dtype(s->kv_type);
     return (struct cache_size){ aligned(heads * (s->capacity / KEY_BLOCK) * kv_key_bytes(t, key)),
                                 aligned(heads * s->capacity * kv_value_bytes(t, value)), 0 };
+}
+
+static struct cache_size of_heads(const struct coe_session *s, int64_t heads, int64_t key, int64_t value)
+{
+    return of_type(s, model_kv_dtype(s->kv_type), heads, key, value);
 }
 
 static struct cache_size cache_size(const struct coe_session *s, int32_t l)
@@ -57,6 +61,42 @@ static coe_status make_expert_states(struct coe_session *s)
     return at ? COE_OK : COE_E_NOMEM;
 }
 
+/* Of the router of each pass of layer l's chain; all 0 where it needs none */
+static struct cache_size router_cache_size(const struct coe_session *s, int32_t l)
+{
+    const struct layer_spec *layer = &s->model->spec.layer[l];
+    const struct router_part *r = layer->is_moe ? moe_router(&layer->moe) : NULL;
+    const struct attn_spec *a = &layer->attn;
+    if (!r || !r->context) return (struct cache_size){ 0 };
+    return r->sees_attention ? of_type(s, DT_F32, a->n_kv_heads, a->head_dim, layer->moe.n_experts)
+                             : of_type(s, DT_F32, 1, s->model->spec.d_model, layer->moe.n_experts);
+}
+
+static coe_status make_router_caches(struct coe_session *s)
+{
+    const struct spec *spec = &s->model->spec;
+    size_t bytes = 0, n = 0;
+    for (int32_t l = 0; l < spec->n_layers; l++) {
+        const struct cache_size size = router_cache_size(s, l);
+        if (!size.k) continue;
+        bytes += (size.k + size.v) * (size_t)spec->layer[l].moe.chain.n_iterations;
+        n += (size_t)spec->layer[l].moe.chain.n_iterations;
+    }
+    if (!n) return COE_OK;
+    s->router_kv = mem_zalloc("session", n * sizeof *s->router_kv);
+    char *at = s->router_memory = mem_zalloc("caches of routers", bytes);
+    if (!s->router_kv || !at) return COE_E_NOMEM;
+    struct kv_layer *next = s->router_kv;
+    for (int32_t l = 0; l < spec->n_layers; l++) {
+        const struct cache_size size = router_cache_size(s, l);
+        if (!size.k) continue;
+        s->kv[l].router = next;
+        for (int32_t i = 0; i < spec->layer[l].moe.chain.n_iterations; i++, at += size.k + size.v)
+            *next++ = (struct kv_layer){ .k = at, .v = at + size.k, .capacity = s->capacity };
+    }
+    return COE_OK;
+}
+
 const char *model_math_name(coe_math math)
 {
     if (math == COE_MATH_FP32) return "fp32";
@@ -86,6 +126,7 @@ static coe_status make_caches(struct coe_session *s)
         };
         at += n.k + n.v + n.state;
     }
+    COE_TRY(make_router_caches(s));
     return make_expert_states(s);
 }
 
@@ -129,6 +170,8 @@ void coe_session_close(coe_session *s)
     if (!s) return;
     mem_free(s->memory);
     mem_free(s->expert_states);
+    mem_free(s->router_kv);
+    mem_free(s->router_memory);
     mem_free(s->kv);
     VEC_FREE(&s->past);
     arena_free(&s->arena);

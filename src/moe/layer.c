@@ -35,7 +35,6 @@ const char *moe_needs_whole_sequence(const struct moe_spec *m)
     const struct capacity_spec *c = &m->router.capacity;
     const struct selection_part *s = part_find("selection", m->router.selection)->impl;
     if (c->always && (c->factor > 0 || c->tokens > 0)) return "a capacity";
-    if (moe_router(m)->context) return m->router.kind;
     return s->couples && s->couples(&m->router) ? m->router.selection : NULL;
 }
 

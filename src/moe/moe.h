@@ -313,7 +313,9 @@ struct router_part {
      * agree. */
     int64_t (*carries)(const struct moe_spec *m, int64_t d_model);
     coe_status (*check)(const struct moe_spec *m, const char *where); /* NULL: nothing to refuse */
-    bool context;        /* a token's logits depend on those before it: whole sequences only */
+    /* A token's logits depend on those before it: a session keeps, for every pass of the chain, F32 keys and n_experts
+     * values of them for router_cache. Keys: one head of d_model, or with sees_attention those of the layer. */
+    bool context;
     bool sees_attention; /* reads moe_pass.attention: every layer's mixer must be plain attention */
 };
 /* The router of a layer that moe_spec_check accepted; whether it has the matrix. */
@@ -323,6 +325,8 @@ bool moe_router_matrix(const struct moe_spec *m);
 bool router_has_matrix(const struct moe_spec *m);
 /* The pass's batch; `alone` filled as one sequence from position 0 when it has none. */
 const struct attn_batch *router_batch(const struct router_call *call, struct attn_batch *alone);
+/* The caches [n_seq] of this pass of the chain, NULL without a session (whole sequences); false without memory. */
+bool router_cache(const struct router_call *call, struct kv_layer **kv);
 /* z [T, E] = x · router of that pass (+ its bias) */
 struct val *router_scores(const struct router_call *call, struct val *x);
 

@@ -47,6 +47,16 @@ const struct attn_batch *router_batch(const struct router_call *call, struct att
     return alone;
 }
 
+bool router_cache(const struct router_call *call, struct kv_layer **kv)
+{
+    const struct moe_pass *p = call->pass;
+    *kv = NULL;
+    if (!p->kv || !p->batch) return true;
+    *kv = arena_push(p->c->arena, (size_t)p->batch->n_seq * sizeof **kv);
+    for (int32_t i = 0; *kv && i < p->batch->n_seq; i++) (*kv)[i] = p->kv[i].router[call->iteration];
+    return *kv != NULL;
+}
+
 struct val *router_scores(const struct router_call *call, struct val *x)
 {
     const struct moe_weights *w = call->w;

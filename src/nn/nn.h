@@ -128,6 +128,7 @@ struct kv_layer {
     float *state;     /* of a recurrent layer instead: what the tokens before position left behind (recurrent.c) */
     int64_t capacity; /* positions, a multiple of KEY_BLOCK */
     float *experts;   /* what kinds of experts with a state left behind (moe.h) */
+    struct kv_layer *router; /* [passes of the layer's chain] of a router with context (moe.h), F32 */
 };
 struct attn_shape {
     int32_t n_heads, n_kv_heads, head_dim, head_dim_v;

@@ -58,10 +58,12 @@ static struct val *logits(const struct router_call *call)
     assert(seen->q && seen->k);
     struct attn_shape shape = seen->shape;
     shape.head_dim_v = (int32_t)r->cols;
+    shape.kv = DT_F32; /* probabilities are not rounded, whatever the layer's own cache holds */
     struct attn_batch alone;
+    struct kv_layer *kv;
     const struct attn_batch *batch = router_batch(call, &alone);
-    struct val *v = repeated(c, r, shape.n_kv_heads);
-    struct val *heads = batch ? nn_attention(c, seen->q, seen->k, v, &shape, batch, NULL) : NULL;
+    if (!batch || !router_cache(call, &kv)) return NULL;
+    struct val *heads = nn_attention(c, seen->q, seen->k, repeated(c, r, shape.n_kv_heads), &shape, batch, kv);
     return router_log(c, mean_of_heads(c, heads, r->cols));
 }
 

@@ -25,8 +25,9 @@ static struct val *logits(const struct router_call *call)
                                       .head_dim_v = (int32_t)r->cols,
                                       .scale = 1.0f / (tau > 0 ? (float)tau : sqrtf((float)x->cols)) };
     struct attn_batch alone;
+    struct kv_layer *kv;
     const struct attn_batch *batch = router_batch(call, &alone);
-    return batch ? router_log(c, nn_attention(c, x, x, r, &shape, batch, NULL)) : NULL;
+    return batch && router_cache(call, &kv) ? router_log(c, nn_attention(c, x, x, r, &shape, batch, kv)) : NULL;
 }
 
 static const struct router_part similarity = {
