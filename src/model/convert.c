@@ -430,23 +430,6 @@ static coe_status prepare(struct conversion *c)
     return list(c);
 }
 
-coe_status model_write(const struct coe_model *m, const char *dir, const json_t *config, enum dtype type,
-                       const char *from_dir)
-{
-    const struct convert_opts o = { .type = type };
-    struct conversion c = {
-        .m = m, .o = &o, .family = m->family_part->impl, .fused = source_is_fused(m), .same_layout = true
-    };
-    coe_status s = COE_OK;
-    if (!(c.config = json_deep_copy(config))) s = coe_fail(COE_E_NOMEM, "%s: no memory for the config", m->path);
-    if (!s) drop_quantization(&c);
-    if (!s) s = list(&c);
-    if (!s) s = ckpt_write_dir(dir, c.config, c.item, c.n, 0, from_dir, NULL);
-    json_decref(c.config);
-    arena_free(&c.arena);
-    return s;
-}
-
 /* Beside the target for a moment: the tokenizer and the small files of a GGUF file. */
 static coe_status write_from_gguf(const struct conversion *c, const char *dir, const struct ckpt_resume *resume)
 {
@@ -460,6 +443,26 @@ static coe_status write_from_gguf(const struct conversion *c, const char *dir, c
     s = gguf_write_companions(c->m, files.temp);
     if (!s) s = ckpt_write_dir(dir, c->config, c->item, c->n, c->o->shard_bytes, files.temp, resume);
     dir_abort(&files);
+    return s;
+}
+
+coe_status model_write(const struct coe_model *m, const char *dir, const json_t *config, enum dtype type,
+                       const char *from_dir)
+{
+    const struct convert_opts o = { .type = type };
+    const bool gguf = m->ckpt && ckpt_gguf(m->ckpt);
+    struct conversion c = {
+        .m = m, .o = &o, .family = m->family_part->impl, .fused = source_is_fused(m), .same_layout = !gguf
+    };
+    coe_status s = COE_OK;
+    if (!(c.config = json_deep_copy(config))) s = coe_fail(COE_E_NOMEM, "%s: no memory for the config", m->path);
+    if (!s) drop_quantization(&c);
+    if (!s && gguf) s = gguf_plain_type(m, &c.vectors);
+    if (!s) s = list(&c);
+    if (!s && gguf && !from_dir) s = write_from_gguf(&c, dir, NULL);
+    else if (!s) s = ckpt_write_dir(dir, c.config, c.item, c.n, 0, from_dir, NULL);
+    json_decref(c.config);
+    arena_free(&c.arena);
     return s;
 }
 

@@ -6,6 +6,8 @@
 #include <sys/stat.h>
 #include <xxhash.h>
 
+#include "tensor/low_rank.h"
+
 static void add(XXH3_state_t *h, const void *bytes, size_t n) { XXH3_64bits_update(h, bytes, n); }
 
 static void add_number(XXH3_state_t *h, uint64_t x) { add(h, &x, sizeof x); }
@@ -35,6 +37,19 @@ static void add_imatrix(XXH3_state_t *h, const struct imatrix *im)
     }
 }
 
+/* An adapter that is merged while writing */
+static void add_adapter(XXH3_state_t *h, const struct coe_model *m)
+{
+    for (size_t i = 0; m->adapter && i < m->n_params; i++) {
+        const struct low_rank *l = m->params[i].w.low_rank;
+        if (!l) continue;
+        add_number(h, i);
+        add(h, &l->scale, sizeof l->scale);
+        add(h, l->a->data, (size_t)weight_count(l->a) * sizeof(float));
+        add(h, l->b->data, (size_t)weight_count(l->b) * sizeof(float));
+    }
+}
+
 static void add_program(XXH3_state_t *h)
 {
     struct stat st;
@@ -53,6 +68,7 @@ coe_status resume_key(struct ckpt_resume *r, const struct resume_of *of)
     XXH3_64bits_reset(h);
     add_program(h);
     add_text(h, fingerprint);
+    add_adapter(h, of->m);
     add(h, of->head, of->n_head);
     add_items(h, of->item, of->n);
     add_number(h, of->shard_bytes);

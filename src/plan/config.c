@@ -138,11 +138,16 @@ coe_status plan_config(json_t **out, const struct plan *p, const struct coe_mode
     struct arena arena = { 0 };
     struct after a;
     *out = NULL;
-    if (!ckpt_config(m->ckpt)) return coe_fail(COE_E_USAGE, "%s: is not a directory with config.json", m->path);
+    if (!ckpt_config(m->ckpt))
+        return coe_fail(
+            COE_E_USAGE,
+            "%s: a plan is applied to directories; `coe convert %s DIR` makes one, for which the plan is then "
+            "made (live, --plan works on files too)",
+            m->path, m->path);
     json_t *config = json_deep_copy(ckpt_config(m->ckpt));
     int32_t *stored = NULL;
-    coe_status s =
-        config ? numbers_after(&a, &arena, p, m) : coe_fail(COE_E_NOMEM, "%s: no memory for the config", m->path);
+    coe_status s = config ? numbers_after(&a, &arena, p, m)
+                          : coe_fail(COE_E_NOMEM, "%s: no memory for the config", m->path);
     if (s) goto out;
     if (!(stored = arena_push(&arena, (size_t)m->spec.n_layers * sizeof *stored))) {
         s = COE_E_NOMEM;

@@ -7,6 +7,7 @@
 #include <xxhash.h>
 
 #include "base/file.h"
+#include "ckpt/gguf.h"
 #include "model/adapter.h"
 #include "train/internal.h"
 
@@ -51,11 +52,23 @@ static uint64_t checksum(const struct trainer *t)
     return sum;
 }
 
+/* The tensor's name; where several parameters share one (fused experts, q with k and v), with the expert and part. */
+static void name_in_state(char out[300], const struct trainer *t, const char *prefix, const struct weight *w)
+{
+    const struct coe_model *m = t->model;
+    const uintptr_t at = (uintptr_t)w, first = (uintptr_t)m->params, end = (uintptr_t)(m->params + m->n_params);
+    const struct param *p = at >= first && at < end ? &m->params[(at - first) / sizeof *p]
+                                                    : NULL; /* else an adapter's */
+    if (p && (p->cut.how || p->cut.parts > 1))
+        snprintf(out, 300, "%s%s#%d.%d", prefix, w->name, p->at.expert, p->cut.part);
+    else snprintf(out, 300, "%s%s", prefix, w->name);
+}
+
 static void add_item(struct ckpt_item *out, struct trainer *t, const char *prefix, size_t i, const float *data)
 {
     const struct weight *w = t->params[i].w;
     char name[300];
-    snprintf(name, sizeof name, "%s%s", prefix, w->name);
+    name_in_state(name, t, prefix, w);
     *out =
         (struct ckpt_item){ .t = { .name = arena_strdup(&t->arena, name), .type = DT_F32, .n_dims = 2, .data = data } };
     out->t.dim[0] = w->rows;
@@ -95,7 +108,7 @@ static coe_status load_one(const struct trainer *t, const struct ckpt *c, const 
 {
     const struct weight *w = t->params[i].w;
     char name[300];
-    snprintf(name, sizeof name, "%s%s", prefix, w->name);
+    name_in_state(name, t, prefix, w);
     const struct tensor *x = ckpt_find(c, name);
     if (!x) return coe_fail(COE_E_INPUT, "%s: tensor %s is missing", ckpt_path(c), name);
     if (x->type != DT_F32 || tensor_count(x) != weight_count(w))
@@ -199,7 +212,9 @@ coe_status state_write_model(const struct trainer *t)
     coe_status s = path && from && config ? COE_OK : COE_E_NOMEM;
     if (!s) {
         json_object_set_new(config, "torch_dtype", json_string(type_names[t->r->dtype]));
-        s = model_write(t->model, path, config, t->r->dtype, from);
+        /* a GGUF file has its tokenizer inside */
+        const bool inside = t->model->ckpt && ckpt_gguf(t->model->ckpt) && !strcmp(t->r->init, t->r->tokenizer);
+        s = model_write(t->model, path, config, t->r->dtype, inside ? NULL : from);
     }
     json_decref(config);
     mem_free(from);

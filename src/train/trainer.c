@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "model/adapter.h"
+#include "model/gguf_form.h"
 #include "train/internal.h"
 
 /* The i-th weight that may learn: of the model, then of its adapter; NULL behind the last. */
@@ -71,8 +72,10 @@ static coe_status given_model(struct trainer *t)
 {
     COE_TRY(model_open(&t->model, t->r->init));
     COE_TRY(tune_model(t));
-    t->config = json_deep_copy(ckpt_config(t->model->ckpt));
-    return t->config ? COE_OK : coe_fail(COE_E_NOMEM, "%s: config", t->r->init);
+    enum dtype type;
+    if (ckpt_gguf(t->model->ckpt)) COE_TRY(gguf_plain_type(t->model, &type)); /* its config can be written */
+    t->config = json_deep_copy(model_config(t->model));
+    return t->config ? COE_OK : coe_fail(COE_E_NOMEM, "%s: no memory for the config", t->r->init);
 }
 
 /* Two passes differ only where something is drawn. */
@@ -95,6 +98,12 @@ static coe_status check_model(const struct trainer *t)
 {
     const struct recipe *r = t->r;
     const struct spec *s = &t->model->spec;
+    const size_t n = strlen(r->tokenizer);
+    if (n > 5 && !strcmp(r->tokenizer + n - 5, ".gguf") && !(r->init && !strcmp(r->init, r->tokenizer)))
+        return coe_fail(COE_E_INPUT,
+                        "%s: tokenizer %s: a GGUF file gives its tokenizer to the model in it only; name a directory or "
+                        "a tokenizer.json",
+                        r->path, r->tokenizer);
     if (t->tokenizer && s->vocab < tokenizer_vocab_size(t->tokenizer))
         return coe_fail(COE_E_INPUT, "%s: vocab_size %d is below the tokenizer's %d", r->path, s->vocab,
                         tokenizer_vocab_size(t->tokenizer));

@@ -165,6 +165,42 @@ static void damaged_files_end_with_status_3_and_one_line(void **state)
     ran_free(&r);
 }
 
+static unsigned char *trained_from(const char *init, size_t *n)
+{
+    char recipe[1200], model[1300];
+    const struct tiny_recipe how = { .output = "further", .steps = 3, .init = init };
+    snprintf(recipe, sizeof recipe, "%s", tiny_recipe_file("further.yaml", &how));
+    struct ran r = run_coe(0, NULL, COE_ARGS("train", recipe, "--restart"));
+    ran_free(&r);
+    r = run_coe(0, NULL, COE_ARGS("train", recipe, "--resume")); /* its state can be read */
+    ran_free(&r);
+    snprintf(model, sizeof model, "%s/model/model.safetensors", temp_path("further"));
+    return slurp(model, n);
+}
+
+static void a_gguf_file_trains_to_the_bits_of_its_directory(void **state)
+{
+    (void)state;
+    char model[1200], file[1200];
+    size_t n, m;
+    snprintf(model, sizeof model, "%s", tiny_model("origin", NULL));
+    snprintf(file, sizeof file, "%s", temp_path("origin.gguf"));
+    struct ran r = run_coe(0, NULL, COE_ARGS("convert", model, file));
+    ran_free(&r);
+    unsigned char *a = trained_from(model, &n), *b = trained_from(file, &m);
+    assert_int_equal(n, m);
+    assert_memory_equal(a, b, n);
+    free(a);
+    free(b);
+    char plan[1200];
+    snprintf(plan, sizeof plan, "%s", temp_path("plan.json"));
+    r = run_coe(0, NULL, COE_ARGS("plan", "random", file, "-o", plan));
+    ran_free(&r);
+    r = run_coe(2, NULL, COE_ARGS("apply", plan, file, "-o", temp_path("x")));
+    assert_non_null(strstr(r.err, "coe convert")); /* says what to do */
+    ran_free(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -172,6 +208,7 @@ int main(void)
         cmocka_unit_test(kill_while_saving_leaves_the_old_state),
         cmocka_unit_test(a_converted_chain_can_be_trained_on),
         cmocka_unit_test(json_reports_on_stdout),
+        cmocka_unit_test(a_gguf_file_trains_to_the_bits_of_its_directory),
         cmocka_unit_test(damaged_files_end_with_status_3_and_one_line),
     };
     return cmocka_run_group_tests_name("end-to-end/train", tests, NULL, NULL);
