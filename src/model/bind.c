@@ -216,6 +216,19 @@ static void set_iteration(const struct weight **row, const struct chain_spec *c,
     for (int32_t i = c->shared_gate ? 0 : t; i < (c->shared_gate ? c->n_iterations : t + 1); i++) row[i] = w;
 }
 
+/* To its layer and to those that share its experts */
+static void link_expert(struct coe_model *m, const struct param *p)
+{
+    const struct moe_spec *s = &m->spec.layer[p->at.layer].moe;
+    const int32_t layers = COE_MAX(s->pool.layers, 1), first = p->at.layer - s->pool.at;
+    const int32_t e = s->pool.at * (s->n_experts / layers) + p->at.expert;
+    for (int32_t l = first; l < first + layers; l++) {
+        const struct moe_weights *w = &m->layer[l].moe;
+        const struct weight *const *const row[] = { w->gate, w->up, w->down, w->gate_bias, w->up_bias, w->down_bias };
+        set_expert(row[p->at.slot - SLOT_EXPERT_GATE], e, &p->w);
+    }
+}
+
 static void link_param(struct coe_model *m, struct param *p)
 {
     if (place_part(&m->spec, p->at)) {
@@ -236,12 +249,8 @@ static void link_param(struct coe_model *m, struct param *p)
     case SLOT_EXPERT_SCALE: l->moe.expert_scale = w; break;
     case SLOT_MOE_BIAS: l->moe.out_bias = w; break;
     case SLOT_COE_WEIGHT: l->moe.coe_weight = w; break;
-    case SLOT_EXPERT_GATE: set_expert(l->moe.gate, p->at.expert, w); break;
-    case SLOT_EXPERT_UP: set_expert(l->moe.up, p->at.expert, w); break;
-    case SLOT_EXPERT_DOWN: set_expert(l->moe.down, p->at.expert, w); break;
-    case SLOT_EXPERT_GATE_BIAS: set_expert(l->moe.gate_bias, p->at.expert, w); break;
-    case SLOT_EXPERT_UP_BIAS: set_expert(l->moe.up_bias, p->at.expert, w); break;
-    case SLOT_EXPERT_DOWN_BIAS: set_expert(l->moe.down_bias, p->at.expert, w); break;
+    case SLOT_EXPERT_GATE: case SLOT_EXPERT_UP: case SLOT_EXPERT_DOWN:
+    case SLOT_EXPERT_GATE_BIAS: case SLOT_EXPERT_UP_BIAS: case SLOT_EXPERT_DOWN_BIAS: link_expert(m, p); break;
     case SLOT_ATTN_ROUTER: l->attn_moe.router[0] = w; break;
     case SLOT_ATTN_EXPERT_IN: set_expert(l->attn_moe.gate, p->at.expert, w); break;
     case SLOT_ATTN_EXPERT_OUT: set_expert(l->attn_moe.down, p->at.expert, w); break;

@@ -254,7 +254,7 @@ int32_t spec_experts(const struct spec *s, struct place p)
 {
     const struct layer_spec *l = &s->layer[p.layer];
     const struct moe_spec *m = slot_info[p.slot].scope == SCOPE_ATTN_EXPERT ? &l->attn.moe : &l->moe;
-    return m->n_experts - m->n_identity - m->n_null;
+    return m->pool.layers > 1 ? m->n_experts / m->pool.layers : m->n_experts - m->n_identity - m->n_null;
 }
 
 static int32_t repeats(const struct spec *s, int32_t layer, enum slot slot)

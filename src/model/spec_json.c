@@ -6,6 +6,7 @@
  *            "capacity": { "factor": 1.25, "tokens": 64, "tau": 1, "order": "position", "weigh_first": false,
  *                          "always": false },
  *            "experts": [ { "kind": "ffn", "n": 14, "expert_ffn": 256 }, { "kind": "copy", "n": 2 } ],
+ *            "pool": { "layers": 2, "from": 1000, "to": 3000, "mask": "local_first" },
  *            "bias_in_weights": false, "unit_weights": false, "input_scale": 1.0,
  *            "selection_bias": false, "bias_update": 0.001, "bias_rule": "sign", "bias_decay": "none", "n_null": 0,
  *            "n_identity": 0, "groups": 1, "groups_kept": 1, "group_score": "max", "shared_ffn": 0,
@@ -183,6 +184,44 @@ static coe_status read_experts(struct moe_spec *m, const json_t *list, const cha
     return COE_OK;
 }
 
+/* "pool": the experts of n layers are one pool, in each of which n_experts are stored. */
+static coe_status read_pool(struct moe_spec *m, int32_t layer, const json_t *o, const char *where)
+{
+    static const char *const keys[] = { "layers", "from", "to", "mask", NULL };
+    struct pool_spec *p = &m->pool;
+    int mask = p->mask;
+    if (!o) return COE_OK;
+    if (!json_is_object(o)) return coe_fail(COE_E_INPUT, "%s: pool is %s, expected an object", where, json_kind(o));
+    COE_TRY(json_only_keys(o, keys, where));
+    COE_TRY(json_get_i32(o, "layers", 1, 1024, &p->layers, where));
+    COE_TRY(json_get_i32(o, "from", 0, INT32_MAX, &p->from, where));
+    COE_TRY(json_get_i32(o, "to", 0, INT32_MAX, &p->to, where));
+    COE_TRY(choice(o, "mask", pool_mask_name, COE_COUNT(pool_mask_name), &mask, where));
+    p->mask = (enum pool_mask)mask;
+    p->at = p->layers > 1 ? layer % p->layers : 0;
+    return COE_OK;
+}
+
+/* Layers of a pool have experts, as many and as wide ones as the others; then n_experts becomes that of the pool. */
+static coe_status join_pools(struct spec *s, const char *where)
+{
+    for (int32_t l = 0; l < s->n_layers; l++) {
+        const struct moe_spec *m = &s->layer[l].moe, *first = &s->layer[l - m->pool.at].moe;
+        if (!s->layer[l].is_moe || m->pool.layers <= 1) continue;
+        for (int32_t o = l - m->pool.at; o < l - m->pool.at + m->pool.layers; o++)
+            if (o >= s->n_layers || !s->layer[o].is_moe || s->layer[o].moe.n_experts != first->n_experts ||
+                s->layer[o].moe.expert_ffn != first->expert_ffn)
+                return coe_fail(COE_E_INPUT,
+                                "%s: layer %d: a pool of %d layers needs that many with equally many experts of one "
+                                "width from layer %d on",
+                                where, l, m->pool.layers, l - m->pool.at);
+    }
+    for (int32_t l = 0; l < s->n_layers; l++)
+        if (s->layer[l].is_moe && s->layer[l].moe.pool.layers > 1)
+            s->layer[l].moe.n_experts *= s->layer[l].moe.pool.layers;
+    return COE_OK;
+}
+
 static coe_status read_capacity(struct capacity_spec *c, const json_t *o, const char *where)
 {
     static const char *const keys[] = { "factor", "tokens", "tau", "order", "weigh_first", "always", NULL };
@@ -260,7 +299,7 @@ coe_status spec_overlay(struct spec *s, const json_t *o, const char *where)
         "dense_layers", "experts_per_layer", "top_k_per_layer", "qk_norm",        "capacity",    "n_identity",
         "n_null",       "bias_rule",         "bias_decay",      "experts",        "bias_in_weights",
         "input_scale",
-        "unit_weights", NULL
+        "unit_weights", "pool",              NULL
     };
     static const char *const qk[] = { "none", "head", "full" };
     COE_TRY(json_only_keys(o, keys, where));
@@ -272,10 +311,12 @@ coe_status spec_overlay(struct spec *s, const json_t *o, const char *where)
         s->layer[l].attn.qk_norm = (enum qk_norm)norm;
         if (!any && (json_object_get(o, "n_experts") || json_object_get(o, "experts"))) s->layer[l].is_moe = true;
         if (s->layer[l].is_moe) COE_TRY(read_moe(&s->layer[l].moe, o, where));
+        if (s->layer[l].is_moe) COE_TRY(read_pool(&s->layer[l].moe, l, json_object_get(o, "pool"), where));
     }
     COE_TRY(dense_layers(s, json_object_get(o, "dense_layers"), where));
     COE_TRY(spec_per_layer(s, o, "experts_per_layer", false, where));
-    return spec_per_layer(s, o, "top_k_per_layer", true, where);
+    COE_TRY(spec_per_layer(s, o, "top_k_per_layer", true, where));
+    return json_object_get(o, "pool") ? join_pools(s, where) : COE_OK;
 }
 
 coe_status spec_check(const struct spec *s, const char *where)

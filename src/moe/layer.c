@@ -11,7 +11,7 @@
  * adds nothing (a converted model with coe_weight = 0 equals its original). */
 #include <string.h>
 
-#include "moe/moe.h"
+#include "moe/pool.h"
 
 struct moe_spec moe_spec_default(void)
 {
@@ -88,6 +88,7 @@ static coe_status check_experts(const struct moe_spec *m, const char *where)
             return coe_fail(COE_E_INPUT, "%s: %s experts with weights on their inputs", where, r[i].kind);
         if (kind->check) COE_TRY(kind->check(m, &r[i], where));
     }
+    COE_TRY(pool_check(m, where));
     return any ? COE_OK : coe_fail(COE_E_INPUT, "%s: all experts are null", where);
 }
 
@@ -165,6 +166,9 @@ static struct val *pass_once(struct moe_pass *p, const struct moe_spec *spec, co
     rec->iteration = iteration;
     rec->batch = p->batch;
     rec->w = w;
+    struct route_hook seen;
+    if (!pool_hide(c, spec, rec, hook, &seen)) return NULL;
+    if (seen.keep) hook = &seen;
     const struct router_call routing = { p, spec, w, layer, iteration, x, hook };
     const coe_math math = c->math;
     c->math = COE_MATH_FP32; /* a rounded input would choose other experts */

@@ -84,6 +84,15 @@ struct expert_range {
     const struct part *part;   /* and the kind */
 };
 
+/* `layers` consecutive layers share their experts (pool.c); 0, 1: every layer has its own. */
+enum pool_mask { POOL_LOCAL_FIRST, POOL_UNIFORM };
+extern const char *const pool_mask_name[2];
+struct pool_spec {
+    int32_t layers, at; /* this is layer `at` of them */
+    int32_t from, to;   /* training steps over which the router comes to see all; both 0: it always does */
+    enum pool_mask mask;
+};
+
 #define MAX_LOSSES 8
 struct loss_spec {
     const char *kind; /* part "loss" */
@@ -96,6 +105,7 @@ struct moe_spec {
     int32_t n_identity; /* so many of the last are of kind copy */
     int32_t n_null;     /* the very last are of kind null */
     struct expert_range range[MAX_RANGES]; /* the kinds in order of expert id, their n adding up to n_experts … */
+    struct pool_spec pool; /* n_experts counts those of all its layers */
     int32_t n_ranges;   /* … or 0: kind ffn, then n_identity and n_null */
     enum activation act;
     float act_limit;  /* of ACT_SWIGLU_CLAMP */

@@ -73,6 +73,9 @@ static coe_status set_identity(json_t *config, const struct plan *p, const struc
         if (m->spec.layer[l].moe.n_ranges)
             return coe_fail(COE_E_USAGE, "%s: layer %d has a list of kinds of experts; a plan on it works live only",
                             m->path, l);
+        else if (m->spec.layer[l].moe.pool.layers > 1)
+            return coe_fail(COE_E_USAGE, "%s: layer %d shares its experts with others; a plan on it works live only",
+                            m->path, l);
         else if (m->spec.layer[l].moe.n_null)
             return coe_fail(COE_E_USAGE, "%s: layer %d has null experts; a plan on it works live only", m->path, l);
     if (!m->family->key_n_identity) return COE_OK;

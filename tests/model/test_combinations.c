@@ -84,8 +84,15 @@ static json_t *draw(struct rng *r)
         json_object_del(moe, "n_identity");
         json_object_set_new(moe, "experts", draw_experts(r));
     }
-    if (!rng_below(r, 4)) json_object_set_new(moe, "unit_weights", json_true());
-    if (!rng_below(r, 4)) json_object_set_new(moe, "bias_in_weights", json_true());
+    else if (!rng_below(r, 2)) {
+        json_object_del(moe, "n_null");
+        json_object_del(moe, "n_identity");
+        json_object_set_new(moe, "pool", json_pack("{s:i, s:i}", "layers", 3, "to", (int)rng_below(r, 3)));
+    }
+    const bool biased = json_is_true(json_object_get(moe, "selection_bias")) && !rng_below(r, 2);
+    const bool unit = !biased && json_is_false(json_object_get(moe, "renormalize")) && !rng_below(r, 2);
+    json_object_set_new(moe, "bias_in_weights", json_boolean(biased));
+    json_object_set_new(moe, "unit_weights", json_boolean(unit));
     if (!rng_below(r, 3))
         json_object_set_new(moe, "capacity",
                             json_pack("{s:f,s:s,s:b,s:b}", "factor", 0.5 + rng_uniform(r), "order", pick(r, orders, 3),
@@ -137,8 +144,9 @@ static bool refusal_is_known(const char *config)
         "grouped uses every group",
         "hybrid needs softmax",
         "weights before drops",
-        "bias_in_weights",
         "all experts are null",
+        "shares feed-forward experts only",
+        "whose experts stand in groups",
         "sigmoid scores",
         "sparsemixer",
         "more than the",
