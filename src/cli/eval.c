@@ -200,7 +200,8 @@ static double kept_share(const struct plan *p)
 static void print_row(const char *name, double kept, const json_t *r, bool edited)
 {
     char bytes[32];
-    cli_bytes((uint64_t)number(r, "bytes"), bytes);
+    if (number(r, "bytes") > 0) cli_bytes((uint64_t)number(r, "bytes"), bytes);
+    else snprintf(bytes, sizeof bytes, "live only"); /* such a plan cannot be written into a model */
     printf("%-24s %6.1f%% %10s %10.0f %14.4f", name, 100 * kept, bytes, number(r, "tokens_per_second"),
            number(r, "bits_per_byte"));
     if (edited) printf(" %10.4f %8.1f%%\n", number(r, "kl"), 100 * number(r, "same_top"));

@@ -293,9 +293,9 @@ static coe_status add_param(struct job *j, const struct param *p)
     char name[256];
     const enum slot_scope scope = slot_info[p->at.slot].scope;
     const bool expert = scope == SCOPE_EXPERT || scope == SCOPE_ATTN_EXPERT;
-    /* weights that kinds of experts declare have no joined form */
-    const bool of_kind = place_part(&j->spec, p->at);
-    const bool apart = of_kind || (j->separate && scope == SCOPE_EXPERT && !slot_info[p->at.slot].is_vector);
+    /* ranges of experts have widths of their own, and what kinds declare has no joined form */
+    const bool ranges = scope == SCOPE_EXPERT && j->spec.layer[p->at.layer].moe.n_ranges;
+    const bool apart = ranges || (j->separate && scope == SCOPE_EXPERT && !slot_info[p->at.slot].is_vector);
     if (expert && !apart && p->at.expert) return COE_OK; /* a part of what expert 0 opened */
     if (!gguf_name(j->arch ? j->arch->name : NULL, &j->spec, p->at, apart, name, sizeof name))
         return coe_fail(COE_E_USAGE, "%s: GGUF has no name for %s", j->m->path, slot_info[p->at.slot].name);

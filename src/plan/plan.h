@@ -104,7 +104,7 @@ coe_status plan_apply_live(const struct plan *p, struct coe_model *m);
 coe_status plan_open_live(struct coe_model *m, const char *path);
 /* Writes the smaller model as a directory, tensor by tensor from m's mapping, in the types and names of m's files. */
 coe_status plan_apply(const struct plan *p, const struct coe_model *m, const char *dir);
-/* Bytes of tensor data m has now and would have with the plan applied. */
+/* Bytes of tensor data that m would have with the plan applied; 0 when it can only be applied live. */
 uint64_t plan_bytes(const struct plan *p, const struct coe_model *m);
 /* config.json of the smaller model, a new reference. */
 coe_status plan_config(json_t **out, const struct plan *p, const struct coe_model *m);

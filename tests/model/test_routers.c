@@ -98,6 +98,27 @@ static void a_sequence_token_by_token_gets_the_bits_it_gets_at_once(void **state
 }
 
 /* What a token's router remembers comes from its own decisions: with the memory cut the logits differ. */
+/* Two sessions step by step together, from prompts of different lengths */
+static void sessions_together_get_the_bits_they_get_alone(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COE_COUNT(routers); i++) {
+        struct coe_model *m = model_of(routers[i]);
+        struct coe_session *s[2];
+        float row[2][VOCAB];
+        float *const rows[] = { row[0], row[1] };
+        const int32_t *const first[] = { ids, ids + 5 }, *const then[] = { ids + 3, ids + 7 };
+        const size_t n[] = { 3, 2 }, one[] = { 1, 1 };
+        for (int k = 0; k < 2; k++) assert_ok(coe_session_open(&s[k], m, NULL));
+        assert_ok(session_eval_batch(s, first, n, 2, NULL, true));
+        assert_ok(session_eval_batch(s, then, one, 2, rows, true));
+        assert_same_bits(routers[i], row[0], logits_of(m, ids, 4, NULL) + 3 * VOCAB, VOCAB);
+        assert_same_bits(routers[i], row[1], logits_of(m, ids + 5, 3, NULL) + 2 * VOCAB, VOCAB);
+        for (int k = 0; k < 2; k++) coe_session_close(s[k]);
+        model_close(m);
+    }
+}
+
 static void a_state_that_is_carried_matters(void **state)
 {
     static const char *const with_state[] = { "{\"kind\": \"gru\", \"width\": 6}", "{\"kind\": \"rnn\", \"width\": 6}",
@@ -141,6 +162,37 @@ static void a_model_becomes_pre_gated_with_the_weights_it_has(void **state)
                      COE_E_USAGE);
     assert_error_has("router rnn has weights of its own");
     model_close(m);
+}
+
+/* MoE++ with FiLM experts beside: weights of routers, layers and single experts, in a chain */
+static void what_kinds_of_experts_declare_goes_with_it(void **state)
+{
+    (void)state;
+    struct coe_model *m = NULL, *again = NULL;
+    struct quantize_report report;
+    struct quantize_opts opts = quantize_default();
+    json_error_t at;
+    json_t *config = json_loads(
+        "{\"model_type\": \"coe\", \"vocab_size\": 11, \"hidden_size\": 8, \"num_hidden_layers\": 2,"
+        "\"num_attention_heads\": 2, \"intermediate_size\": 6, \"coe\": { \"top_k\": 3, \"expert_ffn\": 5,"
+        "\"chain\": { \"iterations\": 2 }, \"router\": \"gating_residual\", \"experts\": ["
+        "{ \"kind\": \"ffn\", \"n\": 2 }, { \"kind\": \"film\", \"n\": 2, \"form\": \"linear\" },"
+        "{ \"kind\": \"const\", \"n\": 2 }, { \"kind\": \"copy\", \"n\": 1 }, { \"kind\": \"null\", \"n\": 1 } ] } }",
+        0, &at);
+    if (!config) fail_msg("%s", at.text);
+    const char *dir = temp_path("plus"), *file = temp_path("plus.gguf");
+    opts.type = DT_F32;
+    for (int c = 0; c < CLASS_COUNT; c++) opts.by_class[c] = DT_F32;
+    assert_ok(model_new(&m, config, "test", 3, 0.6));
+    assert_ok(model_write(m, dir, config, DT_F32, NULL));
+    assert_ok(model_open(&again, dir));
+    assert_ok(model_quantize(again, file, &opts, &report));
+    model_close(again);
+    assert_ok(model_open(&again, file));
+    assert_same_bits("logits", logits_of(again, ids, N, NULL), logits_of(m, ids, N, NULL), N * VOCAB);
+    model_close(again);
+    model_close(m);
+    json_decref(config);
 }
 
 static void a_chain_around_a_router_that_remembers_would_change_the_model(void **state)
@@ -196,8 +248,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sequences_of_a_batch_get_the_bits_they_get_alone),
         cmocka_unit_test(a_sequence_token_by_token_gets_the_bits_it_gets_at_once),
+        cmocka_unit_test(sessions_together_get_the_bits_they_get_alone),
         cmocka_unit_test(a_state_that_is_carried_matters),
         cmocka_unit_test(a_model_becomes_pre_gated_with_the_weights_it_has),
+        cmocka_unit_test(what_kinds_of_experts_declare_goes_with_it),
         cmocka_unit_test(a_chain_around_a_router_that_remembers_would_change_the_model),
         cmocka_unit_test(a_gguf_file_holds_what_routers_declare),
         cmocka_unit_test(every_router_of_the_registry_is_here),
