@@ -3,7 +3,6 @@
  * not fit into memory beside what is in use stays in its file. */
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/file.h"
 #include "model/model.h"
@@ -35,12 +34,8 @@ static int by_address(const void *a, const void *b)
 
 static void pack_one(struct weight *w, uint8_t *to)
 {
-    const uint8_t *from = w->data;
-    const size_t row = row_bytes(w), panel = row * PANEL_ROWS, whole = (size_t)(w->rows / PANEL_ROWS) * panel;
-    for (size_t at = 0; at < whole; at += panel)
-        panel_pack(to + at, from + at, row, PANEL_ROWS, w->type, w->cols / dtype_info[w->type].block);
-    memcpy(to + whole, from + whole, (size_t)w->rows * row - whole);
-    file_release(from, (uint64_t)w->rows * row);
+    panel_pack_rows(to, w, 0, w->rows);
+    file_release(w->data, (uint64_t)w->rows * row_bytes(w));
     w->data = to;
     w->panels = true;
 }

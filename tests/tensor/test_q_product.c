@@ -41,14 +41,6 @@ static struct codes random_codes(int64_t n, int64_t k, int32_t block)
     return c;
 }
 
-static void panel_whole(uint8_t *panels, const uint8_t *w, enum dtype t, int64_t rows, int64_t cols)
-{
-    const size_t step = row_bytes(t, cols);
-    memcpy(panels, w, (size_t)rows * step);
-    for (int64_t r = 0; r + PANEL_ROWS <= rows; r += PANEL_ROWS)
-        panel_pack(panels + (size_t)r * step, w + (size_t)r * step, step, PANEL_ROWS, t, cols / dtype_info[t].block);
-}
-
 static void a_panel_is_the_rows_bytes_in_another_order(void **state)
 {
     (void)state;
@@ -57,26 +49,28 @@ static void a_panel_is_the_rows_bytes_in_another_order(void **state)
         const size_t step = row_bytes(t, COLS), size = PANEL_ROWS * step;
         const uint8_t *w = random_weight(t, PANEL_ROWS, COLS);
         uint8_t *panel = test_alloc(size), *again = test_alloc(size);
-        panel_pack(panel, w, step, PANEL_ROWS, t, COLS / dtype_info[t].block);
+        panel_pack(panel, w, step, t, COLS / dtype_info[t].block);
         assert_memory_not_equal(panel, w, size);
         panel_unpack(again, step, panel, t, COLS / dtype_info[t].block);
         assert_memory_equal(again, w, size);
     }
 }
 
-/* Q4_0: the scales of 32 rows, then bytes 0 … 3 of row 0, of row 1, … */
+/* Q4_0: the scales of 16 rows, then bytes 0 … 3 of row 0, of row 1, …; then the other 16 rows. */
 static void a_panel_of_q4_0_by_hand(void **state)
 {
     (void)state;
     uint8_t w[PANEL_ROWS][18], panel[sizeof w];
     for (int r = 0; r < PANEL_ROWS; r++)
         for (int i = 0; i < 18; i++) w[r][i] = (uint8_t)(32 * (i % 8) + r);
-    panel_pack(panel, w[0], 18, PANEL_ROWS, DT_Q4_0, 1);
+    panel_pack(panel, w[0], 18, DT_Q4_0, 1);
     assert_memory_equal(panel, w[0], 2);
     assert_memory_equal(panel + 2, w[1], 2);
-    assert_memory_equal(panel + 64, w[0] + 2, 4);
-    assert_memory_equal(panel + 64 + 4 * 7, w[7] + 2, 4);
-    assert_memory_equal(panel + 64 + 128 + 4 * 31, w[31] + 6, 4);
+    assert_memory_equal(panel + 32, w[0] + 2, 4);
+    assert_memory_equal(panel + 32 + 4 * 7, w[7] + 2, 4);
+    assert_memory_equal(panel + 32 + 64, w[0] + 6, 4);
+    assert_memory_equal(panel + 16 * 18, w[16], 2);
+    assert_memory_equal(panel + 16 * 18 + 32 + 64 + 4 * 15, w[31] + 6, 4);
 }
 
 static void check_levels(enum dtype t, const uint8_t *data, const uint8_t *stored, bool panels, const struct codes *c,
@@ -110,7 +104,8 @@ static void every_level_has_the_bits_of_the_definition(void **state)
         const uint8_t *w = random_weight(t, ROWS, cols);
         uint8_t *panels = test_alloc(ROWS * row_bytes(t, cols));
         const struct codes c = random_codes(TOKENS, cols, dtype_info[t].x_block);
-        if (panel_type(t)) panel_whole(panels, w, t, ROWS, cols);
+        const struct weight stored = { .type = t, .rows = ROWS, .cols = cols, .data = w };
+        if (panel_type(t)) panel_pack_rows(panels, &stored, 0, ROWS);
         for (size_t i = 0; i < COE_COUNT(ms); i++) {
             check_levels(t, w, w, false, &c, ms[i]);
             if (panel_type(t)) check_levels(t, panels, w, true, &c, ms[i]);

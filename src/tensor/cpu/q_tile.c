@@ -7,19 +7,20 @@
 #if defined(ISA_vnni) || defined(ISA_avx512)
 #define MR 6
 #define NV 2
-#elif defined(ISA_avx2)
-#define MR 2
-#define NV 1
 #else
 #define MR 2
 #define NV 1
 #endif
+#if defined(ISA_portable)
+#define ROWS_ALONE 0
+#else
+#define ROWS_ALONE 3 /* rows of x so few that each goes by itself, without a tile */
+#endif
 
-/* Where a row of x is: its codes, scales and sums from the tile's first k on. */
-struct x_row {
-    const int8_t *q;
-    const float *d;
-    const int16_t *sum;
+/* A row of x and what the sum of each of its runs of codes under one scale begins with. */
+struct tile_row {
+    struct x_row x;
+    _Alignas(64) int32_t start[TILE_K / 16];
 };
 
 /* What is constant where tile_block is inlined. */
@@ -30,45 +31,45 @@ struct shape {
 
 LANES q16 dot4(struct shape z, q16 s, q16 w, q16 x) { return z.wide ? q16_dot4_wide(s, w, x) : q16_dot4(s, w, x); }
 
-/* part[j][v] = the dot products over n4 times four k from k4 on, less what the offset of the codes adds. */
-LANES void dots(struct shape z, q16 part[MR][NV], const struct q_tile *t, const struct x_row *x, int first, int k4,
-                int n4, q16 minus_offset)
+/* part[j][v] = the dot products of the s-th run of n4 times four k, less what the offset of the codes adds. */
+LANES void dots(struct shape z, q16 part[MR][NV], const struct q_tile *t, const struct tile_row *x, int first, int s,
+                int n4)
 {
+    const int k4 = s * n4;
     UNROLL(8) for (int j = 0; j < z.mr; j++) {
-        const q16 start = z.mins ? q16_zero() : q16_dot2(q16_zero(), minus_offset, q16_four(x[j].sum + k4 / 8 * 2));
+        const q16 start = z.mins ? q16_zero() : q16_four(x[j].start + s);
         UNROLL(8) for (int v = 0; v < NV; v++) part[j][v] = start;
     }
     UNROLL(8) for (int k = 0; k < n4; k++) {
         q16 w[NV];
         UNROLL(8) for (int v = 0; v < NV; v++) w[v] = q16_load(t->code[k4 + k][first + v * 16]);
         UNROLL(8) for (int j = 0; j < z.mr; j++) {
-            const q16 four = q16_four(x[j].q + 4 * (k4 + k));
+            const q16 four = q16_four(x[j].x.q + 4 * (k4 + k));
             UNROLL(8) for (int v = 0; v < NV; v++) part[j][v] = dot4(z, part[j][v], w[v], four);
         }
     }
 }
 
 /* acc [mr][PANEL_ROWS] from `first` on: blocks of 32 codes under one scale. */
-LANES void plain_blocks(struct shape z, float *acc, const struct q_tile *t, const struct x_row *x, int first,
-                        int n_blocks, int offset)
+LANES void plain_blocks(struct shape z, float *acc, const struct q_tile *t, const struct tile_row *x, int first,
+                        int n_blocks)
 {
     v16 y[MR][NV];
-    const q16 minus_offset = q16_set1((int32_t)((uint16_t)-offset * 0x10001u));
     UNROLL(8) for (int j = 0; j < z.mr; j++)
         UNROLL(8) for (int v = 0; v < NV; v++) y[j][v] = v16_load(acc + j * PANEL_ROWS + first + v * 16);
     for (int b = 0; b < n_blocks; b++) {
         q16 part[MR][NV];
-        dots(z, part, t, x, first, 8 * b, 8, minus_offset);
+        dots(z, part, t, x, first, b, 8);
         v16 d[NV], dmin[NV];
         UNROLL(8) for (int v = 0; v < NV; v++) d[v] = v16_load(t->d[b] + first + v * 16);
         UNROLL(8) for (int j = 0; j < z.mr; j++) {
-            const v16 dx = v16_set1(x[j].d[b]);
+            const v16 dx = v16_set1(x[j].x.d[b]);
             UNROLL(8) for (int v = 0; v < NV; v++) y[j][v] = v16_fma(v16_mul(d[v], dx), q16_float(part[j][v]), y[j][v]);
         }
         if (!z.mins) continue;
         UNROLL(8) for (int v = 0; v < NV; v++) dmin[v] = v16_load(t->minus_dmin[b] + first + v * 16);
         UNROLL(8) for (int j = 0; j < z.mr; j++) {
-            const v16 dx = v16_set1(x[j].d[b]), sum = v16_set1((float)(x[j].sum[2 * b] + x[j].sum[2 * b + 1]));
+            const v16 dx = v16_set1(x[j].x.d[b]), sum = v16_set1((float)(x[j].x.sum[2 * b] + x[j].x.sum[2 * b + 1]));
             UNROLL(8) for (int v = 0; v < NV; v++) y[j][v] = v16_fma(v16_mul(dmin[v], dx), sum, y[j][v]);
         }
     }
@@ -77,8 +78,8 @@ LANES void plain_blocks(struct shape z, float *acc, const struct q_tile *t, cons
 }
 
 /* The same for blocks of 256 codes with a scale for every z.sub of them. */
-LANES void scaled_blocks(struct shape z, float *acc, const struct q_tile *t, const struct x_row *x, int first,
-                         int n_blocks, int offset)
+LANES void scaled_blocks(struct shape z, float *acc, const struct q_tile *t, const struct tile_row *x, int first,
+                        int n_blocks)
 {
     const int n_sub = 256 / (z.sub ? z.sub : 256);
     for (int b = 0; b < n_blocks; b++) {
@@ -86,17 +87,14 @@ LANES void scaled_blocks(struct shape z, float *acc, const struct q_tile *t, con
         UNROLL(8) for (int j = 0; j < z.mr; j++)
             UNROLL(8) for (int v = 0; v < NV; v++) isum[j][v] = q16_zero();
         for (int s = 0; s < n_sub; s++) {
-            /* of two runs of sixteen under one sum, the one that is meant */
-            const uint32_t mask = z.sub == 32 ? ~0u : s % 2 ? 0xFFFF0000u : 0xFFFFu;
-            const q16 minus_offset = q16_set1((int32_t)((uint16_t)-offset * 0x10001u & mask));
-            dots(z, part, t, x, first, (256 * b + z.sub * s) / 4, z.sub / 4, minus_offset);
+            dots(z, part, t, x, first, n_sub * b + s, z.sub / 4);
             q16 scale[NV];
             UNROLL(8) for (int v = 0; v < NV; v++) scale[v] = q16_load(t->scale[b * n_sub + s] + first + v * 16);
             UNROLL(8) for (int j = 0; j < z.mr; j++)
                 UNROLL(8) for (int v = 0; v < NV; v++) isum[j][v] = q16_add(isum[j][v], q16_mul(part[j][v], scale[v]));
         }
         UNROLL(8) for (int j = 0; j < z.mr; j++) {
-            const v16 dx = v16_set1(x[j].d[b]);
+            const v16 dx = v16_set1(x[j].x.d[b]);
             UNROLL(8) for (int v = 0; v < NV; v++) {
                 float *at = acc + j * PANEL_ROWS + first + v * 16;
                 v16 y = v16_fma(v16_mul(v16_load(t->d[b] + first + v * 16), dx), q16_float(isum[j][v]), v16_load(at));
@@ -104,7 +102,7 @@ LANES void scaled_blocks(struct shape z, float *acc, const struct q_tile *t, con
                     q16 msum = q16_zero();
                     UNROLL(8) for (int s = 0; s < 8; s++)
                         msum = q16_dot2(msum, q16_load(t->min[8 * b + s][first + v * 16]),
-                                        q16_four(x[j].sum + 16 * b + 2 * s));
+                                        q16_four(x[j].x.sum + 16 * b + 2 * s));
                     y = v16_fma(v16_mul(v16_load(t->minus_dmin[b] + first + v * 16), dx), q16_float(msum), y);
                 }
                 v16_store(at, y);
@@ -113,15 +111,14 @@ LANES void scaled_blocks(struct shape z, float *acc, const struct q_tile *t, con
     }
 }
 
-typedef void tile_fn(float *acc, const struct q_tile *t, const struct x_row *x, int n_blocks, int offset);
+typedef void tile_fn(float *acc, const struct q_tile *t, const struct tile_row *x, int n_blocks);
 #define TILE(mr, name, sub_, mins_, wide_)                                                                             \
-    static void tile_##name##_##mr(float *acc, const struct q_tile *t, const struct x_row *x, int n_blocks,            \
-                                   int offset)                                                                         \
+    static void tile_##name##_##mr(float *acc, const struct q_tile *t, const struct tile_row *x, int n_blocks)         \
     {                                                                                                                  \
         const struct shape z = { mr, sub_, mins_, wide_ };                                                             \
         for (int first = 0; first < PANEL_ROWS; first += 16 * NV)                                                      \
-            if (sub_) scaled_blocks(z, acc, t, x, first, n_blocks, offset);                                            \
-            else plain_blocks(z, acc, t, x, first, n_blocks, offset);                                                  \
+            if (sub_) scaled_blocks(z, acc, t, x, first, n_blocks);                                                    \
+            else plain_blocks(z, acc, t, x, first, n_blocks);                                                          \
     }
 #define TILES(mr)                                                                                                      \
     TILE(mr, plain, 0, false, false)                                                                                   \
@@ -161,35 +158,74 @@ static int shape_of(struct code_format f)
     return f.mins ? PLAIN_MINS : wide ? PLAIN_WIDE : PLAIN;
 }
 
-#define X_ROWS 192 /* rows of x that meet a tile before the next is unpacked */
+/* Row r of x from k on. */
+static void set_row(struct tile_row *to, const struct codes *x, int64_t r, int64_t k, int n_blocks, int sub, int offset)
+{
+    const int16_t *sum = x->sum + (r * x->k + k) / 16;
+    to->x = (struct x_row){ x->q + r * x->k + k, x->d + (r * x->k + k) / x->block, sum };
+    const int n = n_blocks * x->block / 16;
+    if (sub == 16)
+        for (int s = 0; s < n; s++) to->start[s] = -offset * sum[s];
+    else
+        for (int s = 0; s < n / 2; s++) to->start[s] = -offset * (sum[2 * s] + sum[2 * s + 1]);
+}
 
-/* One panel, or the rows left of one: acc [m][PANEL_ROWS], m <= X_ROWS. */
-static void panel_product(float *acc, const struct codes *x, const int32_t *xrow, int64_t first, int64_t m,
-                          const struct weight *w, int64_t row, int valid)
+#define X_ROWS 192   /* rows of x that meet a tile before the next is unpacked */
+#define TILE_ROWS 40 /* fewer: smaller tiles */
+
+/* What the strips of x need to know of the weight. */
+struct panel_call {
+    const struct codes *x;
+    const int32_t *xrow;
+    int64_t first, m;
+    const struct weight *w;
+    const uint8_t *at; /* the first row */
+    int valid;         /* rows; fewer than PANEL_ROWS, or weights without panels: as stored */
+};
+
+/* The m rows of x by the tile of k … k+depth-1; `next` [bytes] is what the following tile is made of. */
+static void strips(float *acc, const struct q_tile *tile, const struct panel_call *c, int64_t k, int n_blocks,
+                   const uint8_t *next, int64_t bytes)
+{
+    const struct code_format format = code_format[c->w->type];
+    const int shape = shape_of(format), offset = format.offset == 128 ? WIDE_OFFSET : format.offset;
+    const uint8_t *fetch = next;
+    for (int64_t i = 0; i < c->m;) {
+        const int mr = strip(c->m - i, MR);
+        struct tile_row rows[MR];
+        for (int j = 0; j < mr; j++)
+            set_row(&rows[j], c->x, c->xrow ? c->xrow[i + j] : c->first + i + j, k, n_blocks, format.sub, offset);
+        /* the next tile's bytes come from memory while this one is multiplied */
+        for (const uint8_t *to = next + bytes * (i + mr) / c->m; fetch < to; fetch += 64)
+            __builtin_prefetch(fetch, 0, 2);
+        tile_of[mr][shape](acc + i * PANEL_ROWS, tile, rows, n_blocks);
+        i += mr;
+    }
+}
+
+/* acc [m][PANEL_ROWS], m <= X_ROWS */
+static void panel_product(float *acc, const struct panel_call *c)
 {
     struct q_tile tile;
-    const struct code_format format = code_format[w->type];
-    const int shape = shape_of(format), offset = format.offset == 128 ? WIDE_OFFSET : format.offset;
-    const int64_t block = dtype_info[w->type].block, bytes = dtype_info[w->type].bytes;
-    const int64_t row_bytes = w->cols / block * bytes;
-    const uint8_t *at = (const uint8_t *)w->data + row * row_bytes;
-    const bool panel = w->panels && valid == PANEL_ROWS;
-    memset(acc, 0, (size_t)m * PANEL_ROWS * sizeof *acc);
-    for (int64_t k = 0; k < w->cols; k += TILE_K) {
-        const int n_blocks = (int)(COE_MIN(w->cols - k, TILE_K) / x->block);
-        if (panel) LEVEL_FN(q_unpack)(&tile, at + k / block * bytes * PANEL_ROWS, w->type, n_blocks);
-        else LEVEL_FN(q_unpack_stored)(&tile, at, row_bytes, valid, w->type, k, n_blocks);
-        for (int64_t i = 0; i < m;) {
-            const int mr = strip(m - i, MR);
-            struct x_row rows[MR];
-            for (int j = 0; j < mr; j++) {
-                const int64_t r = xrow ? xrow[i + j] : first + i + j;
-                rows[j] = (struct x_row){ x->q + r * x->k + k, x->d + (r * x->k + k) / x->block,
-                                          x->sum + (r * x->k + k) / 16 };
-            }
-            tile_of[mr][shape](acc + i * PANEL_ROWS, &tile, rows, n_blocks, offset);
-            i += mr;
-        }
+    const enum dtype t = c->w->type;
+    const int64_t block = dtype_info[t].block, bytes = dtype_info[t].bytes, cols = c->w->cols;
+    const bool panel = c->w->panels && c->valid == PANEL_ROWS;
+    /* few rows of x: a smaller tile leaves room in the first-level cache */
+    const int64_t step = c->m < TILE_ROWS ? TILE_K / 2 : TILE_K;
+#if ROWS_ALONE
+    if (panel && c->m <= ROWS_ALONE) {
+        for (int64_t i = 0; i < c->m; i++)
+            LEVEL_FN(q_row)(acc + i * PANEL_ROWS, c->at, t, c->x, c->xrow ? c->xrow[i] : c->first + i);
+        return;
+    }
+#endif
+    memset(acc, 0, (size_t)c->m * PANEL_ROWS * sizeof *acc);
+    for (int64_t k = 0; k < cols; k += step) {
+        const int n_blocks = (int)(COE_MIN(cols - k, step) / c->x->block);
+        const uint8_t *next = c->at + COE_MIN(k + step, cols) / block * bytes * PANEL_ROWS;
+        if (panel) LEVEL_FN(q_unpack)(&tile, c->at + k / block * bytes * PANEL_ROWS, t, n_blocks);
+        else LEVEL_FN(q_unpack_stored)(&tile, c->at, cols / block * bytes, c->valid, t, k, n_blocks);
+        strips(acc, &tile, c, k, n_blocks, next, panel ? step / block * bytes * PANEL_ROWS : 0);
     }
 }
 
@@ -197,13 +233,16 @@ static void q_product(float *y, int64_t ldy, const struct codes *x, const int32_
                       const struct weight *w, int64_t row, int64_t n)
 {
     _Alignas(64) float acc[X_ROWS * PANEL_ROWS];
+    const int64_t row_bytes = w->cols / dtype_info[w->type].block * dtype_info[w->type].bytes;
     for (int64_t j = 0; j < n; j += PANEL_ROWS)
         for (int64_t i = 0; i < m; i += X_ROWS) {
-            const int64_t some = COE_MIN(m - i, X_ROWS);
-            const int valid = (int)COE_MIN(n - j, PANEL_ROWS);
-            panel_product(acc, x, xrow ? xrow + i : NULL, first + i, some, w, row + j, valid);
-            for (int64_t r = 0; r < some; r++)
-                memcpy(y + (i + r) * ldy + j, acc + r * PANEL_ROWS, (size_t)valid * sizeof *y);
+            const struct panel_call c = { .x = x, .xrow = xrow ? xrow + i : NULL, .first = first + i,
+                                          .m = COE_MIN(m - i, X_ROWS), .w = w,
+                                          .at = (const uint8_t *)w->data + (row + j) * row_bytes,
+                                          .valid = (int)COE_MIN(n - j, PANEL_ROWS) };
+            panel_product(acc, &c);
+            for (int64_t r = 0; r < c.m; r++)
+                memcpy(y + (i + r) * ldy + j, acc + r * PANEL_ROWS, (size_t)c.valid * sizeof *y);
         }
 }
 

@@ -23,4 +23,14 @@ void LEVEL_FN(q_unpack)(struct q_tile *tile, const uint8_t *panel, enum dtype t,
 void LEVEL_FN(q_unpack_stored)(struct q_tile *tile, const uint8_t *w, int64_t row_bytes, int valid, enum dtype t,
                                int64_t from, int n_blocks);
 
+/* A row of x from some k on: its codes, scales and sums of sixteen codes. */
+struct x_row {
+    const int8_t *q;
+    const float *d;
+    const int16_t *sum;
+};
+
+/* y [PANEL_ROWS] = row r of x times a whole panel. */
+void LEVEL_FN(q_row)(float *y, const uint8_t *panel, enum dtype t, const struct codes *x, int64_t r);
+
 #endif

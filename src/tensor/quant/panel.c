@@ -26,49 +26,63 @@ static const struct field fields[DT_COUNT][FIELDS_MAX] = {
     [DT_IQ4_XS] = { { 0, 4, 2 }, { 4, 132, 4 } },
 };
 
-const struct code_format code_format[DT_COUNT] = {
-    [DT_Q4_0] = { 0, 8, false },      [DT_Q4_1] = { 0, 0, true },     [DT_Q5_0] = { 0, 16, false },
-    [DT_Q5_1] = { 0, 0, true },       [DT_Q8_0] = { 0, 128, false },  [DT_IQ4_NL] = { 0, 128, false },
-    [DT_MXFP4] = { 0, 12, false },    [DT_Q1_0] = { 0, 1, false },    [DT_Q2_0] = { 0, 1, false },
-    [DT_Q2_K] = { 16, 0, true },      [DT_Q3_K] = { 16, 4, false },   [DT_Q4_K] = { 32, 0, true },
-    [DT_Q5_K] = { 32, 0, true },      [DT_Q6_K] = { 16, 32, false },  [DT_IQ4_XS] = { 32, 128, false },
-    [DT_IQ2_XXS] = { 32, 64, false }, [DT_IQ2_XS] = { 16, 64, false }, [DT_IQ2_S] = { 16, 64, false },
-    [DT_IQ3_XXS] = { 32, 64, false }, [DT_IQ3_S] = { 32, 16, false },  [DT_IQ1_S] = { 32, 16, false },
-    [DT_IQ1_M] = { 16, 16, false },   [DT_TQ1_0] = { 32, 1, false },   [DT_TQ2_0] = { 32, 1, false },
-};
-
 bool panel_type(enum dtype t) { return fields[t][0].bytes > 0; }
 
-/* One unit of every row; unit is a constant where this is inlined. */
-static inline void gather_unit(uint8_t *to, const uint8_t *from, size_t row_bytes, int valid, size_t unit)
+/* One unit of sixteen rows; unit is a constant where this is inlined. */
+static inline void gather_unit(uint8_t *to, const uint8_t *from, size_t row_bytes, size_t unit)
 {
-    for (int r = 0; r < valid; r++) memcpy(to + (size_t)r * unit, from + (size_t)r * row_bytes, unit);
-    memset(to + (size_t)valid * unit, 0, (size_t)(PANEL_ROWS - valid) * unit);
+    for (size_t r = 0; r < PANEL_HALF; r++) memcpy(to + r * unit, from + r * row_bytes, unit);
 }
 
 static inline void scatter_unit(uint8_t *to, size_t row_bytes, const uint8_t *from, size_t unit)
 {
-    for (int r = 0; r < PANEL_ROWS; r++) memcpy(to + (size_t)r * row_bytes, from + (size_t)r * unit, unit);
+    for (size_t r = 0; r < PANEL_HALF; r++) memcpy(to + r * row_bytes, from + r * unit, unit);
 }
 
-void panel_pack(uint8_t *panel, const uint8_t *src, size_t row_bytes, int valid, enum dtype t, int64_t n_blocks)
+/* One block of sixteen rows; returns what lies behind it in the panel. */
+static uint8_t *pack_half(uint8_t *panel, const uint8_t *src, size_t row_bytes, enum dtype t)
 {
-    const size_t block_bytes = (size_t)dtype_info[t].bytes;
-    for (int64_t b = 0; b < n_blocks; b++, src += block_bytes)
-        for (const struct field *f = fields[t]; f < fields[t] + FIELDS_MAX && f->bytes; f++)
-            for (size_t u = 0; u < f->bytes; u += f->unit, panel += PANEL_ROWS * f->unit) {
-                const uint8_t *from = src + f->offset + u;
-                if (f->unit == 4) gather_unit(panel, from, row_bytes, valid, 4);
-                else if (f->unit == 2) gather_unit(panel, from, row_bytes, valid, 2);
-                else gather_unit(panel, from, row_bytes, valid, 1);
-            }
+    for (const struct field *f = fields[t]; f < fields[t] + FIELDS_MAX && f->bytes; f++)
+        for (size_t u = 0; u < f->bytes; u += f->unit, panel += PANEL_HALF * f->unit) {
+            const uint8_t *from = src + f->offset + u;
+            if (f->unit == 4) gather_unit(panel, from, row_bytes, 4);
+            else if (f->unit == 2) gather_unit(panel, from, row_bytes, 2);
+            else gather_unit(panel, from, row_bytes, 1);
+        }
+    return panel;
+}
+
+void panel_pack(uint8_t *panel, const uint8_t *src, size_t row_bytes, enum dtype t, int64_t n_blocks)
+{
+    for (int64_t b = 0; b < n_blocks; b++, src += dtype_info[t].bytes) {
+        panel = pack_half(panel, src, row_bytes, t);
+        panel = pack_half(panel, src + PANEL_HALF * row_bytes, row_bytes, t);
+    }
+}
+
+static const uint8_t *unpack_half(uint8_t *dst, size_t row_bytes, const uint8_t *panel, enum dtype t)
+{
+    for (const struct field *f = fields[t]; f < fields[t] + FIELDS_MAX && f->bytes; f++)
+        for (size_t u = 0; u < f->bytes; u += f->unit, panel += PANEL_HALF * f->unit)
+            scatter_unit(dst + f->offset + u, row_bytes, panel, f->unit);
+    return panel;
 }
 
 void panel_unpack(uint8_t *dst, size_t row_bytes, const uint8_t *panel, enum dtype t, int64_t n_blocks)
 {
-    const size_t block_bytes = (size_t)dtype_info[t].bytes;
-    for (int64_t b = 0; b < n_blocks; b++, dst += block_bytes)
-        for (const struct field *f = fields[t]; f < fields[t] + FIELDS_MAX && f->bytes; f++)
-            for (size_t u = 0; u < f->bytes; u += f->unit, panel += PANEL_ROWS * f->unit)
-                scatter_unit(dst + f->offset + u, row_bytes, panel, f->unit);
+    for (int64_t b = 0; b < n_blocks; b++, dst += dtype_info[t].bytes) {
+        panel = unpack_half(dst, row_bytes, panel, t);
+        panel = unpack_half(dst + PANEL_HALF * row_bytes, row_bytes, panel, t);
+    }
+}
+
+void panel_pack_rows(void *dst, const struct weight *w, int64_t row, int64_t n)
+{
+    const size_t row_bytes = (size_t)(w->cols / dtype_info[w->type].block * dtype_info[w->type].bytes);
+    const uint8_t *src = (const uint8_t *)w->data + (size_t)row * row_bytes;
+    uint8_t *to = dst;
+    assert(panel_type(w->type) && row % PANEL_ROWS == 0);
+    for (; n >= PANEL_ROWS; n -= PANEL_ROWS, src += PANEL_ROWS * row_bytes, to += PANEL_ROWS * row_bytes)
+        panel_pack(to, src, row_bytes, w->type, w->cols / dtype_info[w->type].block);
+    memcpy(to, src, (size_t)n * row_bytes);
 }

@@ -1,15 +1,17 @@
 /* panel.h — block types as the kernels read them: rows interleaved in panels, and what their integers look like.
  *
- * A panel is PANEL_ROWS rows side by side, the same bytes in another order: block by block along k, each block's fields
- * cut into units of 1, 2 or 4 bytes, and each unit of all rows before the next unit. Codes have units of 4 bytes, so a
- * register of them holds four consecutive k (for two halves of a block, in types of nibbles) of each row; scales come
- * as a vector over rows. Rows behind the last whole panel stay as stored. Row r's panel begins where row r would. */
+ * A panel is PANEL_ROWS rows side by side, the same bytes in another order: block by block along k, of each block
+ * first sixteen rows, then the other sixteen (so that sixteen rows are one run of bytes), of these each field cut into
+ * units of 1, 2 or 4 bytes, and each unit of all sixteen rows before the next unit. Codes have units of 4 bytes, so a
+ * register of them holds four consecutive k (for two parts of a block, in types of nibbles) of each row; scales come as
+ * a vector over rows. Rows behind the last whole panel stay as stored. Row r's panel begins where row r would. */
 #ifndef COE_TENSOR_QUANT_PANEL_H
 #define COE_TENSOR_QUANT_PANEL_H
 
 #include "tensor/tensor.h"
 
 #define PANEL_ROWS 32
+#define PANEL_HALF 16
 
 /* What the codes of a type are to the kernels: code + offset is a byte without sign; a scale serves `sub` codes (0: the
  * whole of x_block); mins or not. Types with mins have offset 0. Types with offset 128 use all eight bits. */
@@ -17,15 +19,25 @@ struct code_format {
     uint8_t sub, offset;
     bool mins;
 };
-/* Of every type with x_block. */
-extern const struct code_format code_format[DT_COUNT];
+/* Of every type with x_block. Here, because kernels are made for constants of it. */
+COE_UNUSED static const struct code_format code_format[DT_COUNT] = {
+    [DT_Q4_0] = { 0, 8, false },      [DT_Q4_1] = { 0, 0, true },     [DT_Q5_0] = { 0, 16, false },
+    [DT_Q5_1] = { 0, 0, true },       [DT_Q8_0] = { 0, 128, false },  [DT_IQ4_NL] = { 0, 128, false },
+    [DT_MXFP4] = { 0, 12, false },    [DT_Q1_0] = { 0, 1, false },    [DT_Q2_0] = { 0, 1, false },
+    [DT_Q2_K] = { 16, 0, true },      [DT_Q3_K] = { 16, 4, false },   [DT_Q4_K] = { 32, 0, true },
+    [DT_Q5_K] = { 32, 0, true },      [DT_Q6_K] = { 16, 32, false },  [DT_IQ4_XS] = { 32, 128, false },
+    [DT_IQ2_XXS] = { 32, 64, false }, [DT_IQ2_XS] = { 16, 64, false }, [DT_IQ2_S] = { 16, 64, false },
+    [DT_IQ3_XXS] = { 32, 64, false }, [DT_IQ3_S] = { 32, 16, false },  [DT_IQ1_S] = { 32, 16, false },
+    [DT_IQ1_M] = { 16, 16, false },   [DT_TQ1_0] = { 32, 1, false },   [DT_TQ2_0] = { 32, 1, false },
+};
 
 /* Whether panels of t exist. */
 bool panel_type(enum dtype t);
-/* n_blocks blocks of PANEL_ROWS stored rows, row_bytes apart, into panel order at `panel`; of rows >= valid zeros are
- * written instead of what src holds. */
-void panel_pack(uint8_t *panel, const uint8_t *src, size_t row_bytes, int valid, enum dtype t, int64_t n_blocks);
-/* The inverse, all rows. */
+/* n_blocks blocks of PANEL_ROWS stored rows, row_bytes apart, into panel order at `panel`, and back. */
+void panel_pack(uint8_t *panel, const uint8_t *src, size_t row_bytes, enum dtype t, int64_t n_blocks);
 void panel_unpack(uint8_t *dst, size_t row_bytes, const uint8_t *panel, enum dtype t, int64_t n_blocks);
+/* Rows row … row+n-1 of a weight as stored, to where they lie in a weight with `panels` (dst: of row `row`); `row` is a
+ * multiple of PANEL_ROWS, and so is n, or it reaches the last row. Threads may take ranges of rows. */
+void panel_pack_rows(void *dst, const struct weight *w, int64_t row, int64_t n);
 
 #endif
