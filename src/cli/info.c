@@ -91,17 +91,52 @@ static void print_router(const struct router_spec *r)
     putchar('\n');
 }
 
+/* "8 ffn of width 256, 2 lora (rank 8, alpha 16), 1 null" where experts are not all of kind ffn and one width */
+static void print_kinds(const struct moe_spec *m)
+{
+    struct expert_range r[MAX_RANGES];
+    const int32_t n = moe_ranges(m, r);
+    if (n == 1 && !strcmp(r[0].kind, "ffn")) return;
+    printf("  kinds         ");
+    for (int32_t i = 0; i < n; i++) {
+        printf("%s%d ", i ? ", " : "", r[i].n);
+        print_part("expert", r[i].kind, r[i].param);
+        if (r[i].ffn) printf(" of width %d", r[i].ffn);
+    }
+    putchar('\n');
+}
+
+static void print_pool(const struct moe_spec *m)
+{
+    const struct pool_spec *p = &m->pool;
+    if (p->layers <= 1) return;
+    printf("  pool          %d layers share the %d experts that they store", p->layers, m->n_experts);
+    if (p->to) printf("; in training all are seen from step %d on", p->to);
+    putchar('\n');
+}
+
+static json_t *kinds_json(const struct moe_spec *m)
+{
+    struct expert_range r[MAX_RANGES];
+    json_t *list = json_array();
+    for (int32_t i = 0, n = moe_ranges(m, r); i < n; i++)
+        json_array_append_new(list, json_pack("{s:s, s:i, s:i}", "kind", r[i].kind, "n", r[i].n, "width", r[i].ffn));
+    return list;
+}
+
 static void print_experts(const struct spec *s)
 {
     const struct moe_spec *m = first_moe(s);
     if (!m) return;
     printf("  experts       ");
     print_range(s, experts_of);
-    printf(" a layer, each %d wide, top-", m->expert_ffn);
+    printf(" a layer, %s %d wide, top-", m->n_ranges > 1 ? "up to" : "each", m->expert_ffn);
     print_range(s, top_k_of);
     printf(" of the %s%s", score_name[m->router.score], m->router.renormalize ? ", renormalised" : "");
     if (m->shared_ffn) printf("; a shared expert of width %d", m->shared_ffn);
     putchar('\n');
+    print_kinds(m);
+    print_pool(m);
     print_router(&m->router);
     const struct chain_spec *c = &m->chain;
     if (c->n_iterations > 1)
@@ -167,8 +202,9 @@ static json_t *experts_json(const struct spec *s)
     json_t *chain = json_pack("{s:i, s:s, s:s, s:s}", "iterations", m->chain.n_iterations, "gate",
                               m->chain.shared_gate ? "shared" : "independent", "residual",
                               residual_name[m->chain.residual], "weight", m->chain.learned_weight ? "learned" : "one");
-    return json_pack("{s:o, s:o, s:i, s:s, s:s, s:s, s:b, s:f, s:i, s:o}", "per_layer", experts, "top_k", top_k,
-                     "width", m->expert_ffn, "router", m->router.kind, "selection", m->router.selection, "score",
+    return json_pack("{s:o, s:o, s:o, s:i, s:i, s:s, s:s, s:s, s:b, s:f, s:i, s:o}", "per_layer", experts, "top_k",
+                     top_k, "kinds", kinds_json(m), "pool_layers", COE_MAX(m->pool.layers, 1), "width", m->expert_ffn,
+                     "router", m->router.kind, "selection", m->router.selection, "score",
                      score_name[m->router.score], "renormalize", m->router.renormalize, "scale",
                      (double)m->router.scale, "shared_width", m->shared_ffn, "chain", chain);
 }
