@@ -236,9 +236,13 @@ static bool ffn_slot_shape(const struct spec *s, const struct layer_spec *l, str
     case SLOT_EXPERT_SCALE: *cols = m->n_experts; return m->router.expert_scale;
     case SLOT_MOE_BIAS: return m->out_bias;
     case SLOT_COE_WEIGHT: *cols = 1; return m->chain.learned_weight;
-    case SLOT_SHARED_GATE: case SLOT_SHARED_UP: *rows = m->shared_ffn; return m->shared_ffn > 0;
-    case SLOT_SHARED_DOWN: *rows = s->d_model, *cols = m->shared_ffn; return m->shared_ffn > 0;
-    case SLOT_SHARED_EXPERT_GATE: return m->shared_ffn > 0 && m->shared_gate;
+    case SLOT_SHARED_GATE: case SLOT_SHARED_UP:
+        *rows = m->shared_ffn, *cols *= moe_shared_tokens(m);
+        return m->shared_ffn > 0;
+    case SLOT_SHARED_DOWN:
+        *rows = s->d_model * moe_shared_tokens(m), *cols = m->shared_ffn;
+        return m->shared_ffn > 0;
+    case SLOT_SHARED_EXPERT_GATE: *cols *= moe_shared_tokens(m); return m->shared_ffn > 0 && m->shared_gate;
     default: return slot_info[slot].scope == SCOPE_EXPERT && expert_slot_shape(s, m, p, rows, cols);
     }
 }

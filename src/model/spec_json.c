@@ -10,7 +10,7 @@
  *            "bias_in_weights": false, "unit_weights": false, "input_scale": 1.0,
  *            "selection_bias": false, "bias_update": 0.001, "bias_rule": "sign", "bias_decay": "none", "n_null": 0,
  *            "n_identity": 0, "groups": 1, "groups_kept": 1, "group_score": "max", "shared_ffn": 0,
- *            "shared_gate": false,
+ *            "shared_gate": false, "shared_segment": 0,
  *            "chain": { "iterations": 2, "gate": "independent", "residual": "prenorm", "weight": "learned" },
  *            "losses": [ { "kind": "sequence", "coef": 0.001 }, { "kind": "tsallis", "coef": 0.01, "q": 1.1 } ],
  *            "dense_layers": [ 0 ], "top_k_per_layer": [ 2, 2, … ], "qk_norm": "head",
@@ -271,6 +271,7 @@ static coe_status read_moe(struct moe_spec *m, const json_t *o, const char *wher
     COE_TRY(read_capacity(&r->capacity, json_object_get(o, "capacity"), where));
     COE_TRY(json_get_i32(o, "shared_ffn", 0, 1 << 24, &m->shared_ffn, where));
     COE_TRY(json_get_bool(o, "shared_gate", &m->shared_gate, where));
+    COE_TRY(json_get_i32(o, "shared_segment", 0, 4096, &m->shared_segment, where));
     r->score = (enum score_kind)score;
     r->group_score = (enum group_score)group;
     COE_TRY(read_chain(&m->chain, json_object_get(o, "chain"), where));
@@ -298,8 +299,7 @@ coe_status spec_overlay(struct spec *s, const json_t *o, const char *where)
         "groups_kept",  "group_score",       "shared_ffn",      "shared_gate",    "chain",       "losses",
         "dense_layers", "experts_per_layer", "top_k_per_layer", "qk_norm",        "capacity",    "n_identity",
         "n_null",       "bias_rule",         "bias_decay",      "experts",        "bias_in_weights",
-        "input_scale",
-        "unit_weights", "pool",              NULL
+        "input_scale",  "unit_weights",      "shared_segment",  "pool",           NULL
     };
     static const char *const qk[] = { "none", "head", "full" };
     COE_TRY(json_only_keys(o, keys, where));

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "moe/pool.h"
+#include "moe/segments.h"
 
 struct moe_spec moe_spec_default(void)
 {
@@ -35,6 +36,8 @@ const char *moe_needs_whole_sequence(const struct moe_spec *m)
     const struct capacity_spec *c = &m->router.capacity;
     const struct selection_part *s = part_find("selection", m->router.selection)->impl;
     if (c->always && (c->factor > 0 || c->tokens > 0)) return "a capacity";
+    if (moe_router(m)->whole) return m->router.kind;
+    if (m->shared_ffn && moe_shared_tokens(m) > 1) return "a shared expert over segments";
     return s->couples && s->couples(&m->router) ? m->router.selection : NULL;
 }
 
@@ -137,6 +140,8 @@ coe_status moe_spec_check(const struct moe_spec *m, const char *where)
                         residual_name[m->chain.residual]);
     if (!(m->input_scale > 0 && m->input_scale < 1e6f))
         return coe_fail(COE_E_INPUT, "%s: input_scale %g", where, (double)m->input_scale);
+    if (m->shared_segment < 0 || m->shared_segment > 4096)
+        return coe_fail(COE_E_INPUT, "%s: a shared expert over segments of %d tokens", where, m->shared_segment);
     COE_TRY(check_router(m, where));
     COE_TRY(check_selection(m, where));
     for (int32_t i = 0; i < m->n_losses; i++) {
@@ -148,11 +153,22 @@ coe_status moe_spec_check(const struct moe_spec *m, const char *where)
     return COE_OK;
 }
 
-static struct val *shared_expert(struct nn *c, const struct moe_spec *spec, const struct moe_weights *w, struct val *x)
+static struct val *shared_once(struct nn *c, const struct moe_spec *spec, const struct moe_weights *w, struct val *x)
 {
     struct val *up = w->shared_up ? nn_linear(c, x, w->shared_up, NULL) : NULL;
     struct val *y = nn_linear(c, nn_act(c, spec->act, nn_linear(c, x, w->shared_gate, NULL), up), w->shared_down, NULL);
     return spec->shared_gate ? nn_sigmoid_gate(c, y, nn_linear(c, x, w->shared_expert_gate, NULL)) : y;
+}
+
+static struct val *shared_expert(struct moe_pass *p, const struct moe_spec *spec, const struct moe_weights *w,
+                                 struct val *x)
+{
+    const int32_t width = (int32_t)moe_shared_tokens(spec);
+    if (width == 1) return shared_once(p->c, spec, w, x);
+    int32_t *place = arena_push(p->c->arena, (size_t)x->rows * sizeof *place);
+    if (!place) return NULL;
+    const int32_t n = segments_of(p->batch, x->rows, width, place);
+    return nn_unfold(p->c, shared_once(p->c, spec, w, nn_fold(p->c, x, place, n, width)), place, x->rows, width);
 }
 
 /* y_t: one routing decision and its experts */
@@ -198,7 +214,7 @@ static struct val *pass_once(struct moe_pass *p, const struct moe_spec *spec, co
     if (wants_rows) p->observer->outputs(p->observer->user, rec, call.x, call.rows);
     if (wants_hidden) p->observer->hidden(p->observer->user, rec, call.hidden);
     struct val *y = spec->out_bias ? nn_add_row(c, call.y, w->out_bias) : call.y;
-    return spec->shared_ffn ? nn_add(c, y, shared_expert(c, spec, w, x)) : y;
+    return spec->shared_ffn ? nn_add(c, y, shared_expert(p, spec, w, x)) : y;
 }
 
 static bool weight_is_zero(const struct weight *w)

@@ -117,6 +117,7 @@ struct moe_spec {
     struct chain_spec chain;
     int32_t shared_ffn; /* width of the shared expert; 0: none */
     bool shared_gate;   /* shared expert times sigmoid(x · g) */
+    int32_t shared_segment; /* it works on so many tokens at once, laid side by side (Seg-MoE); 0 or 1: on each */
     double bias_update; /* step of the selection bias after each optimiser step; 0: off */
     enum bias_rule bias_rule;
     enum bias_decay bias_decay;
@@ -148,6 +149,11 @@ static inline int64_t moe_state(const struct moe_spec *m) { return moe_state_at(
 int32_t moe_max_choices(const struct moe_spec *m);
 /* Why the tokens of a sequence must be routed together; NULL when they need not. */
 const char *moe_needs_whole_sequence(const struct moe_spec *m);
+/* Tokens that the shared expert takes at once. */
+static inline int64_t moe_shared_tokens(const struct moe_spec *m)
+{
+    return m->shared_segment > 1 ? m->shared_segment : 1;
+}
 /* COE_E_INPUT naming what cannot work (k > experts, groups that do not divide, unknown part names). */
 coe_status moe_spec_check(const struct moe_spec *m, const char *where);
 
@@ -326,6 +332,7 @@ struct router_part {
     /* A token's logits depend on those before it: a session keeps, for every pass of the chain, F32 keys and n_experts
      * values of them for router_cache. Keys: one head of d_model, or with sees_attention those of the layer. */
     bool context;
+    bool whole;          /* routes whole sequences only */
     bool sees_attention; /* reads moe_pass.attention: every layer's mixer must be plain attention */
 };
 /* The router of a layer that moe_spec_check accepted; whether it has the matrix. */

@@ -107,6 +107,14 @@ struct columns {
 struct val *nn_columns(struct nn *c, struct val *x, int64_t group, const struct columns *piece, int32_t n_pieces);
 /* y[t,:] = [a[t,:] | b[t,:]] */
 struct val *nn_join(struct nn *c, struct val *a, struct val *b);
+/* Tokens side by side (segments.c). place [rows], which stays until the backward pass, is segment · width + a place in
+ * it:
+ * fold     y [segments, width·d]: row t of x at place[t], zeros where none is; -1: nowhere
+ * unfold   y [n, d] = what stands at place[t] of x [segments, width·d]
+ * spread   y [n, e] = the row of x [segments, e] that t's segment has */
+struct val *nn_fold(struct nn *c, struct val *x, const int32_t *place, int64_t segments, int64_t width);
+struct val *nn_unfold(struct nn *c, struct val *x, const int32_t *place, int64_t n, int64_t width);
+struct val *nn_spread(struct nn *c, struct val *x, const int32_t *place, int64_t n, int64_t width);
 /* True and COE_E_USAGE set when this pass records: for an operation that has no backward pass. */
 bool nn_forward_only(const struct nn *c, const char *what);
 /* One step of a gated recurrent unit: h' = (1 - q) n + q h with r = sigmoid(a_r + b_r), q = sigmoid(a_q + b_q),

@@ -27,6 +27,7 @@ static const struct coverage method_coverage[] = {
     { "reap", "methods_prune" },
     { "rmoe_", "methods_routers" },
     { "router_table", "methods_moe" },
+    { "seg_moe", "methods_segments" },
     { "smoe_dropout", "methods_selection" },
     { "sparse_ot", "methods_selection" },
     { "smora", "methods_experts" },

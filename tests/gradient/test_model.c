@@ -222,6 +222,8 @@ static void every_router(void **state)
         "{\"kind\": \"cosine\", \"width\": 3, \"temperature\": 2, \"scale\": \"learned\"}",
         "{\"kind\": \"similarity\"}",
         "{\"kind\": \"attention\"}",
+        "{\"kind\": \"segment\", \"width\": 3, \"temperature\": 0.7}",
+        "{\"kind\": \"segment\", \"width\": 2, \"reads\": \"previous\"}",
         "{\"kind\": \"uncertainty\", \"dropout\": 0}",
         "\"linear\"",
     };

@@ -93,6 +93,7 @@ static json_t *draw(struct rng *r)
     const bool unit = !biased && json_is_false(json_object_get(moe, "renormalize")) && !rng_below(r, 2);
     json_object_set_new(moe, "bias_in_weights", json_boolean(biased));
     json_object_set_new(moe, "unit_weights", json_boolean(unit));
+    if (!rng_below(r, 4)) json_object_set_new(moe, "shared_segment", json_integer((json_int_t)rng_below(r, 4)));
     if (!rng_below(r, 3))
         json_object_set_new(moe, "capacity",
                             json_pack("{s:f,s:s,s:b,s:b}", "factor", 0.5 + rng_uniform(r), "order", pick(r, orders, 3),
@@ -151,7 +152,7 @@ static bool refusal_is_known(const char *config)
         "sparsemixer",
         "more than the",
         "has no gradient",
-        "transport l",
+        "transport l", "need the router segment",
         "balances groups",
         "needs softmax scores",
     };

@@ -122,10 +122,11 @@ struct block block_make_nth(const struct moe_spec *spec, int64_t d, int form, in
     add_experts(&b, form);
     if (spec->out_bias) b.w.out_bias = add(&b, 1, d, "out_bias");
     if (!spec->shared_ffn) return b;
-    b.w.shared_gate = add(&b, spec->shared_ffn, d, "shared.gate");
-    b.w.shared_up = add(&b, spec->shared_ffn, d, "shared.up");
-    b.w.shared_down = add(&b, d, spec->shared_ffn, "shared.down");
-    if (spec->shared_gate) b.w.shared_expert_gate = add(&b, 1, d, "shared_expert_gate");
+    const int64_t wide = d * moe_shared_tokens(spec);
+    b.w.shared_gate = add(&b, spec->shared_ffn, wide, "shared.gate");
+    if (!(form & BLOCK_SHARED_UNGATED)) b.w.shared_up = add(&b, spec->shared_ffn, wide, "shared.up");
+    b.w.shared_down = add(&b, wide, spec->shared_ffn, "shared.down");
+    if (spec->shared_gate) b.w.shared_expert_gate = add(&b, 1, wide, "shared_expert_gate");
     return b;
 }
 
@@ -181,7 +182,8 @@ struct val *block_forward(struct block *b, struct nn *c, struct val *h, struct v
                              .executor = &executor_local,
                              .observer = how->observer,
                              .records = how->records,
-                             .max_records = MAX_ITERATIONS };
+                             .max_records = MAX_ITERATIONS,
+                             .batch = how->batch };
     struct val *y = moe_layer(&pass, &b->spec, &b->w, how->hook, 0, h, x0, NULL, NULL);
     if (!y) fail_msg("%s", coe_error());
     how->n_records = pass.n_records;

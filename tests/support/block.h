@@ -15,7 +15,8 @@ struct block {
     size_t n;
     struct weight **gate, **up, **down; /* [E], as in w but writable */
 };
-enum block_form { BLOCK_GATED = 0, BLOCK_UNGATED = 1, BLOCK_BIASES = 2 }; /* ungated experts; biases on experts */
+/* ungated experts; biases on experts; an ungated shared expert */
+enum block_form { BLOCK_GATED = 0, BLOCK_UNGATED = 1, BLOCK_BIASES = 2, BLOCK_SHARED_UNGATED = 4 };
 
 /* Zero weights in the test arena for everything the spec names. */
 struct block block_make(const struct moe_spec *spec, int64_t d, int form);
@@ -36,6 +37,7 @@ struct block_run {
     const struct moe_observer *observer;
     struct route_record *records[MAX_ITERATIONS]; /* filled */
     int32_t n_records;
+    const struct attn_batch *batch; /* NULL: one sequence */
 };
 /* h NULL: a zero stream, so that the result in prenorm mode is the sum of the passes. Fails the test on an error. */
 struct val *block_forward(struct block *b, struct nn *c, struct val *h, struct val *x0, struct block_run *how);

@@ -198,6 +198,49 @@ static struct tv *by_attention(const struct twin_moe *w, struct tv *z)
     return logarithm(twin_scale(sum, 1.0 / heads));
 }
 
+/* z_t = Σ_u W[:, place of u] x_u / temperature over the tokens u of t's segment, or of the one before; `back`: the same
+ * way back. */
+struct segment_note {
+    struct tv *y, *x, *w;
+    const struct attn_batch *batch;
+    int64_t width;
+    double temperature;
+    bool previous;
+};
+
+static void segment_terms(const struct segment_note *s, bool back)
+{
+    const int64_t d = s->x->cols, experts = s->y->cols;
+    for (int32_t i = 0; i < s->batch->n_seq; i++)
+        for (int64_t t = s->batch->off[i]; t < s->batch->off[i + 1]; t++)
+            for (int64_t u = s->batch->off[i]; u < s->batch->off[i + 1]; u++) {
+                const int64_t own = (t - s->batch->off[i]) / s->width, other = (u - s->batch->off[i]) / s->width;
+                if (other != own - s->previous) continue;
+                for (int64_t e = 0; e < experts; e++)
+                    for (int64_t j = 0; j < d; j++) {
+                        const int64_t at = e * s->width * d + (u - s->batch->off[i]) % s->width * d + j;
+                        if (!back) s->y->x[t * experts + e] += s->w->x[at] * s->x->x[u * d + j] / s->temperature;
+                        else {
+                            const double g = s->y->g[t * experts + e] / s->temperature;
+                            s->w->g[at] += g * s->x->x[u * d + j];
+                            s->x->g[u * d + j] += g * s->w->x[at];
+                        }
+                    }
+            }
+}
+
+static void segment_back(void *saved) { segment_terms(saved, true); }
+
+static struct tv *by_segment(struct tv *x, struct tv *w, const double *param, const struct attn_batch *batch)
+{
+    struct segment_note *s = test_alloc(sizeof *s);
+    const int64_t width = (int64_t)param[0];
+    *s = (struct segment_note){ twin_zero(x->rows, w->rows), x, w, batch, width, param[1], param[2] > 0 };
+    segment_terms(s, false);
+    twin_note(segment_back, s);
+    return s->y;
+}
+
 /* ---- by name ---- */
 
 struct tv *twin_router(const struct moe_spec *s, const struct twin_moe *w, int32_t t, struct tv *x)
@@ -211,6 +254,7 @@ struct tv *twin_router(const struct moe_spec *s, const struct twin_moe *w, int32
     if (!strcmp(kind, "cosine")) return cosine(part[0] ? twin_linear(x, part[0], NULL) : x, part[1], part[2], param[1]);
     if (!strcmp(kind, "similarity")) return similarity(x, plain, param[0], w->batch);
     if (!strcmp(kind, "attention")) return by_attention(w, plain);
+    if (!strcmp(kind, "segment")) return by_segment(x, part[0], param, w->batch);
     if (!strcmp(kind, "gating_residual")) {
         struct tv *z = param[0] > 0 ? two_layer(x, part[1], part[2], 0) : plain;
         if (*w->carried) z = twin_add(z, twin_linear(*w->carried, part[0], NULL));
