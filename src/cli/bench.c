@@ -83,7 +83,8 @@ static coe_status read_settings(struct cli *c, struct bench_settings *h)
 coe_status bench_session_form(const struct cli *c, const struct coe_model *m, coe_session_opts *form)
 {
     COE_TRY(cli_mla(c, m, &form->mla));
-    return cli_kv(c, &form->kv);
+    COE_TRY(cli_kv(c, &form->kv));
+    return cli_math(c, &form->math);
 }
 
 static coe_status one_model(struct cli *c, int i, const struct bench_settings *how, struct limits *l,
@@ -171,8 +172,8 @@ static coe_status run(struct cli *c)
     const bool models_only = w == COE_COUNT(word), of_model = models_only || w == 1 || w == 2;
     if (!models_only && (cli_n_args(c) < least[w] || cli_n_args(c) > most[w]))
         return coe_fail(COE_E_USAGE, "usage: coe bench [options] " USAGE);
-    if ((cli_given(c, "mla") || cli_given(c, "kv")) && !of_model)
-        return coe_fail(COE_E_USAGE, "--mla and --kv are for coe bench MODEL");
+    if ((cli_given(c, "mla") || cli_given(c, "kv") || cli_given(c, "math")) && !of_model)
+        return coe_fail(COE_E_USAGE, "--mla, --kv and --math are for coe bench MODEL");
     COE_TRY(read_settings(c, &how));
     if (how.form == BENCH_CSV && w > 0 && !models_only)
         return coe_fail(COE_E_USAGE, "--format csv: coe bench %s prints md and json", what);
@@ -195,6 +196,7 @@ static const struct cli_opt opts[] = {
     { "plan", 0, OPT_STR, "P.json", "apply a plan live, without rewriting the model", 0, 0, false },
     CLI_MLA,
     CLI_KV,
+    CLI_MATH,
     CLI_JSON,
     CLI_MEMORY,
 };

@@ -78,7 +78,7 @@ struct cost {
     double head[LIMIT_COUNT];
     double bytes;             /* of all matrices that one token is multiplied with, as they are stored */
 };
-struct cost cost_token(const struct coe_model *m);
+struct cost cost_token(const struct coe_model *m, coe_math math);
 /* FP32 operations of scores and weighted values, and cache bytes read, of `n` tokens from position `first` on, computed
  * as `passes` blocks: a block reads the cache once. */
 struct attention_cost {
@@ -107,6 +107,7 @@ struct bench_row {
     double token_bytes;
     const char *mla;   /* NULL: no latent attention */
     const char *kv;    /* type of the cache */
+    const char *math;  /* of products with BF16 weights */
     int threads, prompt, generate, depth;
     struct rates rate; /* tokens per second */
     double before[LIMIT_COUNT], after[LIMIT_COUNT]; /* readings around the runs */
@@ -116,7 +117,7 @@ struct bench_row {
     double others;                 /* processors that others took */
     bool disturbed;
 };
-/* The forms that --mla and --kv ask for. */
+/* The forms that --mla, --kv and --math ask for. */
 coe_status bench_session_form(const struct cli *c, const struct coe_model *m, coe_session_opts *form);
 /* Appends rows of one open model; *n_rows counts on. They borrow m->path: give them another name before closing m. */
 coe_status bench_model(struct coe_model *m, const coe_session_opts *form, const struct bench_settings *how,

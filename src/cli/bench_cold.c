@@ -207,11 +207,12 @@ static coe_status one_round(struct cli *c, const struct bench_settings *how, str
     snprintf(prompt, sizeof prompt, "%d", out->prompt);
     snprintf(threads, sizeof threads, "%d", how->threads[0]);
     snprintf(memory, sizeof memory, "%llu", (unsigned long long)mem_budget());
-    const char *argv[20] = { "coe", "bench", "once", "--json", "-n", "0", "-p", prompt, "-t", threads };
+    const char *argv[24] = { "coe", "bench", "once", "--json", "-n", "0", "-p", prompt, "-t", threads };
     int n = 10; /* options stand before the model */
     add_option(argv, &n, "--memory", mem_budget() ? memory : NULL);
     add_option(argv, &n, "--mla", cli_str(c, "mla", NULL));
     add_option(argv, &n, "--kv", cli_str(c, "kv", NULL));
+    add_option(argv, &n, "--math", cli_str(c, "math", NULL));
     add_option(argv, &n, "--", model);
     double read = 0, first = 0;
     json_t *said = NULL;

@@ -3,13 +3,21 @@
  *
  *     operations   2 for each weight that a token is multiplied with: attention's projections, router, dense layers,
  *                  shared experts, top-k of the routed ones for each pass of a chain. The head once for each token that
- *                  logits are asked of. Against the int8 peak for weights in blocks, the FP32 peak for others.
+ *                  logits are asked of. Against the int8 peak for weights in blocks, the BF16 peak for BF16 weights
+ *                  under --math bf16 where the CPU has such products, the FP32 peak for others.
  *     bytes        of the same matrices, as they are stored
  *     attention    2 (head_dim + head_dim_v) operations for each head and visible key, against the FP32 peak; bytes of
  *                  the visible keys and values, once for each block of tokens */
+#include <string.h>
+
 #include "cli/bench.h"
 
-static enum limit arithmetic(const struct weight *w) { return dtype_info[w->type].block > 1 ? LIMIT_INT8 : LIMIT_FP32; }
+static enum limit arithmetic(const struct param *p, coe_math math)
+{
+    if (dtype_info[p->w.type].block > 1) return LIMIT_INT8;
+    const bool asked = math == COE_MATH_BF16 && p->w.type == DT_BF16 && slot_info[p->at.slot].class != CLASS_ROUTER;
+    return asked && strcmp(kern->bf16_unit, "fp32") ? LIMIT_BF16 : LIMIT_FP32;
+}
 
 /* How often a token is multiplied with a parameter, on average over the experts of its layer */
 static double uses(const struct coe_model *m, const struct param *p)
@@ -26,7 +34,7 @@ static double uses(const struct coe_model *m, const struct param *p)
     return 1;
 }
 
-struct cost cost_token(const struct coe_model *m)
+struct cost cost_token(const struct coe_model *m, coe_math math)
 {
     struct cost c = { 0 };
     for (size_t i = 0; i < m->n_params; i++) {
@@ -36,8 +44,8 @@ struct cost cost_token(const struct coe_model *m)
         uint64_t bytes = 0;
         (void)dtype_bytes(p->w.type, (uint64_t)weight_count(&p->w), &bytes); /* fits: it is mapped */
         c.bytes += n * (double)bytes;
-        if (head) c.head[arithmetic(&p->w)] += ops;
-        else c.ops[arithmetic(&p->w)] += ops;
+        if (head) c.head[arithmetic(p, math)] += ops;
+        else c.ops[arithmetic(p, math)] += ops;
     }
     return c;
 }

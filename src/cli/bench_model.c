@@ -15,7 +15,7 @@ struct bench {
     struct coe_model *m;
     struct coe_session *session;
     int32_t *ids;       /* [capacity], made up */
-    coe_session_opts form; /* mla and kv */
+    coe_session_opts form; /* mla, kv and math */
     struct cost cost;
     const struct bench_settings *how;
     struct limits *limits;
@@ -142,7 +142,7 @@ static coe_status open_bench(struct bench *b)
     coe_session_opts opts = b->form;
     opts.max_tokens = (int32_t)n;
     struct rng r = rng_make(1, rng_stream(RNG_TEST, 0));
-    b->cost = cost_token(b->m);
+    b->cost = cost_token(b->m, b->form.math);
     b->ids = mem_alloc("bench", (size_t)n * sizeof *b->ids);
     if (!b->ids) return COE_E_NOMEM;
     for (int64_t i = 0; i < n; i++) b->ids[i] = (int32_t)rng_below(&r, (uint64_t)b->m->spec.vocab);
@@ -170,7 +170,8 @@ static struct bench_row row_of(const struct bench *b)
                                .active = sizes.active,
                                .token_bytes = b->cost.bytes,
                                .mla = model_mla_name(b->m, b->form.mla),
-                               .kv = model_kv_name(b->form.kv) };
+                               .kv = model_kv_name(b->form.kv),
+                               .math = model_math_name(b->form.math) };
 }
 
 /* The tests at one depth with one thread count */

@@ -45,7 +45,7 @@ static void print_forms(const struct coe_model *m, const struct measure_opts *o)
 {
     const char *form = model_mla_name(m, o->mla);
     if (form) printf("mla %s  ", form);
-    printf("kv %s  ", model_kv_name(o->kv));
+    printf("kv %s  math %s  ", model_kv_name(o->kv), model_math_name(o->math));
 }
 
 static void print_head(const struct coe_model *m, const struct measure_opts *o, const char *begins)
@@ -92,6 +92,7 @@ static coe_status run_ppl(struct cli *c)
                                : cli_open_text_model(c, 1, &m);
     if (!s) s = cli_mla(c, m, &o.mla);
     if (!s) s = cli_kv(c, &o.kv);
+    if (!s) s = cli_math(c, &o.math);
     if (!s && !o.stride)
         o.stride = COE_MAX(1, (o.window ? o.window : COE_MIN(m->spec.max_positions, (int64_t)1024)) / 2);
     if (!s) s = measure_opts_fill(&o, m);
@@ -103,10 +104,10 @@ static coe_status run_ppl(struct cli *c)
     if (s) goto out;
     if (cli_flag(c, "json")) {
         tokenizer_fingerprint(m->tokenizer, print);
-        cli_print_json(json_pack("{s:s, s:s, s:s?, s:s, s:I, s:I, s:O, s:o}", "model", m->path, "tokenizer", print,
-                                 "mla", model_mla_name(m, o.mla), "kv", model_kv_name(o.kv), "window",
-                                 (json_int_t)o.window, "stride", (json_int_t)o.stride, "files", files, "total",
-                                 result_json(&total)));
+        cli_print_json(json_pack("{s:s, s:s, s:s?, s:s, s:s, s:I, s:I, s:O, s:o}", "model", m->path, "tokenizer",
+                                 print, "mla", model_mla_name(m, o.mla), "kv", model_kv_name(o.kv), "math",
+                                 model_math_name(o.math), "window", (json_int_t)o.window, "stride",
+                                 (json_int_t)o.stride, "files", files, "total", result_json(&total)));
     } else {
         if (cli_n_args(c) > 3) print_result("all", &total);
         printf("%.0f tokens/s\n", per_second(&total));
@@ -175,6 +176,7 @@ static json_t *plan_result(const struct harm *h, size_t i)
     const char *form = model_mla_name(h->m, h->o.mla);
     if (form) json_object_set_new(o, "mla", json_string(form));
     json_object_set_new(o, "kv", json_string(model_kv_name(h->o.kv)));
+    json_object_set_new(o, "math", json_string(model_math_name(h->o.math)));
     return o;
 }
 
@@ -233,10 +235,11 @@ static void print_harm_json(const struct harm *h)
         json_array_append_new(list, r);
     }
     json_t *unedited = json_incref(json_object_get(json_array_get(list, 0), "unedited"));
-    cli_print_json(json_pack("{s:s, s:s?, s:s, s:I, s:I, s:I, s:o, s:o, s:o}", "model", h->m->path, "mla",
-                             model_mla_name(h->m, h->o.mla), "kv", model_kv_name(h->o.kv), "tokens",
-                             (json_int_t)h->result[0].tokens, "window", (json_int_t)h->o.window, "stride",
-                             (json_int_t)h->o.stride, "files", file_names(h->c), "unedited", unedited, "plans", list));
+    cli_print_json(json_pack("{s:s, s:s?, s:s, s:s, s:I, s:I, s:I, s:o, s:o, s:o}", "model", h->m->path, "mla",
+                             model_mla_name(h->m, h->o.mla), "kv", model_kv_name(h->o.kv), "math",
+                             model_math_name(h->o.math), "tokens", (json_int_t)h->result[0].tokens, "window",
+                             (json_int_t)h->o.window, "stride", (json_int_t)h->o.stride, "files", file_names(h->c),
+                             "unedited", unedited, "plans", list));
 }
 
 static coe_status run_harm(struct cli *c)
@@ -248,6 +251,7 @@ static coe_status run_harm(struct cli *c)
     if (!s && !h.m->tokenizer) s = coe_fail(COE_E_INPUT, "%s: has no tokenizer.json or tokenizer.model", h.m->path);
     if (!s) s = cli_mla(c, h.m, &h.o.mla);
     if (!s) s = cli_kv(c, &h.o.kv);
+    if (!s) s = cli_math(c, &h.o.math);
     if (!s) s = measure_opts_fill(&h.o, h.m);
     if (!s) s = open_plans(&h);
     if (!s) s = measure_all(&h);
@@ -282,6 +286,7 @@ static const struct cli_opt opts[] = {
     CLI_ADAPTER, CLI_ROUTE,
     CLI_MLA,
     CLI_KV,
+    CLI_MATH,
     CLI_THREADS,
     CLI_MEMORY,
     CLI_JSON,

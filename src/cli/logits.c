@@ -133,6 +133,7 @@ static coe_status compute(struct collect *c, const int32_t *ids, struct cli *cli
     struct nn nn = { .arena = &arena };
     COE_TRY(cli_mla(cli, c->m, &f.mla));
     COE_TRY(cli_kv(cli, &f.kv_type));
+    COE_TRY(cli_math(cli, &nn.math));
     const struct val *y = model_forward(c->m, &nn, ids, c->n, &f);
     coe_status s = y ? COE_OK : coe_last_status();
     const int64_t dim[] = { c->n, c->m->spec.vocab };
@@ -172,7 +173,7 @@ static const struct cli_opt opts[] = {
       0, 0, false },
     { "routes", 0, OPT_STR, "DIR",
       "write router.npy [M, T, E], topk.npy and topw.npy [M, T, k]; M = MoE layer and iteration", 0, 0, false },
-    CLI_PLAN, CLI_ADAPTER, CLI_ROUTE, CLI_MLA, CLI_KV, CLI_THREADS, CLI_MEMORY,
+    CLI_PLAN, CLI_ADAPTER, CLI_ROUTE, CLI_MLA, CLI_KV, CLI_MATH, CLI_THREADS, CLI_MEMORY,
 };
 static const struct verb verb = {
     .usage = "MODEL --ids IDS.npy -o OUT.npy",

@@ -58,6 +58,15 @@ coe_status cli_kv(const struct cli *c, coe_kv *type)
                                         : coe_fail(COE_E_USAGE, "--kv %s: the types are f32, f16 and q8_0", name);
 }
 
+coe_status cli_math(const struct cli *c, coe_math *math)
+{
+    const char *name = cli_str(c, "math", "fp32");
+    *math = strcmp(name, "bf16") ? COE_MATH_FP32 : COE_MATH_BF16;
+    if (*math == COE_MATH_FP32 && strcmp(name, "fp32"))
+        return coe_fail(COE_E_USAGE, "--math %s: the arithmetics are fp32 and bf16", name);
+    return COE_OK;
+}
+
 coe_status cli_check_out_dir(const char *path)
 {
     struct file_list files = { 0 };

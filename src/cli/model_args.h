@@ -19,6 +19,11 @@
     {                                                                                                     \
         "kv", 0, OPT_STR, "TYPE", "keys and values are cached as f32 (default), f16 or q8_0", 0, 0, false \
     }
+#define CLI_MATH                                                                                                       \
+    {                                                                                                                  \
+        "math", 0, OPT_STR, "HOW", "BF16 weights: fp32 (default, the same bits on every CPU) or bf16 (faster)", 0, 0,  \
+            false                                                                                                      \
+    }
 #define CLI_PLAN { "plan", 'p', OPT_STR, "P.json", "apply a plan live, without rewriting the model", 0, 0, false }
 
 /* Opens the model named by argument i and applies --route, --experts-used, --adapter and --plan if they were given. */
@@ -30,6 +35,8 @@ coe_status cli_open_text_model(struct cli *c, int i, struct coe_model **out);
 coe_status cli_mla(const struct cli *c, const struct coe_model *m, coe_mla *form);
 /* The type that --kv asks for. COE_E_USAGE when there is no such type. */
 coe_status cli_kv(const struct cli *c, coe_kv *type);
+/* The arithmetic that --math asks for. COE_E_USAGE when there is no such arithmetic. */
+coe_status cli_math(const struct cli *c, coe_math *math);
 /* COE_E_USAGE when `path` is a directory with something else than a model in it: a result replaces directories as a
  * whole. */
 coe_status cli_check_out_dir(const char *path);

@@ -102,10 +102,11 @@ static coe_status print_json(const struct talk *t, const char *prompt, size_t n)
     const struct ids *h = &t->g.history;
     for (size_t i = h->n - (size_t)t->n_new - (t->stop == STOP_END); i < h->n - (t->stop == STOP_END); i++)
         json_array_append_new(ids, json_integer(h->at[i]));
-    json_t *o = json_pack("{s:o, s:o, s:o, s:I, s:i, s:s, s:s?, s:s, s:f, s:f}", "prompt", cli_json_text(prompt, n),
-                          "text", cli_json_text(t->text.n ? t->text.at : "", t->text.n), "ids", ids, "prompt_tokens",
-                          (json_int_t)t->n_prompt, "new_tokens", t->n_new, "stop", stop_name[t->stop], "mla",
-                          model_mla_name(t->m, t->s->mla), "kv", model_kv_name(t->s->kv_type), "prompt_seconds",
+    json_t *o = json_pack("{s:o, s:o, s:o, s:I, s:i, s:s, s:s?, s:s, s:s, s:f, s:f}", "prompt",
+                          cli_json_text(prompt, n), "text", cli_json_text(t->text.n ? t->text.at : "", t->text.n),
+                          "ids", ids, "prompt_tokens", (json_int_t)t->n_prompt, "new_tokens", t->n_new, "stop",
+                          stop_name[t->stop], "mla", model_mla_name(t->m, t->s->mla), "kv",
+                          model_kv_name(t->s->kv_type), "math", model_math_name(t->s->math), "prompt_seconds",
                           t->prompt_seconds, "seconds", t->seconds);
     if (!o) return coe_fail(COE_E_NOMEM, "no memory for the JSON result");
     if (t->show_experts) json_object_set_new(o, "experts", expert_view_json(&t->view));
@@ -162,15 +163,18 @@ static coe_status open_talk(struct cli *c, struct talk *t)
     COE_TRY(expert_view_open(&t->view, t->m, t->show_tokens));
     coe_mla mla;
     coe_kv kv;
+    coe_math math;
     COE_TRY(cli_mla(c, t->m, &mla));
     COE_TRY(cli_kv(c, &kv));
+    COE_TRY(cli_math(c, &math));
     const bool watch = t->show_experts || t->show_tokens || !t->quiet;
     COE_TRY(coe_session_open(&t->s, t->m,
                              &(coe_session_opts){ .max_tokens = (int32_t)cli_int(c, "context", 0),
                                                   .on_route = watch ? expert_view_add : NULL,
                                                   .user = &t->view,
                                                   .mla = mla,
-                                                  .kv = kv }));
+                                                  .kv = kv,
+                                                  .math = math }));
     return generator_open(&t->g, t->s, &how);
 }
 
@@ -193,9 +197,10 @@ static coe_status one_prompt(struct cli *c, struct talk *t, const struct str *pr
     else COE_TRY(talk_show(t));
     fflush(stdout); /* the note comes behind the text */
     const char *mla = model_mla_name(t->m, t->s->mla);
-    log_note("%zu prompt tokens at %.1f tokens/s, %d new ones at %.1f tokens/s (%s), kv %s%s%s", t->n_prompt,
+    log_note("%zu prompt tokens at %.1f tokens/s, %d new ones at %.1f tokens/s (%s), kv %s, math %s%s%s", t->n_prompt,
              (double)t->n_prompt / COE_MAX(t->prompt_seconds, 1e-9), t->n_new, t->n_new / COE_MAX(t->seconds, 1e-9),
-             stop_name[t->stop], model_kv_name(t->s->kv_type), mla ? ", mla " : "", mla ? mla : "");
+             stop_name[t->stop], model_kv_name(t->s->kv_type), model_math_name(t->s->math),
+             mla ? ", mla " : "", mla ? mla : "");
     return COE_OK;
 }
 
@@ -239,6 +244,7 @@ static const struct cli_opt opts[] = {
     CLI_ADAPTER, CLI_ROUTE,
     CLI_MLA,
     CLI_KV,
+    CLI_MATH,
     CLI_SEED,
     CLI_JSON,
     CLI_THREADS,

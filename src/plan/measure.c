@@ -190,7 +190,7 @@ static coe_status compare(struct job *j, struct measure *out, const struct base 
 
 static coe_status score_rows(struct job *j, const int32_t *row, int64_t n)
 {
-    struct nn c = { .arena = &j->arena };
+    struct nn c = { .arena = &j->arena, .math = j->o.math };
     struct base base = { 0 };
     int32_t *target = arena_push(&j->arena, (size_t)n * sizeof *target);
     float *loss = arena_push(&j->arena, (size_t)n * sizeof *loss),
@@ -222,7 +222,7 @@ static coe_status run_variant(struct job *j, int32_t v, int64_t n)
 {
     const struct attn_batch batch = { j->n_windows, j->off, j->pos0, NULL };
     struct forward f = { .batch = &batch, .no_logits = true, .mla = j->o.mla, .kv_type = j->o.kv };
-    struct nn c = { .arena = &j->arena };
+    struct nn c = { .arena = &j->arena, .math = j->o.math };
     const struct arena_mark mark = arena_save(&j->arena);
     const double start = coe_now();
     j->m->hook = j->hook[v];

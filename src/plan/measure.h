@@ -30,6 +30,7 @@ struct measure_opts {
     int32_t batch;          /* windows in one forward pass; 0: as many as make 1024 tokens. Changes no bit */
     coe_mla mla;
     coe_kv kv;
+    coe_math math;
 };
 coe_status measure_opts_fill(struct measure_opts *o, const struct coe_model *m);
 

@@ -30,7 +30,7 @@ static void a_token_costs_what_it_is_multiplied_with(void **state)
     (void)state;
     struct coe_model *m = NULL;
     assert_ok(model_open(&m, tiny_model("costs", &(struct tiny){ .no_tokenizer = true })));
-    const struct cost c = cost_token(m);
+    const struct cost c = cost_token(m, COE_MATH_FP32);
     assert_true(c.ops[LIMIT_FP32] == 2 * 19456);
     assert_true(c.head[LIMIT_FP32] == 2 * 10240);
     assert_true(c.ops[LIMIT_INT8] == 0 && c.head[LIMIT_INT8] == 0);
@@ -46,11 +46,28 @@ static void weights_in_blocks_count_as_int8(void **state)
     assert_ok(model_open(&m, tiny_model("blocks", &(struct tiny){ .no_tokenizer = true })));
     for (size_t i = 0; i < m->n_params; i++)
         if (slot_info[m->params[i].at.slot].class == CLASS_EXPERT) m->params[i].w.type = DT_Q8_0;
-    const struct cost c = cost_token(m);
+    const struct cost c = cost_token(m, COE_MATH_FP32);
     const double experts = 2 * 2 * 2 * 1536;
     assert_true(c.ops[LIMIT_INT8] == 2 * experts);
     assert_true(c.ops[LIMIT_FP32] == 2 * (19456 - experts));
     assert_true(c.bytes == experts / 32 * 34 + 4 * (19456 - experts + 10240));
+    model_close(m);
+}
+
+/* BF16 weights count as FP32, or as BF16 where that is asked for and the CPU has it; routers always as FP32. */
+static void bf16_weights_count_by_the_arithmetic_asked_for(void **state)
+{
+    (void)state;
+    struct coe_model *m = NULL;
+    assert_ok(model_open(&m, tiny_model("bf16", &(struct tiny){ .no_tokenizer = true })));
+    for (size_t i = 0; i < m->n_params; i++) m->params[i].w.type = DT_BF16;
+    const bool has = strcmp(kern->bf16_unit, "fp32") != 0;
+    const double routers = 2 * 2 * 256;
+    const struct cost fp32 = cost_token(m, COE_MATH_FP32), bf16 = cost_token(m, COE_MATH_BF16);
+    assert_true(fp32.ops[LIMIT_FP32] == 2 * 19456 && fp32.ops[LIMIT_BF16] == 0);
+    assert_true(bf16.ops[LIMIT_BF16] == (has ? 2 * (19456 - routers) : 0));
+    assert_true(bf16.ops[LIMIT_FP32] == (has ? 2 * routers : 2 * 19456));
+    assert_true(bf16.bytes == fp32.bytes && bf16.bytes == 2 * (19456 + 10240));
     model_close(m);
 }
 
@@ -196,6 +213,7 @@ int main(void)
         cmocka_unit_test(rates_sort_and_take_the_middle),
         cmocka_unit_test(a_token_costs_what_it_is_multiplied_with),
         cmocka_unit_test(weights_in_blocks_count_as_int8),
+        cmocka_unit_test(bf16_weights_count_by_the_arithmetic_asked_for),
         cmocka_unit_test(attention_costs_what_is_visible),
         cmocka_unit_test(names_of_tests_are_the_fields),
         cmocka_unit_test(a_table_has_a_row_for_each_combination),

@@ -248,12 +248,30 @@ static void reports_name_the_type_of_the_cache(void **state)
     ran_free(&e);
 }
 
+static void reports_name_the_arithmetic_and_unknown_ones_are_refused(void **state)
+{
+    (void)state;
+    struct ran a = run_coe(0, NULL, COE_ARGS("run", model(), "-p", "the king", "-n", "2", "--json"));
+    struct ran b = run_coe(0, NULL, COE_ARGS("run", model(), "-p", "the king", "-n", "2", "--json", "--math", "bf16"));
+    struct ran c = run_coe(2, NULL, COE_ARGS("run", model(), "-p", "the king", "--math", "fp8"));
+    struct ran d = run_coe(2, NULL, COE_ARGS("bench", "limits", "--math", "bf16"));
+    assert_named(a.out, "math", "fp32");
+    assert_non_null(strstr(b.out, "\"math\":\"bf16 ("));
+    assert_non_null(strstr(c.err, "--math fp8: the arithmetics are fp32 and bf16"));
+    assert_non_null(strstr(d.err, "are for coe bench MODEL"));
+    ran_free(&a);
+    ran_free(&b);
+    ran_free(&c);
+    ran_free(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_same_seed_gives_the_same_text_and_another_another),
         cmocka_unit_test(reports_name_the_form_of_latent_attention),
         cmocka_unit_test(reports_name_the_type_of_the_cache),
+        cmocka_unit_test(reports_name_the_arithmetic_and_unknown_ones_are_refused),
         cmocka_unit_test(the_prompt_comes_from_option_file_or_standard_input),
         cmocka_unit_test(json_holds_the_text_its_ids_and_the_experts),
         cmocka_unit_test(a_heat_map_has_a_line_for_each_layer_and_pass),
