@@ -82,6 +82,9 @@ static coe_status to_gguf(const struct coe_model *m, const char *out, bool dry, 
         return coe_fail(COE_E_USAGE, "%s: --chain, --router, --fuse and --unfuse are for directories", out);
     COE_TRY(model_quantize(m, dry ? NULL : out, &q, &report));
     *r = (struct convert_report){ report.n_tensors, report.bytes_before, report.file_bytes, report.overflowed };
+    if (report.n_files > 1)
+        log_note("%s: %s %zu files, NAME-00001-of-%05zu.gguf and so on", out, dry ? "would be" : "became",
+                 report.n_files, report.n_files);
     if (*report.why_coe) log_note("%s: architecture coe, for coe alone: %s", out, report.why_coe);
     return COE_OK;
 }

@@ -466,6 +466,20 @@ coe_status model_write(const struct coe_model *m, const char *dir, const json_t 
     return s;
 }
 
+void config_note_own(const json_t *config, const char *dir)
+{
+    const json_t *type = json_object_get(config, "model_type");
+    json_t *own = json_object_get(config, "coe"), *value;
+    const char *key;
+    struct str list = { 0 };
+    if (!json_object_size(own) || (json_is_string(type) && !strcmp(json_string_value(type), "coe"))) return;
+    json_object_foreach(own, key, value) str_addf(&list, "%s%s", list.n ? ", " : "", key);
+    log_note("%s: its config has a \"coe\" object (%s) that transformers and other programs do not read: the model is "
+             "for coe alone",
+             dir, list.n ? list.at : "");
+    str_free(&list);
+}
+
 static coe_status write_dir(struct conversion *c, const char *dir)
 {
     struct str config = { 0 };
@@ -488,6 +502,7 @@ static coe_status write_dir(struct conversion *c, const char *dir)
         s = ckpt_write_dir(dir, c->config, c->item, c->n, c->o->shard_bytes, dir_exists(m->path) ? m->path : NULL,
                            &resume);
     progress_end(&c->progress);
+    if (!s) config_note_own(c->config, dir);
     return s;
 }
 

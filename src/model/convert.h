@@ -37,4 +37,8 @@ struct convert_report {
 coe_status model_convert(const struct coe_model *m, const char *dir, const struct convert_opts *o,
                          struct convert_report *r);
 
+/* A note when the config of a released family says in its "coe" object what only this program reads (chains, layers
+ * with different numbers of experts): others will refuse such a model or compute something else. */
+void config_note_own(const json_t *config, const char *dir);
+
 #endif

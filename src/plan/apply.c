@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "base/file.h"
+#include "model/convert.h"
 #include "plan/plan.h"
 
 /* One tensor of the source and what becomes of it. */
@@ -94,8 +95,8 @@ static coe_status change_param(struct applier *a, const struct param *q, const s
 
 static coe_status find_changes(struct applier *a)
 {
-    const struct plan_layer **of =
-        arena_push_zero(&a->arena, (size_t)a->m->spec.n_layers * sizeof(struct plan_layer *));
+    const struct plan_layer **of = arena_push_zero(&a->arena,
+                                                   (size_t)a->m->spec.n_layers * sizeof(struct plan_layer *));
     a->change = arena_push_zero(&a->arena, ckpt_count(a->m->ckpt) * sizeof *a->change);
     if (!a->change || !of) return COE_E_NOMEM;
     for (int32_t i = 0; i < a->p->n_layers; i++)
@@ -189,6 +190,7 @@ coe_status plan_apply(const struct plan *p, const struct coe_model *m, const cha
     if (!s) s = plan_config(&config, p, m);
     if (!s) s = make_items(&a);
     if (!s) s = ckpt_write_dir(dir, config, a.item, a.n_items, 0, m->path, NULL);
+    if (!s) config_note_own(config, dir);
     json_decref(config);
     arena_free(&a.arena);
     return s;
