@@ -1,10 +1,11 @@
-/* eval.c — `coe eval ppl`: how well a model predicts text; `coe eval harm`: what plans cost beside the unedited model.
- */
+/* eval.c — `coe eval ppl`: how well a model predicts text; `coe eval harm`: what plans cost beside the unedited model;
+ * `coe eval oracle` is eval_oracle.c. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/file.h"
+#include "cli/eval_oracle.h"
 #include "cli/model_args.h"
 #include "plan/measure.h"
 
@@ -269,7 +270,8 @@ static coe_status run(struct cli *c)
     coe_interrupt_install();
     if (!strcmp(cli_arg(c, 0), "ppl")) return run_ppl(c);
     if (!strcmp(cli_arg(c, 0), "harm")) return run_harm(c);
-    return coe_fail(COE_E_USAGE, "there is no `coe eval %s`; there are: ppl, harm", cli_arg(c, 0));
+    if (!strcmp(cli_arg(c, 0), "oracle")) return eval_oracle(c);
+    return coe_fail(COE_E_USAGE, "there is no `coe eval %s`; there are: ppl, harm, oracle", cli_arg(c, 0));
 }
 
 static const struct cli_opt opts[] = {
@@ -292,7 +294,7 @@ static const struct cli_opt opts[] = {
     CLI_JSON,
 };
 static const struct verb verb = {
-    .usage = "ppl|harm MODEL FILE… [--plan P.json…]",
+    .usage = "ppl|harm|oracle MODEL FILE… [--plan P.json…]",
     .details = "ppl predicts each file as one stream (JSONL: each record) and prints nats per token, perplexity and "
                "bits per byte of\n"
                "the text. A document is preceded by the tokenizer's BOS, else by <|endoftext|> where the vocabulary "
@@ -304,7 +306,12 @@ static const struct verb verb = {
                "would be on disk,\n"
                "tokens/s of the passes, bits per byte, KL divergence (unedited to edited, nats per token) and how "
                "often the most\n"
-               "probable next token is the same.",
+               "probable next token is the same.\n"
+               "oracle tries every choice of one expert for each layer, token by token (top_k 1, at most 4096 "
+               "choices), against the\n"
+               "true next token: what the best would be worth, beside the model's own, the best that is the same for "
+               "all tokens, and\n"
+               "budgets of the widest experts. A forced expert weighs 1 (softmax scores). --tokens N, default 200.",
     .example = "  coe eval ppl models/tales models/tales/held-out.txt\n"
                "  coe eval harm models/tales models/tales/held-out.txt --plan reap.json frequency.json --write",
     .opts = opts,

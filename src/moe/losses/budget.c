@@ -1,5 +1,5 @@
-/* budget.c — the share of probability that goes to the widest experts is held at a target: L = (m - target)², m the mean
- * over all layers, chain iterations and tokens of Σ p_e over the experts of the largest width.
+/* budget.c — the share of probability that goes to the widest experts is held at a target: L = (m - target)², m the
+ * mean over all layers, chain iterations and tokens of Σ p_e over the experts of the largest width.
  *
  * Paper: Duo-LLM, 2024 (card: routing.md 18). One budget for the whole network, not for each layer: a token may spend
  * big experts late and small ones early. Layers whose experts are all of one width count with m = 1. */
@@ -65,5 +65,5 @@ static const struct part_param params[] = {
     { 0 },
 };
 static const struct loss_part budget = { .apply = apply };
-COE_PART(loss, budget, .summary = "squared gap between the widest experts' share and a target", .paper = "Duo-LLM, 2024",
-         .card = "routing.md 18", .unit = "block", .impl = &budget, .params = params)
+COE_PART(loss, budget, .summary = "squared gap between the widest experts' share and a target",
+         .paper = "Duo-LLM, 2024", .card = "routing.md 18", .unit = "block", .impl = &budget, .params = params)
