@@ -86,6 +86,12 @@ void file_map_close(struct file_map *m)
     *m = (struct file_map){ 0 };
 }
 
+void file_ahead(const void *at, uint64_t bytes)
+{
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)at / page * page;
+    if (bytes) (void)madvise((void *)begin, (uintptr_t)at + bytes - begin, MADV_WILLNEED); /* advice */
+}
+
 void file_release(const void *at, uint64_t bytes)
 {
     const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
