@@ -35,11 +35,19 @@ LANES v16 load_keys(enum dtype t, const char *group, int64_t row, v16 scale)
     return v16_load_as(group, t, row * KEY_BLOCK);
 }
 
+/* While sixteen elements of the cache are used, those that the next call needs are fetched into the second level: their
+ * address is p, their index (in sixteens) i. A line is asked for once. */
+LANES void fetch(enum dtype t, const char *p, int64_t i)
+{
+    if (t == DT_F32 || i % (t == DT_F16 ? 2 : 4) == 0) __builtin_prefetch(p, 0, 2);
+}
+
 /* Scores of mr rows against nv key blocks that follow each other, s[r][16 v + lane]. */
 LANES void score_block(enum dtype t, int mr, int nv, float *s, const float *const *q, const char *k, int64_t head_dim)
 {
     v16 acc[ROWS][REGISTERS], scale[REGISTERS], key[REGISTERS];
     const int64_t block = kv_key_bytes(t, head_dim), group = kv_key_bytes(t, KV_GROUP);
+    const int64_t row = KEY_BLOCK * (t == DT_F32 ? 4 : t == DT_F16 ? 2 : 1);
     UNROLL(8) for (int r = 0; r < mr; r++)
         UNROLL(8) for (int v = 0; v < nv; v++) acc[r][v] = v16_zero();
     for (int64_t first = 0; first < head_dim; first += KV_GROUP, k += group) {
@@ -47,7 +55,10 @@ LANES void score_block(enum dtype t, int mr, int nv, float *s, const float *cons
         UNROLL(8) for (int v = 0; v < nv; v++)
             scale[v] = t == DT_Q8_0 ? v16_load_f16((const uint16_t *)(const void *)(k + v * block)) : v16_zero();
         for (int64_t e = 0; e < n; e++) {
-            UNROLL(8) for (int v = 0; v < nv; v++) key[v] = load_keys(t, k + v * block, e, scale[v]);
+            UNROLL(8) for (int v = 0; v < nv; v++) {
+                key[v] = load_keys(t, k + v * block, e, scale[v]);
+                fetch(t, k + (v + nv) * block + e * row, e);
+            }
             UNROLL(8) for (int r = 0; r < mr; r++) {
                 const v16 x = v16_set1(q[r][first + e]);
                 UNROLL(8) for (int v = 0; v < nv; v++) acc[r][v] = v16_fma(x, key[v], acc[r][v]);
@@ -75,12 +86,15 @@ LANES void value_block(enum dtype t, int mr, int nv, float *const *out, const fl
                        int64_t ldv, int64_t c, int lo, int hi, int64_t last)
 {
     v16 acc[ROWS][REGISTERS], value[REGISTERS];
+    const int64_t size = t == DT_F32 ? 4 : t == DT_F16 ? 2 : 1;
     UNROLL(8) for (int r = 0; r < mr; r++)
         UNROLL(8) for (int i = 0; i < nv; i++)
             acc[r][i] = v16_load_upto(out[r] + c + i * 16, i == nv - 1 ? last : 16);
     for (int j = lo; j < hi; j++) {
-        UNROLL(8) for (int i = 0; i < nv; i++)
+        UNROLL(8) for (int i = 0; i < nv; i++) {
             value[i] = load_values(t, v + j * ldv, c + i * 16, i == nv - 1 ? last : 16);
+            fetch(t, v + (j + ATTN_BLOCK) * ldv + (c + i * 16) * size, c / 16 + i);
+        }
         UNROLL(8) for (int r = 0; r < mr; r++) {
             const v16 x = v16_set1(p[r][j]);
             UNROLL(8) for (int i = 0; i < nv; i++) acc[r][i] = v16_fma(x, value[i], acc[r][i]);
