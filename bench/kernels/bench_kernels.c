@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "base/rng.h"
+#include "nn/nn.h"
 #include "tensor/gemm.h"
 
 #define N_EXPERTS 16
@@ -181,22 +182,66 @@ static void outer_shapes(const float *x, const float *w, float *y)
     }
 }
 
-static void attn_shapes(const float *q, const float *kv, float *out)
+/* Attention of one layer over a cache of `context` positions, the last n of them asked for; the same 512 keys again and
+ * again. Reports operations of what is visible and, of single tokens, bytes of the cache. */
+static void attention_call(const struct attn_shape *s, int64_t context, int64_t n, float *x)
 {
-    static const int lengths[] = { 64, 256, 1024 };
-    static int64_t lo[1024], hi[1024];
-    for (size_t s = 0; s < COE_COUNT(lengths); s++)
-        for (int dim = 32; dim <= 128; dim *= 2) {
-            const int n = lengths[s];
-            char text[64];
-            for (int i = 0; i < n; i++) hi[i] = i + 1;
-            struct attn_args a = { .out = out, .ld_out = dim, .q = q, .ld_q = dim, .k = kv, .v = kv + 1024 * 128,
-                                   .lo = lo, .hi = hi,
-                                   .n_rows = n, .head_dim = dim, .head_dim_v = dim, .scale = 0.1f };
-            BEST(sec, kern->attn(&a));
-            snprintf(text, sizeof text, "causal %d, head_dim %d", n, dim);
-            report("attn", text, 2.0 * n * (n + 1) * dim, sec, 1);
+    const int64_t key = kv_key_bytes(s->kv, s->head_dim), value = kv_value_bytes(s->kv, s->head_dim_v), step = 512;
+    struct kv_layer kv = { .capacity = context };
+    struct arena arena = { 0 };
+    struct nn c = { .arena = &arena };
+    const int64_t pos = context - n, k_bytes = s->n_kv_heads * context / KEY_BLOCK * key,
+                  v_bytes = s->n_kv_heads * context * value;
+    const int32_t off[] = { 0, (int32_t)n };
+    const struct attn_batch batch = { 1, off, &pos, NULL };
+    char text[96];
+    kv.k = mem_alloc("bench", (size_t)k_bytes);
+    kv.v = mem_alloc("bench", (size_t)v_bytes);
+    if (!kv.k || !kv.v) exit(4);
+    for (int64_t t = 0; t < step; t++) {
+        kv_store_key(kv.k, s->kv, t, x + t * s->head_dim, s->head_dim);
+        kv_store_value(kv.v, s->kv, t, x + t * s->head_dim_v, s->head_dim_v);
+    }
+    for (int64_t at = step / KEY_BLOCK * key; at < k_bytes; at += step / KEY_BLOCK * key)
+        memcpy((char *)kv.k + at, kv.k, (size_t)(step / KEY_BLOCK * key));
+    for (int64_t at = step * value; at < v_bytes; at += step * value)
+        memcpy((char *)kv.v + at, kv.v, (size_t)(step * value));
+    BEST(sec, {
+        if (e == 0) {
+            const struct arena_mark mark = arena_save(&arena);
+            struct val *q = nn_wrap(&c, x, n, s->n_heads * s->head_dim);
+            struct val *k = nn_wrap(&c, x, n, s->n_kv_heads * s->head_dim);
+            if (!nn_attention(&c, q, k, k, s, &batch, &kv)) exit(4);
+            arena_rewind(&arena, mark);
         }
+    });
+    sec *= N_EXPERTS; /* BEST divides by calls */
+    snprintf(text, sizeof text, "%s %dx%d/%d, %lld of %lld", dtype_info[s->kv].name, s->n_heads, s->head_dim,
+             s->n_kv_heads, (long long)n, (long long)context);
+    const double pairs = (double)n * (double)pos + 0.5 * (double)n * (double)(n + 1);
+    report("attention", text, 4.0 * s->n_heads * s->head_dim * pairs, sec, omp_get_max_threads());
+    if (n == 1) printf("%-10s %-34s %8.1f GB/s\n", "", "", (double)(k_bytes + v_bytes) / sec / 1e9);
+    mem_free(kv.k);
+    mem_free(kv.v);
+    arena_free(&arena);
+}
+
+static void attention(float *x)
+{
+    static const enum dtype types[] = { DT_F32, DT_F16, DT_Q8_0 };
+    static const int64_t contexts[] = { 512, 8192, 32768 };
+    for (int kv_heads = 16; kv_heads >= 4; kv_heads /= 4)
+        for (size_t t = 0; t < COE_COUNT(types); t++)
+            for (size_t i = 0; i < COE_COUNT(contexts); i++)
+                for (int64_t n = 1; n <= 96; n *= 96) {
+                    const struct attn_shape s = { .n_heads = 16,
+                                                  .n_kv_heads = kv_heads,
+                                                  .head_dim = 128,
+                                                  .head_dim_v = 128,
+                                                  .scale = 0.1f,
+                                                  .kv = types[t] };
+                    attention_call(&s, contexts[i], n, x);
+                }
 }
 
 /* One expert layer: 16 experts, uneven loads of 64 on average, forward, dX and dW. */
@@ -273,7 +318,7 @@ int main(int argc, char **argv)
         bf16_shapes((const uint16_t *)(const void *)x, (const uint16_t *)(const void *)w, y);
     if (!*only || !strcmp(only, "stream")) stream(x, w, y, size * (int64_t)sizeof *w);
     if (!*only || !strcmp(only, "outer")) outer_shapes(x, w, y);
-    if (!*only || !strcmp(only, "attn")) attn_shapes(x, w, y);
+    if (!*only || !strcmp(only, "attn")) attention(x);
     if (!*only || !strcmp(only, "gemm")) grouped(x, w, y);
     if (!*only || !strcmp(only, "vec")) rows(x, w, y);
     return 0;

@@ -61,6 +61,17 @@ int coe_threads(void);
 /* Index of the calling thread inside a parallel loop, 0 … coe_threads()-1. */
 int thread_index(void);
 
+/* The loop `header` over its body, shared by the threads where there is enough to do. Where there is not, the OpenMP
+ * runtime is not entered: it allocates and makes system calls even for one thread, which small steps would feel. */
+#define COE_SPREAD(enough, header, ...)                                                                                \
+    do {                                                                                                               \
+        if (enough) {                                                                                                  \
+            _Pragma("omp parallel for schedule(static)") header { __VA_ARGS__; }                                       \
+        } else {                                                                                                       \
+            header { __VA_ARGS__; }                                                                                    \
+        }                                                                                                              \
+    } while (0)
+
 /* Seconds on a clock that never goes back. */
 double coe_now(void);
 

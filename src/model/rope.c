@@ -65,12 +65,11 @@ void rope_frequencies(const struct rope_spec *r, float *inv_freq, float *factor)
 void rope_fill(const float *inv_freq, float factor, int32_t half, const int64_t *position, int64_t n, float *cos,
                float *sin)
 {
-#pragma omp parallel for schedule(static) if (n > 16)
-    for (int64_t t = 0; t < n; t++)
-        for (int32_t j = 0; j < half; j++) {
+    COE_SPREAD(
+        n > 16, for (int64_t t = 0; t < n; t++), for (int32_t j = 0; j < half; j++) {
             float angle = (float)position[t] * inv_freq[j], s, c;
             fm_sincos((double)angle, &s, &c);
             cos[t * half + j] = c * factor;
             sin[t * half + j] = s * factor;
-        }
+        });
 }

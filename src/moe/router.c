@@ -97,8 +97,7 @@ static void fill_weights(const struct route_record *rec, struct route *out)
     const struct router_spec *r = &rec->spec->router;
     const float *expert_scale = rec->expert_scale ? rec->expert_scale->data : NULL;
     const float *bias = r->bias_in_weights && rec->selection_bias ? rec->selection_bias->data : NULL;
-#pragma omp parallel for schedule(static) if (out->n_tokens > 256)
-    for (int32_t t = 0; t < out->n_tokens; t++) {
+    COE_SPREAD(out->n_tokens > 256, for (int32_t t = 0; t < out->n_tokens; t++), {
         const int32_t from = out->tok_off[t], n = out->tok_off[t + 1] - from;
         for (int32_t i = from; i < from + n; i++) {
             out->score[i] = rec->p[(int64_t)t * out->n_experts + out->expert[i]];
@@ -111,7 +110,7 @@ static void fill_weights(const struct route_record *rec, struct route *out)
             if (expert_scale) g *= expert_scale[out->expert[i]];
             out->weight[i] = g * r->scale;
         }
-    }
+    });
 }
 
 /* dp of one token from the gradients of its weights */
@@ -197,11 +196,10 @@ coe_status moe_route(struct nn *c, struct route_record *rec, const struct moe_sp
     float *s = plain ? rec->p : arena_push(c->arena, (size_t)z->rows * (size_t)n * sizeof(float));
     if (!s) return COE_E_NOMEM;
     const float *bias = selection_bias ? selection_bias->data : NULL;
-#pragma omp parallel for schedule(static) if (tokens > 64)
-    for (int32_t t = 0; t < tokens; t++) {
+    COE_SPREAD(tokens > 64, for (int32_t t = 0; t < tokens; t++), {
         activate(spec, hook, z->data + (int64_t)t * n, rec->p + (int64_t)t * n, n);
         if (!plain) selection_scores(spec, hook, bias, rec->p + (int64_t)t * n, s + (int64_t)t * n, n);
-    }
+    });
     COE_TRY(selection->choose(&(struct selection_call){ c, spec, k, s, rec->p, z->data, rec, &rec->route }));
     arena_rewind(c->arena, mark);
     COE_TRY(drop_and_weigh(c, rec));

@@ -56,8 +56,7 @@ static void store(const struct val *k, const struct val *v, const struct attn_sh
                   struct kv_layer *kv)
 {
     for (int32_t i = 0; i < b->n_seq; i++)
-#pragma omp parallel for schedule(static) if (b->off[i + 1] - b->off[i] > 16)
-        for (int32_t h = 0; h < s->n_kv_heads; h++) {
+        COE_SPREAD(b->off[i + 1] - b->off[i] > 16, for (int32_t h = 0; h < s->n_kv_heads; h++), {
             char *keys = keys_of(&kv[i], s, h), *values = values_of(&kv[i], s, h);
             for (int64_t t = b->off[i]; t < b->off[i + 1]; t++) {
                 const int64_t pos = b->pos0[i] + t - b->off[i];
@@ -65,7 +64,7 @@ static void store(const struct val *k, const struct val *v, const struct attn_sh
                 kv_store_key(keys, s->kv, pos, k->data + t * k->cols + h * s->head_dim, s->head_dim);
                 kv_store_value(values, s->kv, pos, v->data + t * v->cols + h * s->head_dim_v, s->head_dim_v);
             }
-        }
+        });
 }
 
 static void visible(int64_t *lo, int64_t *hi, const struct attn_shape *s, const struct attn_batch *b)
@@ -255,19 +254,23 @@ static void attend(const struct plan *p)
     const int64_t n = s->q->rows, tiles = p->n_spans * s->shape.n_kv_heads * p->pieces, parts = p->parts;
     const int64_t keys = n ? s->hi[n - 1] - s->lo[n - 1] : 0;
     const bool parallel = n * keys * s->shape.n_heads * s->shape.head_dim > NN_ALONE_BELOW;
-    if (p->split) {
-#pragma omp parallel if (parallel)
-        {
-#pragma omp for schedule(dynamic, 1) collapse(2)
-            for (int64_t i = 0; i < tiles; i++)
-                for (int64_t j = 0; j < parts; j++) one_part(p, i, j);
-#pragma omp for schedule(static)
-            for (int64_t i = 0; i < tiles; i++) join_parts(p, i);
-        }
+    if (!parallel || coe_threads() == 1) { /* without the runtime, see COE_SPREAD */
+        for (int64_t i = 0; i < tiles; i++) whole_tile(p, i);
         return;
     }
-#pragma omp parallel for schedule(dynamic, 1) if (parallel)
-    for (int64_t i = 0; i < tiles; i++) whole_tile(p, i);
+    if (!p->split) {
+#pragma omp parallel for schedule(dynamic, 1)
+        for (int64_t i = 0; i < tiles; i++) whole_tile(p, i);
+        return;
+    }
+#pragma omp parallel
+    {
+#pragma omp for schedule(dynamic, 1) collapse(2)
+        for (int64_t i = 0; i < tiles; i++)
+            for (int64_t j = 0; j < parts; j++) one_part(p, i, j);
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < tiles; i++) join_parts(p, i);
+    }
 }
 
 struct val *nn_attention(struct nn *c, struct val *q, struct val *k, struct val *v, const struct attn_shape *shape,

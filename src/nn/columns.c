@@ -15,8 +15,7 @@ struct columns_saved {
 static void move(const struct columns_saved *s, float *y, float *x, bool back)
 {
     const int64_t groups = s->x->cols / s->group;
-#pragma omp parallel for schedule(static) if (s->x->rows > 16)
-    for (int64_t t = 0; t < s->x->rows; t++) {
+    COE_SPREAD(s->x->rows > 16, for (int64_t t = 0; t < s->x->rows; t++), {
         float *out = y + t * s->y->cols;
         for (int32_t i = 0; i < s->n_pieces; i++)
             for (int64_t g = 0; g < groups; g++, out += s->piece[i].width) {
@@ -26,7 +25,7 @@ static void move(const struct columns_saved *s, float *y, float *x, bool back)
                 else
                     memcpy(out, in, (size_t)s->piece[i].width * sizeof(float));
             }
-    }
+    });
 }
 
 static void columns_back(struct nn *c, void *p)

@@ -7,10 +7,10 @@
 #include "nn/nn.h"
 
 #define STRIP 4096
-#define EACH_STRIP(i, from, count, n)                                                                                  \
-    _Pragma("omp parallel for schedule(static) if ((n) > 4 * STRIP)")                                                  \
-    for (int64_t i = 0; i < ((n) + STRIP - 1) / STRIP; i++)                                                            \
-        for (int64_t from = i * STRIP, count = COE_MIN((int64_t)STRIP, (n) - from), once = 1; once; once = 0)
+#define EACH_STRIP(i, from, count, n, ...)                                                \
+    COE_SPREAD((n) > 4 * STRIP, for (int64_t i = 0; i < ((n) + STRIP - 1) / STRIP; i++),  \
+               const int64_t from = i * STRIP, count = COE_MIN((int64_t)STRIP, (n) - from); \
+               __VA_ARGS__)
 
 static int64_t size_of(const struct val *v) { return v->rows * v->cols; }
 
@@ -44,13 +44,12 @@ static void act_back(struct nn *c, void *p)
     float *ta = fresh_a ? da : arena_push(c->arena, (size_t)n * sizeof(float));
     float *tb = !s->b || fresh_b ? db : arena_push(c->arena, (size_t)n * sizeof(float));
     if (!ta || (s->b && !tb)) return;
-    EACH_STRIP(i, j, m, n)
-    {
+    EACH_STRIP(i, j, m, n, {
         kern->act_back(s->act, ta + j, tb ? tb + j : NULL, NULL, s->a->data + j, s->b ? s->b->data + j : NULL,
                        s->y->grad + j, m);
         if (!fresh_a) kern->add(da + j, ta + j, m);
         if (!fresh_b) kern->add(db + j, tb + j, m);
-    }
+    });
     arena_rewind(c->arena, mark);
 }
 
@@ -60,7 +59,7 @@ struct val *nn_act(struct nn *c, enum activation a, struct val *gate, struct val
     struct val *y = nn_val(c, gate->rows, gate->cols);
     if (!y) return NULL;
     const int64_t n = size_of(y);
-    EACH_STRIP(i, j, m, n) kern->act(a, y->data + j, gate->data + j, up ? up->data + j : NULL, m);
+    EACH_STRIP(i, j, m, n, kern->act(a, y->data + j, gate->data + j, up ? up->data + j : NULL, m));
     return save(c, act_back, (struct binary_saved){ .a = gate, .b = up, .y = y, .act = a }) ? y : NULL;
 }
 
@@ -69,12 +68,14 @@ static void pass_gradient(struct nn *c, struct val *to, const float *dy, float s
     bool fresh;
     float *d = nn_grad_raw(c, to, &fresh);
     if (!d) return;
-    EACH_STRIP(i, j, m, n)
-    {
-        if (fresh) kern->scale(d + j, dy + j, s, m);
-        else if (s == 1.0f) kern->add(d + j, dy + j, m);
-        else kern->fma_row(d + j, s, dy + j, m);
-    }
+    EACH_STRIP(i, j, m, n, {
+        if (fresh)
+            kern->scale(d + j, dy + j, s, m);
+        else if (s == 1.0f)
+            kern->add(d + j, dy + j, m);
+        else
+            kern->fma_row(d + j, s, dy + j, m);
+    });
 }
 
 static void add_back(struct nn *c, void *p)
@@ -97,7 +98,7 @@ struct val *nn_add(struct nn *c, struct val *a, struct val *b)
     struct val *y = nn_val(c, a->rows, a->cols);
     if (!y) return NULL;
     const int64_t n = size_of(y);
-    EACH_STRIP(i, j, m, n) kern->sum(y->data + j, a->data + j, b->data + j, m);
+    EACH_STRIP(i, j, m, n, kern->sum(y->data + j, a->data + j, b->data + j, m));
     return save(c, add_back, (struct binary_saved){ .a = a, .b = b, .y = y, .s = 1.0f }) ? y : NULL;
 }
 
@@ -108,11 +109,10 @@ struct val *nn_add_scaled(struct nn *c, struct val *a, struct val *b, float s, c
     if (!y) return NULL;
     if (w) widen(&s, w->data, w->type, 1);
     const int64_t n = size_of(y);
-    EACH_STRIP(i, j, m, n)
-    {
+    EACH_STRIP(i, j, m, n, {
         memcpy(y->data + j, a->data + j, (size_t)m * sizeof(float));
         kern->fma_row(y->data + j, s, b->data + j, m);
-    }
+    });
     return save(c, add_back, (struct binary_saved){ .a = a, .b = b, .y = y, .s = s, .w = w }) ? y : NULL;
 }
 
@@ -128,7 +128,7 @@ struct val *nn_scale(struct nn *c, struct val *x, float s)
     struct val *y = nn_val(c, x->rows, x->cols);
     if (!y) return NULL;
     const int64_t n = size_of(y);
-    EACH_STRIP(i, j, m, n) kern->scale(y->data + j, x->data + j, s, m);
+    EACH_STRIP(i, j, m, n, kern->scale(y->data + j, x->data + j, s, m));
     return save(c, scale_back, (struct binary_saved){ .a = x, .y = y, .s = s }) ? y : NULL;
 }
 
@@ -168,8 +168,7 @@ struct val *nn_softcap(struct nn *c, struct val *x, float cap)
     struct val *y = nn_val(c, x->rows, x->cols);
     if (!y) return NULL;
     const int64_t n = size_of(y);
-    EACH_STRIP(i, j, m, n)
-    for (int64_t e = j; e < j + m; e++) y->data[e] = cap * fm_tanh(x->data[e] / cap);
+    EACH_STRIP(i, j, m, n, for (int64_t e = j; e < j + m; e++) y->data[e] = cap * fm_tanh(x->data[e] / cap));
     return save(c, softcap_back, (struct binary_saved){ .a = x, .y = y, .s = cap }) ? y : NULL;
 }
 
@@ -194,8 +193,8 @@ struct val *nn_sigmoid_gate(struct nn *c, struct val *x, struct val *g)
     struct val *y = nn_val(c, x->rows, x->cols);
     if (!y) return NULL;
     const int64_t d = x->cols;
-#pragma omp parallel for schedule(static) if (x->rows > 16)
-    for (int64_t t = 0; t < x->rows; t++) kern->scale(y->data + t * d, x->data + t * d, fm_sigmoid(g->data[t]), d);
+    COE_SPREAD(x->rows > 16, for (int64_t t = 0; t < x->rows; t++),
+               kern->scale(y->data + t * d, x->data + t * d, fm_sigmoid(g->data[t]), d));
     return save(c, gate_back, (struct binary_saved){ .a = x, .b = g, .y = y }) ? y : NULL;
 }
 
@@ -216,7 +215,7 @@ struct val *nn_mul(struct nn *c, struct val *a, struct val *b)
     struct val *y = nn_val(c, a->rows, a->cols);
     if (!y) return NULL;
     const int64_t n = size_of(y);
-    EACH_STRIP(i, j, m, n) kern->mul(y->data + j, a->data + j, b->data + j, m);
+    EACH_STRIP(i, j, m, n, kern->mul(y->data + j, a->data + j, b->data + j, m));
     return save(c, mul_back, (struct binary_saved){ .a = a, .b = b, .y = y }) ? y : NULL;
 }
 
@@ -238,11 +237,10 @@ struct val *nn_sigmoid_mul(struct nn *c, struct val *x, struct val *g)
     struct val *y = nn_val(c, x->rows, x->cols);
     if (!y) return NULL;
     const int64_t n = size_of(y);
-    EACH_STRIP(i, j, m, n)
-    {
+    EACH_STRIP(i, j, m, n, {
         kern->sigmoid(y->data + j, g->data + j, m);
         kern->mul(y->data + j, y->data + j, x->data + j, m);
-    }
+    });
     return save(c, sigmoid_mul_back, (struct binary_saved){ .a = x, .b = g, .y = y }) ? y : NULL;
 }
 
@@ -305,8 +303,7 @@ static void dropout_back(struct nn *c, void *p)
     float *dx = s->y->grad ? nn_grad(c, s->x) : NULL;
     if (!dx) return;
     const int64_t n = size_of(s->y);
-    EACH_STRIP(i, j, m, n)
-    for (int64_t e = j; e < j + m; e++) dx[e] += s->y->grad[e] * mask_at(s, e);
+    EACH_STRIP(i, j, m, n, for (int64_t e = j; e < j + m; e++) dx[e] += s->y->grad[e] * mask_at(s, e));
 }
 
 struct val *nn_dropout(struct nn *c, struct val *x)
@@ -318,7 +315,6 @@ struct val *nn_dropout(struct nn *c, struct val *x)
     *s = (struct dropout_saved){ x, y, 1.0f - c->dropout, c->seed,
                                  rng_stream(RNG_DROPOUT, c->step << 16 | (c->dropout_index++ & 0xFFFF)) };
     const int64_t n = size_of(y);
-    EACH_STRIP(i, j, m, n)
-    for (int64_t e = j; e < j + m; e++) y->data[e] = x->data[e] * mask_at(s, e);
+    EACH_STRIP(i, j, m, n, for (int64_t e = j; e < j + m; e++) y->data[e] = x->data[e] * mask_at(s, e));
     return nn_record(c, dropout_back, s) ? y : NULL;
 }

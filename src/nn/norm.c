@@ -63,13 +63,14 @@ static struct val *norm(struct nn *c, struct val *x, const struct weight *w, con
     float *stats = arena_push(c->arena, (size_t)(groups * (centred ? 2 : 1)) * sizeof(float));
     if (!y || !stats) return NULL;
     const float *wd = w->data, *bd = b ? b->data : NULL;
-#pragma omp parallel for schedule(static) if (groups * n > 16384)
-    for (int64_t g = 0; g < groups; g++) {
+    COE_SPREAD(groups * n > 16384, for (int64_t g = 0; g < groups; g++), {
         float *out = y->data + g * n;
         const float *in = x->data + g * n;
-        if (centred) kern->layernorm(out, in, wd, bd, n, eps, stats + 2 * g);
-        else stats[g] = kern->rmsnorm(out, in, wd, w_add, n, eps);
-    }
+        if (centred)
+            kern->layernorm(out, in, wd, bd, n, eps, stats + 2 * g);
+        else
+            stats[g] = kern->rmsnorm(out, in, wd, w_add, n, eps);
+    });
     if (!c->tape) return y;
     struct norm_saved *s = arena_push(c->arena, sizeof *s);
     if (!s) return NULL;

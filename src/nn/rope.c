@@ -12,11 +12,10 @@ struct rope_saved {
 static void rotate(float *x, const struct rope_saved *s, bool back)
 {
     const int64_t n_heads = s->x->cols / s->head_dim;
-#pragma omp parallel for schedule(static) if (s->x->rows > 8)
-    for (int64_t t = 0; t < s->x->rows; t++)
-        for (int64_t h = 0; h < n_heads; h++)
-            kern->rope(x + t * s->x->cols + h * s->head_dim, s->cos + t * s->half, s->sin + t * s->half, s->half,
-                       s->interleaved, back);
+    COE_SPREAD(s->x->rows > 8, for (int64_t t = 0; t < s->x->rows; t++),
+               for (int64_t h = 0; h < n_heads; h++)
+                   kern->rope(x + t * s->x->cols + h * s->head_dim, s->cos + t * s->half, s->sin + t * s->half, s->half,
+                              s->interleaved, back));
 }
 
 static void rope_back(struct nn *c, void *p)

@@ -74,6 +74,19 @@ static void fit_tiles(struct product *p, int64_t least_cols, int64_t least_rows)
 
 struct gemm_clock gemm_clock;
 
+static void draw_tasks(const struct product *p, int64_t *next)
+{
+    int32_t g = 0;
+    int64_t before = 0, mine;
+    for (;;) {
+#pragma omp atomic capture
+        mine = (*next)++;
+        for (int64_t n; g < p->groups.n && mine - before >= (n = count_tasks(p, g)); g++) before += n;
+        if (g == p->groups.n) break;
+        run_task(p, g, mine - before);
+    }
+}
+
 static void run(const struct product *p)
 {
     const int64_t total = p->groups.off[p->groups.n] - p->groups.off[0];
@@ -81,19 +94,12 @@ static void run(const struct product *p)
     const int64_t across = p->depth ? p->depth : p->fixed_rows;
     const double multiply_adds = (double)total * (double)across * (double)p->cols;
     const double began = gemm_clock.on ? coe_now() : 0;
-    const bool parallel = multiply_adds > ALONE_BELOW;
     int64_t next = 0;
-#pragma omp parallel if (parallel)
-    {
-        int32_t g = 0;
-        int64_t before = 0, mine;
-        for (;;) {
-#pragma omp atomic capture
-            mine = next++;
-            for (int64_t n; g < p->groups.n && mine - before >= (n = count_tasks(p, g)); g++) before += n;
-            if (g == p->groups.n) break;
-            run_task(p, g, mine - before);
-        }
+    if (multiply_adds > ALONE_BELOW && coe_threads() > 1) { /* else without the runtime, see COE_SPREAD */
+#pragma omp parallel
+        draw_tasks(p, &next);
+    } else {
+        draw_tasks(p, &next);
     }
     if (gemm_clock.on) {
         gemm_clock.seconds += coe_now() - began;

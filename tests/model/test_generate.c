@@ -137,6 +137,28 @@ static void no_allocation_between_two_tokens(void **state)
     coe_session_close(s);
 }
 
+/* Across the border of a part of keys (1024), where attention changes from one task a head to several. */
+static void no_allocation_when_the_context_grows(void **state)
+{
+    (void)state;
+    int32_t ids[1036];
+    for (size_t i = 0; i < COE_COUNT(ids); i++) ids[i] = prompt[i % N_PROMPT];
+    for (int threads = 1; threads <= 8; threads += 7)
+        for (coe_kv kv = COE_KV_F32; kv <= COE_KV_Q8_0; kv++) {
+            coe_session *s = NULL;
+            coe_set_threads(threads);
+            assert_ok(coe_session_open(&s, model, &(coe_session_opts){ .max_tokens = 1040, .kv = kv }));
+            assert_ok(coe_session_eval(s, ids, 1019, NULL, 1));
+            assert_ok(coe_session_eval(s, ids + 1019, 1, NULL, 1));
+            mem_guard(true);
+            for (int i = 1020; i < 1036; i++) assert_ok(coe_session_eval(s, ids + i, 1, NULL, 1));
+            mem_guard(false);
+            assert_int_equal(mem_guard_hits(), 0);
+            coe_session_close(s);
+        }
+    coe_set_threads(2);
+}
+
 static void sampling_options_without_meaning_are_refused(void **state)
 {
     (void)state;
@@ -158,6 +180,7 @@ int main(void)
         cmocka_unit_test(a_callback_can_stop_it),
         cmocka_unit_test(a_full_cache_ends_it_and_keeps_what_was_made),
         cmocka_unit_test(no_allocation_between_two_tokens),
+        cmocka_unit_test(no_allocation_when_the_context_grows),
         cmocka_unit_test(sampling_options_without_meaning_are_refused),
     };
     return cmocka_run_group_tests_name("model/generate", tests, open_model, close_model);

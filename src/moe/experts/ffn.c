@@ -26,9 +26,9 @@ static void add_bias_rows(float *y, int64_t cols, const struct ffn_saved *s, con
 {
     const struct route *r = s->route;
     if (!bias) return;
-#pragma omp parallel for schedule(static) if (r->n_slots * cols > NN_ALONE_BELOW)
-    for (int32_t e = s->range.first; e < s->range.first + s->range.n; e++)
-        for (int32_t row = r->off[e]; row < r->off[e + 1]; row++) kern->add(y + row * cols, bias[e]->data, cols);
+    COE_SPREAD(
+        r->n_slots * cols > NN_ALONE_BELOW, for (int32_t e = s->range.first; e < s->range.first + s->range.n; e++),
+        for (int32_t row = r->off[e]; row < r->off[e + 1]; row++) kern->add(y + row * cols, bias[e]->data, cols));
 }
 
 /* Rows of the input as the experts see them: with weigh_input, times the weight. */
@@ -53,9 +53,9 @@ static void activate(const struct moe_spec *spec, float *u, const float *gate, c
 static void activate_rows(const struct ffn_saved *s, float *u)
 {
     const int64_t f = s->range.ffn;
-#pragma omp parallel for schedule(static) if ((end_row(s) - first_row(s)) * f > NN_ALONE_BELOW / 8)
-    for (int32_t row = first_row(s); row < end_row(s); row++)
-        activate(s->spec, u + row * f, s->h1 + row * f, s->h3 ? s->h3 + row * f : NULL, f);
+    COE_SPREAD((end_row(s) - first_row(s)) * f > NN_ALONE_BELOW / 8,
+               for (int32_t row = first_row(s); row < end_row(s); row++),
+               activate(s->spec, u + row * f, s->h1 + row * f, s->h3 ? s->h3 + row * f : NULL, f));
 }
 
 static void hidden_back(struct ffn_saved *s, float *du, float *gu)

@@ -22,15 +22,14 @@ void experts_combine(struct expert_call *call, const struct expert_range *g, con
     const bool first = !call->filled, weighed = call->spec->weigh_input;
     call->filled = true;
     if (from == end && !first) return;
-#pragma omp parallel for collapse(2) schedule(static) if ((end - from) * d > NN_ALONE_BELOW)
-    for (int32_t t = 0; t < r->n_tokens; t++)
-        for (int64_t s = 0; s < strips; s++) {
-            const int64_t j = s * strip, n = COE_MIN(strip, d - j);
-            float *out = call->y->data + t * d + j;
-            if (first) memset(out, 0, (size_t)n * sizeof(float));
-            for (int32_t last = -1, slot; (slot = next_slot(r, t, from, end, &last)) >= 0;)
-                kern->fma_row(out, weighed ? 1.0f : r->weight[slot], rows + (last - from) * d + j, n);
-        }
+    COE_SPREAD((end - from) * d > NN_ALONE_BELOW, for (int64_t i = 0; i < r->n_tokens * strips; i++), {
+        const int32_t t = (int32_t)(i / strips);
+        const int64_t j = i % strips * strip, n = COE_MIN(strip, d - j);
+        float *out = call->y->data + t * d + j;
+        if (first) memset(out, 0, (size_t)n * sizeof(float));
+        for (int32_t last = -1, slot; (slot = next_slot(r, t, from, end, &last)) >= 0;)
+            kern->fma_row(out, weighed ? 1.0f : r->weight[slot], rows + (last - from) * d + j, n);
+    });
 }
 
 void experts_add_dx(float *dx, const struct route *r, const struct expert_range *g, const float *da, int64_t d)

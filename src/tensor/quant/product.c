@@ -23,8 +23,8 @@ size_t codes_bytes(int64_t n, int64_t k, int32_t block)
 
 static void round_rows(struct codes *c, uint16_t *rows, const float *x, int64_t ldx)
 {
-#pragma omp parallel for schedule(static) if (c->n * c->k > 32768)
-    for (int64_t i = 0; i < c->n; i++) kern->narrow(rows + i * c->k, DT_BF16, x + i * ldx, c->k);
+    COE_SPREAD(c->n * c->k > 32768, for (int64_t i = 0; i < c->n; i++),
+               kern->narrow(rows + i * c->k, DT_BF16, x + i * ldx, c->k));
     c->bf16 = rows;
 }
 
@@ -40,9 +40,8 @@ void codes_make(struct codes *c, void *memory, const float *x, int64_t ldx, int6
     float *d = (float *)(void *)(at += padded((size_t)(n * k)));
     int16_t *sum = (int16_t *)(void *)(at + padded((size_t)(n * (k / block)) * sizeof(float)));
     assert(k % block == 0 && k % 16 == 0);
-#pragma omp parallel for schedule(static) if (n * k > 32768)
-    for (int64_t i = 0; i < n; i++)
-        kern->quantise(q + i * k, d + i * (k / block), sum + i * (k / 16), x + i * ldx, k, block);
+    COE_SPREAD(n * k > 32768, for (int64_t i = 0; i < n; i++),
+               kern->quantise(q + i * k, d + i * (k / block), sum + i * (k / 16), x + i * ldx, k, block));
     c->q = q, c->d = d, c->sum = sum;
 }
 
