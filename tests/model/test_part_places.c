@@ -144,6 +144,29 @@ static void what_a_router_does_not_have_is_refused(void **state)
     }
 }
 
+static void layers_that_do_not_fit_together_are_refused(void **state)
+{
+    (void)state;
+    struct coe_model *m = NULL;
+    json_t *config = config_of(CONFIG("'router': 'gating_residual', 'experts_per_layer': [4, 0, 5]"));
+    assert_int_equal(model_new(&m, config, "test", 1, 0.1), COE_E_INPUT);
+    assert_error_has("layer 2: its router (gating_residual) reads 5 values of a token");
+    assert_error_has("leaves 4; between them the number of experts must not change");
+    json_decref(config);
+    config = config_of(CONFIG("'router': 'gru', 'experts_per_layer': [4, 0, 5]")); /* its state has no such size */
+    assert_ok(model_new(&m, config, "test", 1, 0.1));
+    m->spec.layer[2].moe.router.kind_param[0] = 8;
+    assert_int_equal(spec_check(&m->spec, "here"), COE_E_INPUT);
+    assert_error_has("reads 8 values of a token");
+    model_close(m);
+    json_decref(config);
+    m = model_of(CONFIG("'router': 'attention'"));
+    m->spec.layer[2].attn.kind = MIX_LATENT;
+    assert_int_equal(spec_check(&m->spec, "here"), COE_E_INPUT);
+    assert_error_has("layer 2: router attention needs a layer with plain attention");
+    model_close(m);
+}
+
 static void every_table_is_one_that_the_model_can_place(void **state)
 {
     static const char *const kinds[] = { "router", "expert" };
@@ -172,6 +195,7 @@ int main(void)
         cmocka_unit_test(each_pass_of_a_chain_has_its_own_unless_the_gate_is_shared),
         cmocka_unit_test(first_values_are_those_of_the_table),
         cmocka_unit_test(what_a_router_does_not_have_is_refused),
+        cmocka_unit_test(layers_that_do_not_fit_together_are_refused),
         cmocka_unit_test(every_table_is_one_that_the_model_can_place),
     };
     return kernels_init() || cmocka_run_group_tests_name("model/part_places", tests, NULL, NULL);
