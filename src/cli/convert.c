@@ -9,6 +9,7 @@
 #include "cli/model_args.h"
 #include "model/adapter.h"
 #include "model/convert.h"
+#include "model/latent_form.h"
 #include "model/quantize.h"
 
 static coe_status read_type(const struct cli *c, enum dtype *out)
@@ -89,6 +90,28 @@ static coe_status to_gguf(const struct coe_model *m, const char *out, bool dry, 
     return COE_OK;
 }
 
+/* --latent M --group K: weights are factored in F32, so unlike the others this holds the model in memory. */
+static coe_status to_latent(struct cli *c, const char *in, const char *out, const struct convert_opts *o)
+{
+    struct coe_model *m = NULL;
+    struct latent_report r;
+    if (is_gguf(out) || o->chain || o->router || o->layout != LAYOUT_AS_IS || cli_flag(c, "dry-run") ||
+        cli_given(c, "merge-adapter"))
+        return coe_fail(COE_E_USAGE, "--latent writes a directory and goes with --group and --dtype only");
+    coe_status s = model_open(&m, in);
+    const enum dtype type = o->type == DT_COUNT ? DT_BF16 : o->type;
+    if (!s) s = model_to_latent(m, (int32_t)cli_int(c, "latent", 1), (int32_t)cli_int(c, "group", 8), type, out, &r);
+    if (!s && cli_flag(c, "json"))
+        cli_print_json(json_pack("{s:s, s:f, s:I, s:I}", "output", out, "relative_error", r.error,
+                                 "expert_parameters_before", (json_int_t)r.experts_before, "expert_parameters",
+                                 (json_int_t)r.experts));
+    else if (!s)
+        printf("%s: %.2f million parameters of experts (before: %.2f), gate and up matrices to within %.3f%%\n", out,
+               (double)r.experts / 1e6, (double)r.experts_before / 1e6, 100 * r.error);
+    model_close(m);
+    return s;
+}
+
 static coe_status run(struct cli *c)
 {
     struct convert_opts o = { 0 };
@@ -101,6 +124,8 @@ static coe_status run(struct cli *c)
     if (is_gguf(out) && dir_exists(out)) return coe_fail(COE_E_USAGE, "%s: is a directory", out);
     if (!is_gguf(out)) COE_TRY(cli_check_out_dir(out));
     coe_interrupt_install();
+    if (cli_given(c, "group") && !cli_given(c, "latent")) return coe_fail(COE_E_USAGE, "--group belongs to --latent");
+    if (cli_given(c, "latent")) return to_latent(c, in, out, &o);
     coe_status s = model_open_stored(&m, in);
     if (!s && cli_given(c, "merge-adapter")) s = adapter_open(m, cli_str(c, "merge-adapter", NULL));
     if (!s) s = is_gguf(out) ? to_gguf(m, out, dry, &o, &r) : model_convert(m, dry ? NULL : out, &o, &r);
@@ -119,6 +144,11 @@ static const struct cli_opt opts[] = {
       false },
     { "router", 0, OPT_STR, "NAME", "another router over the same matrices, to be trained on: pre_gated, …", 0, 0,
       false },
+    { "latent", 0, OPT_INT, "M",
+      "experts as latent ones: --group consecutive experts share M rows that their gate and up matrices are made of "
+      "(bf16 unless --dtype says else)",
+      1, 1 << 24, false },
+    { "group", 0, OPT_INT, "K", "with --latent: experts that share (default 8)", 1, 65536, false },
     { "fuse", 0, OPT_FLAG, NULL, "write all experts of a layer as one tensor, where the family has such a form", 0, 0,
       false },
     { "unfuse", 0, OPT_FLAG, NULL, "write every expert's matrices apart", 0, 0, false },
