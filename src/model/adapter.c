@@ -63,16 +63,23 @@ static bool spelling(const struct coe_model *m, struct place p, int i, char *out
     return false;
 }
 
+/* The tensor of experts that out->module names, and the module it belongs to */
+static void stack(const struct coe_model *m, const struct param *p, struct adapter_key *out)
+{
+    memcpy(out->parameter, out->module, sizeof out->parameter);
+    char *dot = strrchr(out->module, '.');
+    if (dot) *dot = 0;
+    out->stacked = true;
+    out->n_experts = spec_experts(&m->spec, p->at);
+}
+
 /* A 3-D tensor of experts is a parameter of the module that its name lies in, or the weight of one. */
 static bool stacked_key(const struct coe_model *m, const struct param *p, struct adapter_key *out)
 {
     const bool down = p->at.slot == SLOT_EXPERT_DOWN;
     const char *pattern = down ? m->family->fused_down : m->family->fused_gate_up;
     if (!pattern || !expand_name(pattern, p->at, out->module, sizeof out->module)) return false;
-    char *dot = strrchr(out->module, '.');
-    if (dot) *dot = 0;
-    out->stacked = true;
-    out->n_experts = spec_experts(&m->spec, p->at);
+    stack(m, p, out);
     out->cut = (struct cut){ 0, p->at.slot == SLOT_EXPERT_UP, down ? 1 : 2 };
     return true;
 }
@@ -83,10 +90,8 @@ bool adapter_key(const struct coe_model *m, const struct param *p, int i, struct
     if (is_expert(p) && m->family->fused_gate_up && i-- == 0) return stacked_key(m, p, out);
     if (!spelling(m, p->at, i, out->module, sizeof out->module, &out->cut)) return false;
     if (out->cut.how & CUT_EXPERT) {
-        out->stacked = true;
-        out->n_experts = spec_experts(&m->spec, p->at);
-        char *dot = strrchr(out->module, '.');
-        if (dot) *dot = 0;
+        cut_suffix(out->module, "_blocks"); /* MXFP4 */
+        stack(m, p, out);
         return true;
     }
     cut_suffix(out->module, ".weight");

@@ -49,10 +49,11 @@ void adapter_free(struct adapter *a);
 
 /* Where the two matrices of a parameter lie in a PEFT file. */
 struct adapter_key {
-    char module[256];  /* without "base_model.model." and ".lora_A.weight" */
-    bool stacked;      /* experts in one tensor */
-    int32_t n_experts; /* then */
-    struct cut cut;    /* how the rows of B are shared between parameters */
+    char parameter[256]; /* of stacked experts: the tensor, as PEFT's target_parameters calls it */
+    char module[256];    /* without "base_model.model." and ".lora_A.weight" */
+    bool stacked;        /* experts in one tensor */
+    int32_t n_experts;   /* then */
+    struct cut cut;      /* how the rows of B are shared between parameters */
 };
 /* The i-th name under which a parameter may be found, the first is written; false behind the last. */
 bool adapter_key(const struct coe_model *m, const struct param *p, int i, struct adapter_key *out);

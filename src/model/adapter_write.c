@@ -7,7 +7,6 @@
 /* One pair of tensors: parameters that share A and the tensor of B, by part and, of stacked experts, by expert. */
 struct module {
     struct adapter_key key;
-    const char *parameter; /* of stacked experts: what PEFT's target_parameters calls them */
     int64_t rows, cols;
     int nested;
     float *a, *b;
@@ -19,9 +18,9 @@ struct writing {
     size_t n;
 };
 
-static bool same_module(const struct module *x, const struct adapter_key *key, const char *parameter)
+static bool same_module(const struct module *x, const struct adapter_key *key)
 {
-    return !strcmp(x->key.module, key->module) && (!key->stacked || !strcmp(x->parameter, parameter));
+    return !strcmp(x->key.module, key->module) && !strcmp(x->key.parameter, key->parameter);
 }
 
 /* "model.layers.3.mlp.experts.gate_up_proj" → "mlp.experts.gate_up_proj": what follows the number of the layer */
@@ -36,29 +35,18 @@ static const char *behind_layer(const char *name)
     return at;
 }
 
-/* The tensor that a stacked parameter is part of in other implementations */
-static bool parameter_name(const struct coe_model *m, const struct param *p, const struct adapter_key *key, char *out,
-                           size_t cap)
-{
-    const char *fused = p->at.slot == SLOT_EXPERT_DOWN ? m->family->fused_down : m->family->fused_gate_up;
-    const char *last = fused ? strrchr(fused, '.') : NULL;
-    return snprintf(out, cap, "%s%s", key->module, last ? last : ".weight") < (int)cap;
-}
-
 static struct module *module_of(struct writing *w, const struct param *p, const struct adapter_key *key)
 {
-    char parameter[300] = "";
-    if (key->stacked && !parameter_name(w->m, p, key, parameter, sizeof parameter)) return NULL;
     for (size_t i = w->n; i-- > 0;)
-        if (same_module(&w->module[i], key, parameter)) return &w->module[i];
+        if (same_module(&w->module[i], key)) return &w->module[i];
     struct module *x = &w->module[w->n++];
-    *x = (struct module){ .key = *key, .parameter = arena_strdup(&w->arena, parameter) };
+    *x = (struct module){ .key = *key };
     const int64_t parts = key->cut.parts > 1 ? key->cut.parts : 1, experts = key->stacked ? key->n_experts : 1;
     x->rows = parts * p->w.rows, x->cols = p->w.cols;
     const size_t rank = (size_t)w->m->adapter->rank * (size_t)experts;
     x->a = arena_push_zero(&w->arena, rank * (size_t)x->cols * sizeof *x->a);
     x->b = arena_push_zero(&w->arena, rank * (size_t)x->rows * sizeof *x->b);
-    return x->a && x->b && x->parameter ? x : NULL;
+    return x->a && x->b ? x : NULL;
 }
 
 static void put(struct module *x, const struct adapter_key *key, const struct param *p, const struct low_rank *l)
@@ -123,7 +111,7 @@ static coe_status write_config(const struct writing *w, const char *dir, const c
     json_t *modules = json_array(), *parameters = json_array();
     for (size_t i = 0; i < w->n; i++) {
         const struct module *x = &w->module[i];
-        const char *parameter = x->key.stacked ? behind_layer(x->parameter) : NULL;
+        const char *parameter = x->key.stacked ? behind_layer(x->key.parameter) : NULL;
         if (!parameter)
             json_array_append_new(modules, json_string(x->key.module));
         else if (!listed(parameters, parameter))
