@@ -173,6 +173,18 @@ static void check_schedule(const struct golden_folder *f, const char *name, doub
     }
 }
 
+/* Its sum of probabilities is divided by the assignments: `assign` over k. */
+static void check_balance(struct route_record *rec, double coef, double want)
+{
+    struct nn c = { .arena = test_arena() };
+    struct moe_spec spec = *rec->spec;
+    double total;
+    spec.loss[spec.n_losses++] = (struct loss_spec){ "assign", coef };
+    rec->spec = &spec;
+    assert_ok(moe_losses(&(struct loss_call){ .c = &c, .records = &rec, .n_records = 1 }, &total, NULL));
+    assert_near("lbl", total, want, ABS_TOL + REL_TOL * want);
+}
+
 static void smoe_dropout(const struct golden_folder *f)
 {
     const struct ckpt *in = golden_ckpt(f, "case.safetensors"), *want = golden_ckpt(f, "expect.safetensors");
@@ -182,9 +194,11 @@ static void smoe_dropout(const struct golden_folder *f)
                   most = whole(parameters(f), "k_max");
     struct moe_spec s = routes_spec((int32_t)w.dim[0], k, "growing_k");
     s.router.renormalize = true;
-    const struct route *r = &routes_of(&s, NULL, logits_of(&x, &w, &b), x.dim[0], NULL)->route;
+    struct route_record *rec = routes_of(&s, NULL, logits_of(&x, &w, &b), x.dim[0], NULL);
+    const struct route *r = &rec->route;
     assert_ids("experts", r->expert, idx.i, idx.n);
     assert_close("weights", r->weight, weight.f, weight.n, ABS_TOL, REL_TOL);
+    check_balance(rec, 1.0 / k, (double)tensor_array(want, "lbl").f[0]);
     s.router.top_k = s.n_experts;
     const struct array all = tensor_array(want, "dense_weight");
     assert_gates("all experts", &routes_of(&s, NULL, logits_of(&x, &w, &b), x.dim[0], NULL)->route, &all);
