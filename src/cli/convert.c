@@ -11,6 +11,7 @@
 #include "model/convert.h"
 #include "model/latent_form.h"
 #include "model/quantize.h"
+#include "model/slice_form.h"
 
 static coe_status read_type(const struct cli *c, enum dtype *out)
 {
@@ -90,14 +91,22 @@ static coe_status to_gguf(const struct coe_model *m, const char *out, bool dry, 
     return COE_OK;
 }
 
+/* What goes with a change of form: nothing that works tensor by tensor. */
+static coe_status check_form(const struct cli *c, const char *out, const struct convert_opts *o, const char *option,
+                             const char *its)
+{
+    if (!is_gguf(out) && !o->chain && !o->router && o->layout == LAYOUT_AS_IS && !o->shard_bytes &&
+        !cli_flag(c, "dry-run") && !cli_given(c, "merge-adapter"))
+        return COE_OK;
+    return coe_fail(COE_E_USAGE, "%s writes a directory and goes with %s and --dtype only", option, its);
+}
+
 /* --latent M --group K: weights are factored in F32, so unlike the others this holds the model in memory. */
 static coe_status to_latent(struct cli *c, const char *in, const char *out, const struct convert_opts *o)
 {
     struct coe_model *m = NULL;
     struct latent_report r;
-    if (is_gguf(out) || o->chain || o->router || o->layout != LAYOUT_AS_IS || cli_flag(c, "dry-run") ||
-        cli_given(c, "merge-adapter"))
-        return coe_fail(COE_E_USAGE, "--latent writes a directory and goes with --group and --dtype only");
+    COE_TRY(check_form(c, out, o, "--latent", "--group"));
     coe_status s = model_open(&m, in);
     const enum dtype type = o->type == DT_COUNT ? DT_BF16 : o->type;
     if (!s) s = model_to_latent(m, (int32_t)cli_int(c, "latent", 1), (int32_t)cli_int(c, "group", 8), type, out, &r);
@@ -108,6 +117,20 @@ static coe_status to_latent(struct cli *c, const char *in, const char *out, cons
     else if (!s)
         printf("%s: %.2f million parameters of experts (before: %.2f), gate and up matrices to within %.3f%%\n", out,
                (double)r.experts / 1e6, (double)r.experts_before / 1e6, 100 * r.error);
+    model_close(m);
+    return s;
+}
+
+/* --slices N --top-k K, likewise */
+static coe_status to_slices(struct cli *c, const char *in, const char *out, const struct convert_opts *o)
+{
+    struct coe_model *m = NULL;
+    const int32_t n = (int32_t)cli_int(c, "slices", 1), k = (int32_t)cli_int(c, "top-k", n);
+    COE_TRY(check_form(c, out, o, "--slices", "--top-k"));
+    coe_status s = model_open(&m, in);
+    if (!s) s = model_to_slices(m, n, k, o->type == DT_COUNT ? DT_BF16 : o->type, out);
+    if (!s && cli_flag(c, "json")) cli_print_json(json_pack("{s:s, s:i, s:i}", "output", out, "slices", n, "top_k", k));
+    else if (!s) printf("%s: every network in %d slices, of which a token takes %d\n", out, n, k);
     model_close(m);
     return s;
 }
@@ -125,7 +148,10 @@ static coe_status run(struct cli *c)
     if (!is_gguf(out)) COE_TRY(cli_check_out_dir(out));
     coe_interrupt_install();
     if (cli_given(c, "group") && !cli_given(c, "latent")) return coe_fail(COE_E_USAGE, "--group belongs to --latent");
+    if (cli_given(c, "top-k") && !cli_given(c, "slices"))
+        return coe_fail(COE_E_USAGE, "--top-k belongs to --slices");
     if (cli_given(c, "latent")) return to_latent(c, in, out, &o);
+    if (cli_given(c, "slices")) return to_slices(c, in, out, &o);
     coe_status s = model_open_stored(&m, in);
     if (!s && cli_given(c, "merge-adapter")) s = adapter_open(m, cli_str(c, "merge-adapter", NULL));
     if (!s) s = is_gguf(out) ? to_gguf(m, out, dry, &o, &r) : model_convert(m, dry ? NULL : out, &o, &r);
@@ -149,6 +175,10 @@ static const struct cli_opt opts[] = {
       "(bf16 unless --dtype says else)",
       1, 1 << 24, false },
     { "group", 0, OPT_INT, "K", "with --latent: experts that share (default 8)", 1, 65536, false },
+    { "slices", 0, OPT_INT, "N",
+      "a dense model's networks as N experts that are added as they are, --top-k of them by a router to be trained", 1,
+      1024, false },
+    { "top-k", 0, OPT_INT, "K", "with --slices: slices of a token (default all: the same logits)", 1, 1024, false },
     { "fuse", 0, OPT_FLAG, NULL, "write all experts of a layer as one tensor, where the family has such a form", 0, 0,
       false },
     { "unfuse", 0, OPT_FLAG, NULL, "write every expert's matrices apart", 0, 0, false },

@@ -160,20 +160,6 @@ static json_t *latent_config(const struct coe_model *m, const struct moe_spec *s
     return config;
 }
 
-/* What both models have. Places are listed in the same order in both. */
-static void copy_others(const struct coe_model *from, struct coe_model *to)
-{
-    size_t at = 0;
-    for (size_t i = 0; i < to->n_params; i++) {
-        struct param *p = &to->params[i];
-        size_t j = at;
-        while (j < from->n_params && memcmp(&from->params[j].at, &p->at, sizeof p->at)) j++;
-        if (j == from->n_params) continue;
-        memcpy(p->w.master, from->params[j].w.master, (size_t)weight_count(&p->w) * sizeof(float));
-        at = j + 1;
-    }
-}
-
 static coe_status convert(struct job *j, const struct spec_sizes *before, struct latent_report *out)
 {
     coe_status s = COE_OK;
@@ -182,7 +168,7 @@ static coe_status convert(struct job *j, const struct spec_sizes *before, struct
     j->v = mem_alloc("latent form", n * n * sizeof *j->v);
     j->order = mem_alloc("latent form", n * sizeof *j->order);
     if (!j->g || !j->v || !j->order) s = COE_E_NOMEM;
-    if (!s) copy_others(j->from, j->to);
+    if (!s) model_copy_params(j->to, j->from);
     for (int32_t l = 0; l < j->from->spec.n_layers && !s; l++)
         if (j->from->spec.layer[l].is_moe) s = layer(j, l);
     const struct spec_sizes after = spec_sizes(&j->to->spec);

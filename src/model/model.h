@@ -75,6 +75,8 @@ void model_close(struct coe_model *m);
 /* Zeroes all gradients. */
 void model_zero_grad(struct coe_model *m);
 
+/* Values of the places that both have in the same size; both in F32 masters. */
+void model_copy_params(struct coe_model *to, const struct coe_model *from);
 /* Masks experts of layer l for every later forward pass: keep [n_experts]; NULL ends it. Copied. */
 coe_status model_set_keep(struct coe_model *m, int32_t l, const uint8_t *keep);
 

@@ -210,6 +210,19 @@ void model_zero_grad(struct coe_model *m)
     }
 }
 
+void model_copy_params(struct coe_model *to, const struct coe_model *from)
+{
+    size_t next = 0; /* places come in the same order in both */
+    for (size_t i = 0; i < to->n_params; i++) {
+        struct param *p = &to->params[i];
+        size_t j = next;
+        while (j < from->n_params && memcmp(&from->params[j].at, &p->at, sizeof p->at)) j++;
+        if (j == from->n_params || weight_count(&from->params[j].w) != weight_count(&p->w)) continue;
+        memcpy(p->w.master, from->params[j].w.master, (size_t)weight_count(&p->w) * sizeof(float));
+        next = j + 1;
+    }
+}
+
 coe_status model_set_keep(struct coe_model *m, int32_t l, const uint8_t *keep)
 {
     const int32_t n = m->spec.layer[l].is_moe ? m->spec.layer[l].moe.n_experts : 0;
