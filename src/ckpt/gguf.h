@@ -50,6 +50,8 @@ void gguf_add_u64(struct gguf_out *o, const char *key, uint64_t x);
 void gguf_add_f32(struct gguf_out *o, const char *key, float x);
 void gguf_add_bool(struct gguf_out *o, const char *key, bool x);
 void gguf_add_str(struct gguf_out *o, const char *key, const char *text, size_t n);
+/* An array of bytes. */
+void gguf_add_bytes(struct gguf_out *o, const char *key, const char *bytes, size_t n);
 void gguf_add_strs(struct gguf_out *o, const char *key, const struct str *text, size_t n);
 void gguf_add_i32s(struct gguf_out *o, const char *key, const int32_t *x, size_t n);
 void gguf_add_f32s(struct gguf_out *o, const char *key, const float *x, size_t n);

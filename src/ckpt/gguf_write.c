@@ -87,6 +87,12 @@ void gguf_add_str(struct gguf_out *o, const char *key, const char *text, size_t 
     add_text(&o->text, text, n);
 }
 
+void gguf_add_bytes(struct gguf_out *o, const char *key, const char *bytes, size_t n)
+{
+    begin_array(o, key, GGUF_U8, n);
+    str_add(&o->text, bytes, n);
+}
+
 void gguf_add_strs(struct gguf_out *o, const char *key, const struct str *text, size_t n)
 {
     begin_array(o, key, GGUF_STRING, n);

@@ -12,6 +12,7 @@
 #include "model/gguf.h"
 
 #define GGUF_KEY_CONFIG "coe.config"
+#define GGUF_KEY_FILE "coe.file." /* + the name of a small file beside the config */
 #define GGUF_ARCH_COE "coe"
 
 struct gguf_arch {
@@ -48,6 +49,10 @@ coe_status gguf_add_spec(struct gguf_out *o, const struct spec *s, const struct 
 /* Vocabulary, special tokens and chat template of a model directory (or, as they are, of a GGUF file), and its small
  * files as they are, so that they come back. A tokenizer that has no form in GGUF is left out with a note. */
 coe_status gguf_add_tokenizer(struct gguf_out *o, const struct coe_model *m);
+/* The pieces of a tokenizer.model (which goes along as it is), or of a tokenizer.json with a unigram vocabulary. */
+coe_status gguf_add_pieces(struct gguf_out *o, const struct coe_model *m, const char *path, bool spm);
+/* Ids of the first and last token of a text, and whether they are put around it. */
+coe_status gguf_add_special(struct gguf_out *o, const struct coe_model *m);
 /* What F32 vectors and packed matrices of a file become in a directory: the type its config names, else that of its
  * matrices, else F32. COE_E_USAGE for a file whose config cannot say everything. */
 coe_status gguf_plain_type(const struct coe_model *m, enum dtype *out);

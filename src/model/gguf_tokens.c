@@ -1,8 +1,8 @@
 /* gguf_tokens.c — a model directory's tokenizer as the metadata of a GGUF file; see gguf_form.h.
  *
  * Byte-level BPE becomes "gpt2" with the name of its pre-tokeniser, BPE over ▁ text becomes "llama", whose scores are
- * the ranks of the merges. The tokenizer.json itself goes along under the key that the GGUF format has for it, and the
- * small files beside it under "coe.file.NAME". */
+ * the ranks of the merges; SentencePiece files and unigram models are gguf_spm.c's. The tokenizer.json itself goes
+ * along under the key that the GGUF format has for it, and the small files beside it under "coe.file.NAME". */
 #include <string.h>
 
 #include "base/file.h"
@@ -11,7 +11,6 @@
 #include "text/gguf_pre.h"
 
 #define KEY_TOKENIZER "tokenizer.huggingface.json"
-#define KEY_FILE "coe.file."
 #define FILE_MAX ((uint64_t)1 << 20)
 #define TOKENIZER_MAX ((uint64_t)1 << 28)
 
@@ -228,7 +227,7 @@ static coe_status find_frame(const struct tokenizer *t, int32_t *before, int32_t
     return s;
 }
 
-static coe_status add_special(struct gguf_out *o, const struct coe_model *m)
+coe_status gguf_add_special(struct gguf_out *o, const struct coe_model *m)
 {
     int32_t before, behind;
     COE_TRY(find_frame(m->tokenizer, &before, &behind));
@@ -282,6 +281,10 @@ static coe_status add_tokenizer_json(struct gguf_out *o, const struct coe_model 
     const char *type = json_string_value(json_object_get(json_object_get(doc, "model"), "type"));
     const json_t *merges = json_object_get(json_object_get(doc, "model"), "merges");
     gguf_add_str(o, KEY_TOKENIZER, text.at, text.n);
+    if (type && !strcmp(type, "Unigram")) {
+        s = gguf_add_pieces(o, m, path, false);
+        goto out;
+    }
     if (!(type ? !strcmp(type, "BPE") : merges != NULL)) {
         log_note("%s: a %s tokenizer has no form in GGUF; the file carries only the tokenizer.json", path,
                  type ? type : "nameless");
@@ -294,7 +297,7 @@ static coe_status add_tokenizer_json(struct gguf_out *o, const struct coe_model 
                  m->spec.vocab);
     if ((s = make_room(&v, m->spec.vocab, path))) goto out;
     if ((s = add_vocabulary(o, &v, doc, bytes))) goto out;
-    s = add_special(o, m);
+    s = gguf_add_special(o, m);
 out:
     arena_free(&v.arena);
     json_decref(doc);
@@ -330,7 +333,7 @@ static coe_status add_small_file(struct gguf_out *o, const struct coe_model *m, 
     coe_status s = path && jinja ? COE_OK : COE_E_NOMEM;
     if (s || !file_exists(path)) goto out;
     if ((s = file_read(&text, path, FILE_MAX))) goto out;
-    snprintf(key, sizeof key, KEY_FILE "%s", name);
+    snprintf(key, sizeof key, GGUF_KEY_FILE "%s", name);
     gguf_add_str(o, key, text.at ? text.at : "", text.n);
     add_template(o, name, text.at ? text.at : "", text.n);
     if (!strcmp(name, "tokenizer_config.json") && !file_exists(jinja))
@@ -344,7 +347,7 @@ out:
 
 static void copy_values(struct gguf_out *o, const struct gguf *g)
 {
-    static const char *const prefix[] = { "tokenizer.", KEY_FILE };
+    static const char *const prefix[] = { "tokenizer.", GGUF_KEY_FILE };
     for (size_t i = 0; i < g->n; i++)
         for (size_t k = 0; k < COE_COUNT(prefix); k++)
             if (g->at[i].key.n > strlen(prefix[k]) && !memcmp(g->at[i].key.at, prefix[k], strlen(prefix[k])))
@@ -359,12 +362,13 @@ coe_status gguf_add_tokenizer(struct gguf_out *o, const struct coe_model *m)
         return COE_OK;
     }
     if (!dir_exists(m->path)) return COE_OK;
-    char *path = path_join(m->path, "tokenizer.json");
-    coe_status s = path ? COE_OK : COE_E_NOMEM;
+    char *path = path_join(m->path, "tokenizer.json"), *spm = path_join(m->path, "tokenizer.model");
+    coe_status s = path && spm ? COE_OK : COE_E_NOMEM;
     if (!s && m->tokenizer && file_exists(path)) s = add_tokenizer_json(o, m, path);
-    else if (!s && m->tokenizer) log_note("%s: a tokenizer.model alone is not written into GGUF", m->path);
+    else if (!s && m->tokenizer && file_exists(spm)) s = gguf_add_pieces(o, m, spm, true);
     for (size_t i = 0; i < COE_COUNT(small_files) && !s; i++) s = add_small_file(o, m, small_files[i]);
     mem_free(path);
+    mem_free(spm);
     return s;
 }
 
@@ -401,14 +405,17 @@ coe_status gguf_write_companions(const struct coe_model *m, const char *dir)
     for (size_t i = 0; i < COE_COUNT(small_files); i++) {
         struct gguf_text text = { 0 };
         char key[64];
-        snprintf(key, sizeof key, KEY_FILE "%s", small_files[i]);
+        snprintf(key, sizeof key, GGUF_KEY_FILE "%s", small_files[i]);
         COE_TRY(gguf_str(g, key, &text));
         if (text.at) COE_TRY(write_beside(dir, small_files[i], text.at, text.n));
         small |= text.at != NULL;
     }
+    const struct gguf_value *spm = gguf_find(g, GGUF_KEY_FILE "tokenizer.model");
+    if (spm && spm->array && spm->type == GGUF_U8)
+        COE_TRY(write_beside(dir, "tokenizer.model", (const char *)spm->at, (size_t)(spm->end - spm->at)));
     COE_TRY(gguf_str(g, KEY_TOKENIZER, &tokenizer));
     COE_TRY(gguf_str(g, "tokenizer.chat_template", &template));
     if (template.at && !small) COE_TRY(write_beside(dir, "chat_template.jinja", template.at, template.n));
     if (tokenizer.at) return write_beside(dir, "tokenizer.json", tokenizer.at, tokenizer.n);
-    return gguf_find(g, "tokenizer.ggml.model") ? make_tokenizer_json(m, dir) : COE_OK;
+    return gguf_find(g, "tokenizer.ggml.model") && !spm ? make_tokenizer_json(m, dir) : COE_OK;
 }

@@ -81,8 +81,8 @@ void model_copy_params(struct coe_model *to, const struct coe_model *from);
 coe_status model_set_keep(struct coe_model *m, int32_t l, const uint8_t *keep);
 
 /* Writes a Hugging Face directory: `config` as config.json, parameters in `type` (F32, BF16, F16; vectors and routers
- * stay F32 where they were), copying tokenizer files from from_dir; of a model that came from a GGUF file NULL takes the
- * tokenizer from there. The directory appears as a whole. */
+ * stay F32 where they were), copying tokenizer files from from_dir; of a model that came from a GGUF file NULL takes
+ * the tokenizer from there. The directory appears as a whole. */
 coe_status model_write(const struct coe_model *m, const char *dir, const json_t *config, enum dtype type,
                        const char *from_dir);
 

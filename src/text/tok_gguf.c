@@ -10,7 +10,8 @@
 struct gguf {
     const char *where;
     struct gguf_value tokens, scores, types, merges, charsmap; /* count 0: not there */
-    struct gguf_text model, pre, name;
+    struct gguf_value carried; /* a whole tokenizer.model, in files that were written here */
+    struct gguf_text model, pre, name, json;
     int64_t bos, eos, unk;
     bool add_bos, add_eos, add_bos_given, add_eos_given;
     bool space_prefix, extra_spaces_go, suffix;
@@ -33,6 +34,8 @@ static coe_status read_key(struct gguf *g, const struct gguf_value *v)
     if (gguf_key_is(v, "tokenizer.ggml.model")) return gguf_get_text(v, w, &g->model);
     if (gguf_key_is(v, "tokenizer.ggml.pre")) return gguf_get_text(v, w, &g->pre);
     if (gguf_key_is(v, "general.name")) return gguf_get_text(v, w, &g->name);
+    if (gguf_key_is(v, "tokenizer.huggingface.json")) return gguf_get_text(v, w, &g->json);
+    if (gguf_key_is(v, "coe.file.tokenizer.model")) return keep_array(g, &g->carried, v, false);
     if (gguf_key_is(v, "tokenizer.ggml.tokens")) return keep_array(g, &g->tokens, v, true);
     if (gguf_key_is(v, "tokenizer.ggml.merges")) return keep_array(g, &g->merges, v, true);
     if (gguf_key_is(v, "tokenizer.ggml.scores")) return keep_array(g, &g->scores, v, false);
@@ -172,6 +175,24 @@ static coe_status spm_unigram(struct gguf *g, json_t *config)
     return s;
 }
 
+static void set_frame(const struct gguf *g, json_t *config)
+{
+    if (g->add_bos && g->bos >= 0) json_object_set_new(config, "before", json_pack("[I]", (json_int_t)g->bos));
+    if (g->add_eos && g->eos >= 0) json_object_set_new(config, "after", json_pack("[I]", (json_int_t)g->eos));
+}
+
+/* Files that carry their vocabulary's own file say there what the metadata cannot: which pieces of a unigram model
+ * stand for bytes, how white space is brought in order. *found: d is filled. */
+static coe_status read_carried(const struct gguf *g, struct tok_def *d, bool *found)
+{
+    const bool spm = g->carried.count && g->carried.type == GGUF_U8, json = !spm && is(g->model, "t5") && g->json.n;
+    *found = spm || json;
+    if (spm) COE_TRY(tok_read_spm(d, (const char *)g->carried.at, (size_t)(g->carried.end - g->carried.at), g->where));
+    if (json) COE_TRY(tok_read_json(d, g->json.at, g->json.n, g->where));
+    if (*found && !json_is_object(json_object_get(d->config, "post_processor"))) set_frame(g, d->config);
+    return COE_OK;
+}
+
 static coe_status make_config(struct gguf *g, struct tok_def *d)
 {
     static const struct {
@@ -192,8 +213,7 @@ static coe_status make_config(struct gguf *g, struct tok_def *d)
     COE_TRY(kinds[i].fill(g, d->config));
     if (g->bos >= 0) json_object_set_new(d->config, "bos", json_integer(g->bos));
     if (g->eos >= 0) json_object_set_new(d->config, "eos", json_integer(g->eos));
-    if (g->add_bos && g->bos >= 0) json_object_set_new(d->config, "before", json_pack("[I]", (json_int_t)g->bos));
-    if (g->add_eos && g->eos >= 0) json_object_set_new(d->config, "after", json_pack("[I]", (json_int_t)g->eos));
+    set_frame(g, d->config);
     return COE_OK;
 }
 
@@ -206,7 +226,9 @@ coe_status tok_read_gguf(struct tok_def *d, const char *bytes, size_t n, const c
     coe_status s = gguf_meta_begin(&m, bytes, n, where);
     while (!s && !(s = gguf_meta_next(&m, &v, &more)) && more) s = read_key(&g, &v);
     if (!s && (!g.model.n || !g.tokens.count)) s = coe_fail(COE_E_INPUT, "%s: GGUF: has no tokenizer", where);
-    if (!s) s = read_pieces(&g, d);
-    if (!s) s = make_config(&g, d);
+    bool found = false;
+    if (!s) s = read_carried(&g, d, &found);
+    if (!s && !found) s = read_pieces(&g, d);
+    if (!s && !found) s = make_config(&g, d);
     return s;
 }

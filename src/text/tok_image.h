@@ -34,7 +34,7 @@ enum section {
 };
 
 #define TOK_IMAGE_MAGIC "coetok\0"
-#define TOK_IMAGE_VERSION 1u
+#define TOK_IMAGE_VERSION 2u
 
 struct tok_image_head {
     char magic[8];

@@ -101,8 +101,8 @@ static coe_status check_model(const struct trainer *t)
     const size_t n = strlen(r->tokenizer);
     if (n > 5 && !strcmp(r->tokenizer + n - 5, ".gguf") && !(r->init && !strcmp(r->init, r->tokenizer)))
         return coe_fail(COE_E_INPUT,
-                        "%s: tokenizer %s: a GGUF file gives its tokenizer to the model in it only; name a directory or "
-                        "a tokenizer.json",
+                        "%s: tokenizer %s: a GGUF file gives its tokenizer to the model in it only; name a directory "
+                        "or a tokenizer.json",
                         r->path, r->tokenizer);
     if (t->tokenizer && s->vocab < tokenizer_vocab_size(t->tokenizer))
         return coe_fail(COE_E_INPUT, "%s: vocab_size %d is below the tokenizer's %d", r->path, s->vocab,

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/json.h"
 #include "ckpt/gguf.h"
 #include "support/arrays.h"
@@ -278,6 +279,79 @@ static void what_cannot_be_is_refused_with_its_reason(void **state)
             COE_ARGS("quantize", "q4_0", model, "-o", temp_path("next.gguf"), "--imatrix", out));
 }
 
+static char *ids_of(const char *model, const char *text)
+{
+    struct ran r = run_coe(0, text, COE_ARGS("tokenize", model, "--json"));
+    char *ids = strdup(r.out);
+    ran_free(&r);
+    return ids;
+}
+
+static void assert_same_ids(const char *a, const char *b)
+{
+    static const char *const texts[] = { "Once upon a  time, there was a king.\n",
+                                         "  H\xC3\xA9 said: \xE5\xA4\x9C 123 ", "<s>hi</s> <unk>\t" };
+    for (size_t i = 0; i < COE_COUNT(texts); i++) {
+        char *x = ids_of(a, texts[i]), *y = ids_of(b, texts[i]);
+        assert_string_equal(x, y);
+        free(x);
+        free(y);
+    }
+}
+
+static bool key_is(const char *file, const char *key, const char *value)
+{
+    struct ckpt *c;
+    struct gguf_text text = { 0 };
+    assert_ok(ckpt_open(&c, file));
+    assert_ok(gguf_str(ckpt_gguf(c), key, &text));
+    const bool yes = text.n == strlen(value) && !memcmp(text.at, value, text.n);
+    ckpt_close(c);
+    return yes;
+}
+
+/* The tiny model with another tokenizer file goes into GGUF and back. */
+static void check_tokenizer(const char *name, const char *kind)
+{
+    char model[1200], file[1200], back[1200], a[1300], b[1300];
+    keep(model, temp_path("spoken"));
+    keep(file, temp_path("spoken.gguf"));
+    keep(back, temp_path("spoken.back"));
+    coe(0, COE_ARGS("convert", model, file));
+    assert_true(key_is(file, "tokenizer.ggml.model", kind));
+    assert_same_ids(model, file);
+    coe(0, COE_ARGS("convert", file, back));
+    snprintf(a, sizeof a, "%s/%s", model, name);
+    snprintf(b, sizeof b, "%s/%s", back, name);
+    assert_same_file(a, b);
+}
+
+static void a_unigram_vocabulary_comes_back(void **state)
+{
+    (void)state;
+    char path[1300];
+    snprintf(path, sizeof path, "%s/tokenizer.json",
+             tiny_model("spoken", &(struct tiny){ .vocab = 500, .no_tokenizer = true }));
+    coe(0, COE_ARGS("data", "tokenizer", "README.md", "--kind", "unigram", "--vocab", "450", "-o", path));
+    check_tokenizer("tokenizer.json", "t5");
+}
+
+static void a_sentencepiece_file_comes_back(void **state)
+{
+    (void)state;
+    static const char *const folder[][2] = { { "tokenizers/sp_bpe", "llama" }, { "tokenizers/sp_botchan", "t5" } };
+    for (size_t i = 0; i < COE_COUNT(folder); i++) {
+        char command[3000], packed[1300];
+        need_fixture(folder[i][0]);
+        const char *model = tiny_model("spoken", &(struct tiny){ .vocab = 40000, .no_tokenizer = true });
+        snprintf(packed, sizeof packed, "%s/tokenizer.model.xz", fixture(folder[i][0]));
+        if (!file_exists(packed)) skip();
+        snprintf(command, sizeof command, "xz -dc %s > %s/tokenizer.model", packed, model);
+        if (system(command)) skip(); /* no xz on this machine */
+        check_tokenizer("tokenizer.model", folder[i][1]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -293,6 +367,8 @@ int main(void)
         cmocka_unit_test(experts_of_several_types_lie_apart),
         cmocka_unit_test(a_dry_run_knows_the_size_to_the_byte),
         cmocka_unit_test(importance_comes_from_a_trace_or_from_its_export),
+        cmocka_unit_test(a_unigram_vocabulary_comes_back),
+        cmocka_unit_test(a_sentencepiece_file_comes_back),
         cmocka_unit_test(what_cannot_be_is_refused_with_its_reason),
     };
     return cmocka_run_group_tests_name("end-to-end/quantize", tests, NULL, NULL);
