@@ -34,8 +34,9 @@ static void score(struct active *on, const struct attn_args *a, const struct blo
     }
     first = first / KEY_BLOCK * KEY_BLOCK;
     for (int j = first; j < end;) {
-        const int nv = end - j > KEY_BLOCK * (wide - 1) ? wide : 1;
-        b->tiles->score[on->n - 1][nv > 1](&on->s[0][j], on->q, b->k + j / KEY_BLOCK * b->key_bytes, a->head_dim);
+        int nv = wide;
+        while (nv > 1 && end - j <= KEY_BLOCK * (nv - 1)) nv /= 2;
+        b->tiles->score[on->n - 1][nv / 2](&on->s[0][j], on->q, b->k + j / KEY_BLOCK * b->key_bytes, a->head_dim);
         j += nv * KEY_BLOCK;
     }
     const v16 scale = v16_set1(a->scale), cap = v16_set1(a->cap);
@@ -81,12 +82,12 @@ static void multiply(float *x, float by, int64_t n)
 static void add_values(int n, float *const *out, const float *const *p, const struct block *b, int64_t dv, int lo,
                        int hi)
 {
-    const int wide = WIDE;
     if (lo >= hi) return;
     for (int64_t c = 0; c < dv;) {
-        const bool widest = n == 1 && dv - c >= WIDER1 * 16;
-        const int nv = widest ? WIDER1 : dv - c >= wide * 16 ? wide : 1;
-        value_fn *f = widest ? b->tiles->value1 : b->tiles->value[n - 1][nv > 1];
+        const bool widest = n == 1 && dv - c > (WIDER1 - 1) * 16;
+        int nv = widest ? WIDER1 : n == 1 ? WIDE1 : WIDE;
+        while (nv > 1 && dv - c <= (nv - 1) * 16) nv /= 2;
+        value_fn *f = widest ? b->tiles->value1 : b->tiles->value[n - 1][nv / 2];
         f(out, p, b->v, b->value_bytes, c, lo, hi, COE_MIN(dv - c - (nv - 1) * 16, 16));
         c += nv * 16;
     }

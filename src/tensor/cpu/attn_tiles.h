@@ -9,7 +9,7 @@
 #include "tensor/cpu/fmath.h"
 
 /* ROWS: rows of the largest tile. WIDE: registers of keys in a tile of several rows; with one row WIDE1 and, of values,
- * WIDER1, so that the latency of the multiply-add does not show. */
+ * WIDER1, so that the latency of the multiply-add does not show. Rests take half of a WIDE of 4, then one. */
 #if defined(ISA_avx512)
 #define ROWS 6
 #define WIDE 4
@@ -119,33 +119,36 @@ typedef void value_fn(float *const *out, const float *const *p, const char *v, i
     {                                                                                                                  \
         value_block(DT_##t, mr, nv, out, p, v, ldv, c, lo, hi, last);                                                  \
     }
+#define ONE(t, mr) SCORE(t, mr, 1) VALUE(t, mr, 1)
+#define FOUR(t, mr) ONE(t, mr) SCORE(t, mr, 2) SCORE(t, mr, 4) VALUE(t, mr, 2) VALUE(t, mr, 4)
+/* By half the registers: 1, 2, 4 */
+#define ONE_OF(kind, t, mr) { kind##_##t##_##mr##_1 }
+#define FOUR_OF(kind, t, mr) { kind##_##t##_##mr##_1, kind##_##t##_##mr##_2, kind##_##t##_##mr##_4 }
 #if WIDE == 4
-#define TILES(t, mr) SCORE(t, mr, 1) SCORE(t, mr, 4) VALUE(t, mr, 1) VALUE(t, mr, 4)
-#define SCORES_OF(t, mr) { score_##t##_##mr##_1, score_##t##_##mr##_4 }
-#define VALUES_OF(t, mr) { value_##t##_##mr##_1, value_##t##_##mr##_4 }
+#define TILES(t, mr) FOUR(t, mr)
+#define TILES_OF(kind, t, mr) FOUR_OF(kind, t, mr)
 #else
-#define TILES(t, mr) SCORE(t, mr, 1) VALUE(t, mr, 1)
-#define SCORES_OF(t, mr) { score_##t##_##mr##_1, score_##t##_##mr##_1 }
-#define VALUES_OF(t, mr) { value_##t##_##mr##_1, value_##t##_##mr##_1 }
-#endif
-#if WIDER1 == 8
-#define TILES1(t) TILES(t, 1) VALUE(t, 1, 8)
-#define WIDER1_OF(t) value_##t##_1_8
-#elif WIDE1 == 4
-#define TILES1(t) TILES(t, 1) SCORE(t, 1, 4) VALUE(t, 1, 4)
-#define WIDER1_OF(t) value_##t##_1_4
-#else
-#define TILES1(t) TILES(t, 1)
-#define WIDER1_OF(t) value_##t##_1_1
+#define TILES(t, mr) ONE(t, mr)
+#define TILES_OF(kind, t, mr) ONE_OF(kind, t, mr)
 #endif
 #if WIDE1 == 4
-#define SCORES1_OF(t) { score_##t##_1_1, score_##t##_1_4 }
+#define TILES1_OF(kind, t) FOUR_OF(kind, t, 1)
 #else
-#define SCORES1_OF(t) { score_##t##_1_1, score_##t##_1_1 }
+#define TILES1_OF(kind, t) ONE_OF(kind, t, 1)
+#endif
+#if WIDER1 == 8
+#define TILES1(t) FOUR(t, 1) VALUE(t, 1, 8)
+#define WIDER1_OF(t) value_##t##_1_8
+#elif WIDE1 == 4
+#define TILES1(t) FOUR(t, 1)
+#define WIDER1_OF(t) value_##t##_1_4
+#else
+#define TILES1(t) ONE(t, 1)
+#define WIDER1_OF(t) value_##t##_1_1
 #endif
 #if ROWS == 6
 #define ALL_TILES(t) TILES1(t) TILES(t, 2) TILES(t, 3) TILES(t, 4) TILES(t, 5) TILES(t, 6)
-#define MORE(kind, t) , kind##_OF(t, 5), kind##_OF(t, 6)
+#define MORE(kind, t) , TILES_OF(kind, t, 5), TILES_OF(kind, t, 6)
 #else
 #define ALL_TILES(t) TILES1(t) TILES(t, 2) TILES(t, 3) TILES(t, 4)
 #define MORE(kind, t)
@@ -154,19 +157,16 @@ ALL_TILES(F32)
 ALL_TILES(F16)
 ALL_TILES(Q8_0)
 
-/* By rows - 1, then one register or a wide tile */
+/* By rows - 1, then half the registers */
 struct tiles {
-    score_fn *score[ROWS][2];
-    value_fn *value[ROWS][2], *value1; /* value1: one row, WIDER1 registers */
+    score_fn *score[ROWS][3];
+    value_fn *value[ROWS][3], *value1; /* value1: one row, WIDER1 registers */
 };
-#define TILES_OF(t)                                                                                                    \
-    {                                                                                                                  \
-        .score = { SCORES1_OF(t), SCORES_OF(t, 2), SCORES_OF(t, 3), SCORES_OF(t, 4) MORE(SCORES, t) },                 \
-        .value = { VALUES_OF(t, 1), VALUES_OF(t, 2), VALUES_OF(t, 3), VALUES_OF(t, 4) MORE(VALUES, t) },               \
-        .value1 = WIDER1_OF(t),                                                                                        \
-    }
-static const struct tiles tiles_of[] = { [DT_F32] = TILES_OF(F32), [DT_F16] = TILES_OF(F16),
-                                         [DT_Q8_0] = TILES_OF(Q8_0) };
+#define ROWS_OF(kind, t) \
+    { TILES1_OF(kind, t), TILES_OF(kind, t, 2), TILES_OF(kind, t, 3), TILES_OF(kind, t, 4) MORE(kind, t) }
+#define TABLE_OF(t) { .score = ROWS_OF(score, t), .value = ROWS_OF(value, t), .value1 = WIDER1_OF(t) }
+static const struct tiles tiles_of[] = { [DT_F32] = TABLE_OF(F32), [DT_F16] = TABLE_OF(F16),
+                                         [DT_Q8_0] = TABLE_OF(Q8_0) };
 
 /* One key block in FP32. */
 LANES void widen_keys(enum dtype t, float *dst, const char *k, int64_t head_dim)
