@@ -6,6 +6,7 @@
 #include <xxhash.h>
 
 #include "base/rng.h"
+#include "ckpt/gguf.h"
 #include "model/bind.h"
 
 bool adapter_fits(const struct param *p)
@@ -123,9 +124,16 @@ void adapter_free(struct adapter *a)
 
 static size_t padded(int64_t n) { return ((size_t)n + 15) / 16 * 16; }
 
-coe_status adapter_make(struct coe_model *m, size_t n, size_t floats, bool learns)
+coe_status adapter_allowed(const struct coe_model *m)
 {
     if (m->adapter) return coe_fail(COE_E_USAGE, "%s: has an adapter already", m->path);
+    if (!m->ckpt || !ckpt_gguf(m->ckpt)) return COE_OK;
+    return coe_fail(COE_E_USAGE, "%s: adapters are for Hugging Face directories; convert the GGUF file to one first",
+                    m->path);
+}
+
+coe_status adapter_make(struct coe_model *m, size_t n, size_t floats, bool learns)
+{
     struct adapter *a = m->adapter = mem_zalloc("adapter", sizeof *a);
     if (!a) return COE_E_NOMEM;
     const size_t room = floats + 16 * n; /* each matrix at 64 bytes */
@@ -249,6 +257,7 @@ coe_status adapter_attach(struct coe_model *m, const struct adapter_opts *o, uin
 {
     if (o->rank < 1 || o->rank > LOW_RANK_MAX)
         return coe_fail(COE_E_USAGE, "an adapter of rank %d, expected 1 to %d", o->rank, LOW_RANK_MAX);
+    COE_TRY(adapter_allowed(m));
     uint8_t *chosen = mem_zalloc("adapter", m->n_params + o->n_targets + 1);
     if (!chosen) return COE_E_NOMEM;
     coe_status s = choose(m, o, chosen, chosen + m->n_params);

@@ -59,6 +59,9 @@ struct adapter_key {
 bool adapter_key(const struct coe_model *m, const struct param *p, int i, struct adapter_key *out);
 /* Whether a parameter may have an adapter: matrices whose products know of it. */
 bool adapter_fits(const struct param *p);
+/* COE_E_USAGE for a model that has an adapter, or is a GGUF file: its rows of q and k lie in another order than the
+ * names of adapters mean. */
+coe_status adapter_allowed(const struct coe_model *m);
 /* Room for n matrices with `floats` values in all, twice that with gradients; m->adapter. */
 coe_status adapter_make(struct coe_model *m, size_t n, size_t floats, bool learns);
 /* The next matrix of the adapter, from its room; name is kept in the model's arena. */

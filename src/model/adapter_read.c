@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "base/file.h"
-#include "ckpt/gguf.h"
 #include "model/adapter.h"
 
 #define NESTED 4 /* tensors of one module that can have adapters */
@@ -203,9 +202,7 @@ static coe_status open_files(struct reading *r)
 coe_status adapter_open(struct coe_model *m, const char *dir)
 {
     struct reading r = { .m = m, .dir = dir };
-    if (m->ckpt && ckpt_gguf(m->ckpt))
-        return coe_fail(COE_E_USAGE,
-                        "%s: adapters are for Hugging Face directories; convert the GGUF file to one first", m->path);
+    COE_TRY(adapter_allowed(m));
     coe_status s = open_files(&r);
     if (!s) {
         r.used = mem_zalloc("adapter", ckpt_count(r.file) + 1);

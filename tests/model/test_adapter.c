@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "model/adapter.h"
 #include "model/convert.h"
+#include "model/quantize.h"
 
 enum { N = 9, VOCAB = 13 };
 static const int32_t ids[N] = { 1, 5, 2, 8, 3, 3, 9, 4, 12 };
@@ -279,6 +280,27 @@ static void a_second_adapter_is_refused(void **state)
     model_close(m);
 }
 
+/* Its rows of q and k lie in another order than adapters mean. */
+static void a_gguf_file_takes_no_adapter(void **state)
+{
+    (void)state;
+    struct coe_model *m = open_model(write_model("packed", own, DT_F32)), *gguf;
+    char file[600];
+    struct quantize_opts q = quantize_default();
+    struct quantize_report report;
+    q.type = DT_F32;
+    for (int i = 0; i < CLASS_COUNT; i++) q.by_class[i] = DT_F32;
+    snprintf(file, sizeof file, "%s", temp_path("packed.gguf"));
+    assert_ok(model_quantize(m, file, &q, &report));
+    model_close(m);
+    assert_ok(model_open(&gguf, file));
+    const struct adapter_opts o = { .rank = 3, .alpha = 6, .target = (const char *[]){ "q" }, .n_targets = 1 };
+    assert_int_equal(adapter_attach(gguf, &o, 7), COE_E_USAGE);
+    assert_error_has("convert the GGUF file to one first");
+    assert_int_equal(adapter_open(gguf, "/nowhere"), COE_E_USAGE);
+    model_close(gguf);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -288,6 +310,7 @@ int main(void)
         cmocka_unit_test(scales_are_those_of_the_config),
         cmocka_unit_test(what_is_not_plain_lora_or_fits_nothing_is_refused_by_name),
         cmocka_unit_test(a_second_adapter_is_refused),
+        cmocka_unit_test(a_gguf_file_takes_no_adapter),
     };
     return kernels_init() || cmocka_run_group_tests_name("model/adapter", tests, NULL, NULL);
 }
