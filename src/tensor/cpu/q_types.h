@@ -1,8 +1,8 @@
 /* q_types.h — inside src/tensor/cpu: how the blocks of a panel are taken apart, one function a type.
  *
  * Each is written for the sixteen rows at p, one half of a panel's block, and hands codes, then scales and mins to a
- * sink: a tile in memory (q_unpack.c), or the registers of a product with one row of x (q_row.c). Field offsets are
- * those of the stored block (quant/plain.c, quant/kquant.c) times PANEL_HALF. */
+ * sink: a tile in memory (q_unpack.c), or the registers of a product with one row of x (q_row.c). Fields lie in
+ * the order of quant/panel.c, offsets are counted in bytes of one row. */
 #ifndef COE_CPU_Q_TYPES_H
 #define COE_CPU_Q_TYPES_H
 
@@ -171,24 +171,23 @@ LANES q16 two_bits(q16 q, int group) { return q16_and(q16_shr(q, 2 * group), q16
 
 LANES void take_q2_k(struct sink *t, int b, int half, const uint8_t *p)
 {
-    put_d(t, b, half, halves_scale(p + 80 * PANEL_HALF));
-    put_minus_dmin(t, b, half, minus(halves_scale(p + 82 * PANEL_HALF)));
     UNROLL_UNITS for (int u = 0; u < 16; u++) {
-        const q16 q = unit(p + 16 * PANEL_HALF, u);
+        const q16 q = unit(p, u);
         UNROLL_UNITS for (int c = 0; c < 4; c++) put(t, 64 * b + u / 8 * 32 + 8 * c + u % 8, half, two_bits(q, c));
     }
     UNROLL_UNITS for (int j = 0; j < 4; j++) { /* four sub-blocks a unit: scales low, mins high */
-        const q16 both = unit(p, j), scales = low4(both), mins = high4(both);
+        const q16 both = unit(p + 64 * PANEL_HALF, j), scales = low4(both), mins = high4(both);
         UNROLL_UNITS for (int s = 0; s < 4; s++) put_scale(t, 16 * b + 4 * j + s, half, byte_of(scales, s));
         UNROLL_UNITS for (int s = 0; s < 4; s += 2)
             put_min(t, 8 * b + 2 * j + s / 2, half, q16_or(byte_of(mins, s), q16_shl(byte_of(mins, s + 1), 16)));
     }
+    put_d(t, b, half, halves_scale(p + 80 * PANEL_HALF));
+    put_minus_dmin(t, b, half, minus(halves_scale(p + 82 * PANEL_HALF)));
 }
 
 LANES void take_q3_k(struct sink *t, int b, int half, const uint8_t *p)
 {
     const uint8_t *packed = p + 96 * PANEL_HALF;
-    put_d(t, b, half, halves_scale(p + 108 * PANEL_HALF));
     UNROLL_UNITS for (int u = 0; u < 16; u++) {
         const q16 q = unit(p + 32 * PANEL_HALF, u), mask = unit(p, u % 8);
         UNROLL_UNITS for (int c = 0; c < 4; c++) {
@@ -202,6 +201,7 @@ LANES void take_q3_k(struct sink *t, int b, int half, const uint8_t *p)
         UNROLL_UNITS for (int s = 0; s < 4; s++)
             put_scale(t, 16 * b + 4 * g + s, half, q16_add(byte_of(six, s), q16_set1(-32)));
     }
+    put_d(t, b, half, halves_scale(p + 108 * PANEL_HALF));
 }
 
 /* The 6-bit scales and mins of Q4_K and Q5_K: out[0], out[1] hold scales 0 … 3, 4 … 7 as bytes, out[2], out[3] mins. */
@@ -215,12 +215,13 @@ LANES void six_bits(q16 out[4], const uint8_t *field)
     out[3] = q16_or(high4(c), q16_and(q16_shr(b, 2), two));
 }
 
+/* p: the twelve bytes of scales; d and dmin are behind them. */
 LANES void k_scales(struct sink *t, int b, int half, const uint8_t *p)
 {
     q16 s[4];
-    put_d(t, b, half, halves_scale(p));
-    put_minus_dmin(t, b, half, minus(halves_scale(p + 2 * PANEL_HALF)));
-    six_bits(s, p + 4 * PANEL_HALF);
+    put_d(t, b, half, halves_scale(p + 12 * PANEL_HALF));
+    put_minus_dmin(t, b, half, minus(halves_scale(p + 14 * PANEL_HALF)));
+    six_bits(s, p);
     UNROLL_UNITS for (int j = 0; j < 8; j++) {
         const q16 min = byte_of(s[2 + j / 4], j % 4);
         put_scale(t, 8 * b + j, half, byte_of(s[j / 4], j % 4));
@@ -231,33 +232,32 @@ LANES void k_scales(struct sink *t, int b, int half, const uint8_t *p)
 LANES void take_q4_k(struct sink *t, int b, int half, const uint8_t *p)
 {
     UNROLL_UNITS for (int u = 0; u < 32; u++) { /* eight units are two sub-blocks */
-        const q16 q = unit(p + 16 * PANEL_HALF, u);
+        const q16 q = unit(p, u);
         const int k4 = 64 * b + u / 8 * 16 + u % 8;
         put(t, k4, half, low4(q));
         put(t, k4 + 8, half, high4(q));
     }
-    k_scales(t, b, half, p);
+    k_scales(t, b, half, p + 128 * PANEL_HALF);
 }
 
 LANES void take_q5_k(struct sink *t, int b, int half, const uint8_t *p)
 {
     UNROLL_UNITS for (int u = 0; u < 32; u++) {
-        const q16 q = unit(p + 48 * PANEL_HALF, u), bits = unit(p + 16 * PANEL_HALF, u % 8);
+        const q16 q = unit(p + 32 * PANEL_HALF, u), bits = unit(p, u % 8);
         const q16 fifth = q16_shr(bits, u / 8 * 2), bit4 = q16_set1(0x10101010);
         const int k4 = 64 * b + u / 8 * 16 + u % 8;
         put(t, k4, half, q16_or(low4(q), q16_and(q16_shl(fifth, 4), bit4)));
         put(t, k4 + 8, half, q16_or(high4(q), q16_and(q16_shl(fifth, 3), bit4)));
     }
-    k_scales(t, b, half, p);
+    k_scales(t, b, half, p + 160 * PANEL_HALF);
 }
 
 LANES void take_q6_k(struct sink *t, int b, int half, const uint8_t *p)
 {
     const q16 top = q16_set1(0x30303030);
-    put_d(t, b, half, halves_scale(p + 208 * PANEL_HALF));
     UNROLL_UNITS for (int u = 0; u < 16; u++) {
-        const int pair = u / 8 * 16 + u % 8, k4 = 64 * b + u / 8 * 32 + u % 8;
-        const q16 a = unit(p, pair), c = unit(p, pair + 8), h = unit(p + 128 * PANEL_HALF, u);
+        const int k4 = 64 * b + u / 8 * 32 + u % 8;
+        const q16 a = unit(p, 3 * u), c = unit(p, 3 * u + 1), h = unit(p, 3 * u + 2);
         put(t, k4, half, q16_or(low4(a), q16_and(q16_shl(h, 4), top)));
         put(t, k4 + 8, half, q16_or(low4(c), q16_and(q16_shl(h, 2), top)));
         put(t, k4 + 16, half, q16_or(high4(a), q16_and(h, top)));
@@ -267,23 +267,24 @@ LANES void take_q6_k(struct sink *t, int b, int half, const uint8_t *p)
         const q16 four = unit(p + 192 * PANEL_HALF, s / 4);
         put_scale(t, 16 * b + s, half, q16_sar(q16_shl(four, 24 - 8 * (s % 4)), 24));
     }
+    put_d(t, b, half, halves_scale(p + 208 * PANEL_HALF));
 }
 
 LANES void take_iq4_xs(struct sink *t, int b, int half, const uint8_t *p)
 {
-    put_d(t, b, half, halves_scale(p));
     UNROLL_UNITS for (int u = 0; u < 32; u++) {
-        const q16 q = unit(p + 8 * PANEL_HALF, u);
+        const q16 q = unit(p, u);
         const int k4 = 64 * b + u / 4 * 8 + u % 4;
         put(t, k4, half, q16_wide(q16_table(iq4_values, low4(q))));
         put(t, k4 + 4, half, q16_wide(q16_table(iq4_values, high4(q))));
     }
-    const q16 low = unit(p + 4 * PANEL_HALF, 0), high = halves(p + 2 * PANEL_HALF), three = q16_set1(3);
+    const q16 low = unit(p + 128 * PANEL_HALF, 0), high = halves(p + 134 * PANEL_HALF), three = q16_set1(3);
     UNROLL_UNITS for (int s = 0; s < 8; s++) {
         const q16 two = q16_and(q16_shr(high, 2 * s), three);
         const q16 six = q16_or(q16_and(q16_shr(low, 4 * s), q16_set1(15)), q16_shl(two, 4));
         put_scale(t, 8 * b + s, half, q16_add(six, q16_set1(-32)));
     }
+    put_d(t, b, half, halves_scale(p + 132 * PANEL_HALF));
 }
 
 #endif

@@ -3,13 +3,14 @@
 
 #include <string.h>
 
-/* A field of a block: `bytes` from `offset`, in units of `unit`. */
+/* A field of a block: `bytes` from `offset`, in units of `unit`; behind each unit come those of other fields, `beside`
+ * instead of `offset`, that are used with it. */
 struct field {
-    uint8_t offset, bytes, unit;
+    uint8_t offset, bytes, unit, beside[2];
 };
 #define FIELDS_MAX 5
 
-/* Fields in the order of the block, so a panel of one row would be the block itself. */
+/* Fields in the order in which the kernels use them: memory is fast when it is read from front to back. */
 static const struct field fields[DT_COUNT][FIELDS_MAX] = {
     [DT_Q4_0] = { { 0, 2, 2 }, { 2, 16, 4 } },
     [DT_Q4_1] = { { 0, 4, 2 }, { 4, 16, 4 } },
@@ -18,12 +19,12 @@ static const struct field fields[DT_COUNT][FIELDS_MAX] = {
     [DT_Q8_0] = { { 0, 2, 2 }, { 2, 32, 4 } },
     [DT_IQ4_NL] = { { 0, 2, 2 }, { 2, 16, 4 } },
     [DT_MXFP4] = { { 0, 1, 1 }, { 1, 16, 4 } },
-    [DT_Q2_K] = { { 0, 80, 4 }, { 80, 4, 2 } },
+    [DT_Q2_K] = { { 16, 64, 4 }, { 0, 16, 4 }, { 80, 4, 2 } },
     [DT_Q3_K] = { { 0, 108, 4 }, { 108, 2, 2 } },
-    [DT_Q4_K] = { { 0, 4, 2 }, { 4, 140, 4 } },
-    [DT_Q5_K] = { { 0, 4, 2 }, { 4, 172, 4 } },
-    [DT_Q6_K] = { { 0, 208, 4 }, { 208, 2, 2 } },
-    [DT_IQ4_XS] = { { 0, 4, 2 }, { 4, 132, 4 } },
+    [DT_Q4_K] = { { 16, 128, 4 }, { 4, 12, 4 }, { 0, 4, 2 } },
+    [DT_Q5_K] = { { 16, 160, 4 }, { 4, 12, 4 }, { 0, 4, 2 } },
+    [DT_Q6_K] = { { 0, 32, 4, { 32, 128 } }, { 64, 32, 4, { 96, 160 } }, { 192, 16, 4 }, { 208, 2, 2 } },
+    [DT_IQ4_XS] = { { 8, 128, 4 }, { 4, 4, 4 }, { 0, 4, 2 } },
 };
 
 bool panel_type(enum dtype t) { return fields[t][0].bytes > 0; }
@@ -39,15 +40,22 @@ static inline void scatter_unit(uint8_t *to, size_t row_bytes, const uint8_t *fr
     for (size_t r = 0; r < PANEL_HALF; r++) memcpy(to + r * row_bytes, from + r * unit, unit);
 }
 
+static uint8_t *pack_unit(uint8_t *panel, const uint8_t *from, size_t row_bytes, size_t unit)
+{
+    if (unit == 4) gather_unit(panel, from, row_bytes, 4);
+    else if (unit == 2) gather_unit(panel, from, row_bytes, 2);
+    else gather_unit(panel, from, row_bytes, 1);
+    return panel + PANEL_HALF * unit;
+}
+
 /* One block of sixteen rows; returns what lies behind it in the panel. */
 static uint8_t *pack_half(uint8_t *panel, const uint8_t *src, size_t row_bytes, enum dtype t)
 {
     for (const struct field *f = fields[t]; f < fields[t] + FIELDS_MAX && f->bytes; f++)
-        for (size_t u = 0; u < f->bytes; u += f->unit, panel += PANEL_HALF * f->unit) {
-            const uint8_t *from = src + f->offset + u;
-            if (f->unit == 4) gather_unit(panel, from, row_bytes, 4);
-            else if (f->unit == 2) gather_unit(panel, from, row_bytes, 2);
-            else gather_unit(panel, from, row_bytes, 1);
+        for (size_t u = 0; u < f->bytes; u += f->unit) {
+            panel = pack_unit(panel, src + f->offset + u, row_bytes, f->unit);
+            for (int i = 0; i < 2 && f->beside[i]; i++)
+                panel = pack_unit(panel, src + f->beside[i] + u, row_bytes, f->unit);
         }
     return panel;
 }
@@ -63,8 +71,12 @@ void panel_pack(uint8_t *panel, const uint8_t *src, size_t row_bytes, enum dtype
 static const uint8_t *unpack_half(uint8_t *dst, size_t row_bytes, const uint8_t *panel, enum dtype t)
 {
     for (const struct field *f = fields[t]; f < fields[t] + FIELDS_MAX && f->bytes; f++)
-        for (size_t u = 0; u < f->bytes; u += f->unit, panel += PANEL_HALF * f->unit)
+        for (size_t u = 0; u < f->bytes; u += f->unit) {
             scatter_unit(dst + f->offset + u, row_bytes, panel, f->unit);
+            panel += PANEL_HALF * f->unit;
+            for (int i = 0; i < 2 && f->beside[i]; i++, panel += PANEL_HALF * f->unit)
+                scatter_unit(dst + f->beside[i] + u, row_bytes, panel, f->unit);
+        }
     return panel;
 }
 
