@@ -1,14 +1,18 @@
-/* pack.c — weights laid out for the kernels: matrices of block types are copied once into panels (quant/panel.h), in
- * 2 MB pages, and the file's pages given back as they go. The products have the same bits either way; a model that does
- * not fit into memory beside what is in use stays in its file. */
+/* pack.c — weights laid out for the kernels: matrices of block types are copied once into panels (quant/panel.h), those
+ * of plain types as they are, in 2 MB pages, and the file's pages given back as they go. The products have the same bits
+ * either way; a model that does not fit into memory beside what is in use stays in its file. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/file.h"
 #include "model/model.h"
 #include "tensor/quant/panel.h"
 
 #define ALIGN 64
+/* Plain matrices of fewer bytes than this stay in the caches, whatever their pages: copying them would win nothing. From
+ * memory, pages of 4 KB cost a fifth to a third of the speed (bench/kernels/dot_tile.md). */
+#define PLAIN_LEAST (64 << 20)
 
 static size_t row_bytes(const struct weight *w)
 {
@@ -35,6 +39,26 @@ static void ask_for(const struct weight *w) { file_ahead(w->data, (uint64_t)w->r
 /* How many of n matrices, `bytes` in all, make AHEAD */
 static size_t matrices_ahead(size_t n, size_t bytes) { return COE_MIN(n, AHEAD / (bytes / n + 1) + 1); }
 
+/* A matrix of a plain type that is used where it lies in the file */
+static bool wants_pages(const struct coe_model *m, const struct param *p)
+{
+    const struct weight *w = &p->w;
+    uint64_t all = 0;
+    if (!p->stored || w->master || dtype_info[w->type].block > 1 || slot_info[p->at.slot].is_vector) return false;
+    if (w == m->slot[SLOT_EMBED] && !m->spec.tied) return false; /* looked up, row by row */
+    const uintptr_t begin = (uintptr_t)p->stored->data, at = (uintptr_t)w->data;
+    return dtype_bytes(p->stored->type, (uint64_t)tensor_count(p->stored), &all) && at >= begin &&
+           at + (uint64_t)w->rows * row_bytes(w) <= begin + all;
+}
+
+static uint64_t plain_bytes(const struct coe_model *m)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < m->n_params; i++)
+        if (wants_pages(m, &m->params[i])) sum += padded_bytes(&m->params[i].w);
+    return sum;
+}
+
 static int by_address(const void *a, const void *b)
 {
     const struct weight *x = *(struct weight *const *)a, *y = *(struct weight *const *)b;
@@ -43,10 +67,13 @@ static int by_address(const void *a, const void *b)
 
 static void pack_one(struct weight *w, uint8_t *to)
 {
-    panel_pack_rows(to, w, 0, w->rows);
-    file_release(w->data, (uint64_t)w->rows * row_bytes(w));
+    const size_t bytes = (size_t)w->rows * row_bytes(w);
+    const bool panels = dtype_info[w->type].block > 1;
+    if (panels) panel_pack_rows(to, w, 0, w->rows);
+    else memcpy(to, w->data, bytes);
+    file_release(w->data, bytes);
     w->data = to;
-    w->panels = true;
+    w->panels = panels;
 }
 
 /* Bytes that this machine can still give without paging; UINT64_MAX when it does not say. */
@@ -80,19 +107,22 @@ static coe_status untie(struct coe_model *m)
     return COE_OK;
 }
 
-coe_status model_pack(struct coe_model *m)
+coe_status model_pack(struct coe_model *m) { return model_pack_from(m, PLAIN_LEAST); }
+
+coe_status model_pack_from(struct coe_model *m, uint64_t least)
 {
     size_t n = 0, bytes = 0;
+    const bool plain = plain_bytes(m) >= COE_MAX(least, 1);
     COE_TRY(untie(m));
     struct weight **list = mem_alloc("arrays", (m->n_params + 1) * sizeof(struct weight *));
     if (!list) return COE_E_NOMEM;
     for (size_t i = 0; i <= m->n_params; i++) {
         struct weight *w = i < m->n_params ? &m->params[i].w : m->tied_head;
-        if (!w || !wants_panels(m, w)) continue;
+        if (!w || !(wants_panels(m, w) || (plain && i < m->n_params && wants_pages(m, &m->params[i])))) continue;
         list[n++] = w;
         bytes += padded_bytes(w);
     }
-    if (n && fits(bytes) && (m->panels = mem_alloc("weights in panels", bytes))) {
+    if (n && fits(bytes) && (m->panels = mem_alloc("weights", bytes))) {
         size_t *place = mem_alloc("arrays", n * sizeof *place);
         qsort(list, n, sizeof *list, by_address);
         for (size_t i = 0, at = 0; place && i < n; at += padded_bytes(list[i]), i++) place[i] = at;

@@ -62,6 +62,28 @@ static void panels_have_the_bits_of_the_file(void **state)
     }
 }
 
+/* BF16 and F32, with a head of its own, in one file; below `least` nothing is copied. */
+static void plain_matrices_move_into_large_pages_as_they_are(void **state)
+{
+    (void)state;
+    static float want[N * VOCAB], got[N * VOCAB];
+    for (int bf16 = 0; bf16 < 2; bf16++) {
+        struct coe_model *m;
+        assert_ok(model_open(&m, tiny_model(bf16 ? "plain-bf16" : "plain-f32", &(struct tiny){ .bf16 = bf16 })));
+        logits_of(want, m);
+        assert_ok(model_pack(m)); /* a few thousand weights: not worth it */
+        assert_null(m->panels);
+        const void *mapped = m->layer[0].moe.gate[1]->data;
+        assert_ok(model_pack_from(m, 1));
+        assert_non_null(m->panels);
+        assert_true(m->layer[0].moe.gate[1]->data != mapped);
+        assert_false(m->layer[0].moe.gate[1]->panels);
+        logits_of(got, m);
+        assert_same_bits(bf16 ? "BF16" : "F32", got, want, N * VOCAB);
+        model_close(m);
+    }
+}
+
 static void a_model_beyond_the_budget_stays_in_its_file(void **state)
 {
     (void)state;
@@ -82,6 +104,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(panels_have_the_bits_of_the_file),
+        cmocka_unit_test(plain_matrices_move_into_large_pages_as_they_are),
         cmocka_unit_test(a_model_beyond_the_budget_stays_in_its_file),
     };
     return kernels_init() || cmocka_run_group_tests_name("model/pack", tests, NULL, NULL);
