@@ -61,8 +61,8 @@ coe_status model_open_wide(struct coe_model **out, const char *path);
  * would become, F32 or BF16, and no data; stored.h reads it. */
 coe_status model_open_stored(struct coe_model **out, const char *path);
 /* Lays matrices of block types out for the kernels, in memory, when they fit the budget and the machine: the same bits,
- * faster. For models that compute much; their parameters are no longer as stored. Matrices of plain types come along, as
- * they are, when they are larger than the caches together (model_pack_from: have `least` bytes). */
+ * faster. For models that compute much; their parameters are no longer as stored. Matrices of plain types come along,
+ * as they are, when they are larger than the caches together (model_pack_from: have `least` bytes). */
 coe_status model_pack(struct coe_model *m);
 coe_status model_pack_from(struct coe_model *m, uint64_t least);
 /* The config it was opened with, borrowed; NULL for a fresh model. */

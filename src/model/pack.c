@@ -1,6 +1,6 @@
-/* pack.c — weights laid out for the kernels: matrices of block types are copied once into panels (quant/panel.h), those
- * of plain types as they are, in 2 MB pages, and the file's pages given back as they go. The products have the same bits
- * either way; a model that does not fit into memory beside what is in use stays in its file. */
+/* pack.c — weights laid out for the kernels: matrices of block types are copied once into panels (quant/panel.h),
+ * those of plain types as they are, in 2 MB pages, and the file's pages given back as they go. The products have the
+ * same bits either way; a model that does not fit into memory beside what is in use stays in its file. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,8 +10,8 @@
 #include "tensor/quant/panel.h"
 
 #define ALIGN 64
-/* Plain matrices of fewer bytes than this stay in the caches, whatever their pages: copying them would win nothing. From
- * memory, pages of 4 KB cost a fifth to a third of the speed (bench/kernels/dot_tile.md). */
+/* Plain matrices of fewer bytes than this stay in the caches, whatever their pages: copying them would win nothing.
+ * From memory, pages of 4 KB cost a fifth to a third of the speed (bench/kernels/dot_tile.md). */
 #define PLAIN_LEAST (64 << 20)
 
 static size_t row_bytes(const struct weight *w)
