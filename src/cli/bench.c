@@ -161,6 +161,18 @@ static coe_status with_limits(struct cli *c, struct bench_settings *how)
     return s;
 }
 
+/* Options that would have no effect are refused: one job (`once`, `cold`) has one prompt, limits and training have
+ * none. */
+static coe_status check_other_work(const struct cli *c, const char *what, bool of_model, const struct bench_settings *h)
+{
+    static const char *const none[] = { "depth", "pg", "prompt", "generate" };
+    for (size_t i = 0; i < (of_model ? 2 : COE_COUNT(none)); i++)
+        if (cli_given(c, none[i])) return coe_fail(COE_E_USAGE, "--%s has no meaning for coe bench %s", none[i], what);
+    if (of_model && (h->n_threads > 1 || h->n_prompt > 1 || h->n_generate > 1))
+        return coe_fail(COE_E_USAGE, "coe bench %s does one job: give one number each", what);
+    return COE_OK;
+}
+
 static coe_status run(struct cli *c)
 {
     static const char *const word[] = { "limits", "cold", "once", "train" };
@@ -177,6 +189,7 @@ static coe_status run(struct cli *c)
     COE_TRY(read_settings(c, &how));
     if (how.form == BENCH_CSV && w > 0 && !models_only)
         return coe_fail(COE_E_USAGE, "--format csv: coe bench %s prints md and json", what);
+    if (!models_only) COE_TRY(check_other_work(c, what, of_model, &how));
     if (of_model) COE_TRY(check_models(c, models_only ? 0 : 1));
     coe_interrupt_install();
     if (w == 1) return bench_cold(c, &how);

@@ -167,6 +167,15 @@ static void lists_that_mean_nothing_are_refused(void **state)
         if (r.n_out || !r.n_err) fail_msg("case %zu: '%s' '%s'", i, r.out, r.err);
         ran_free(&r);
     }
+    struct ran two = run_coe(COE_E_USAGE, NULL, COE_ARGS("bench", "once", m, "-t", "1,2"));
+    struct ran deep = run_coe(COE_E_USAGE, NULL, COE_ARGS("bench", "cold", m, "-d", "8"));
+    struct ran prompt = run_coe(COE_E_USAGE, NULL, COE_ARGS("bench", "limits", "-p", "8"));
+    assert_non_null(strstr(two.err, "one number"));
+    assert_non_null(strstr(deep.err, "--depth"));
+    assert_non_null(strstr(prompt.err, "--prompt"));
+    ran_free(&two);
+    ran_free(&deep);
+    ran_free(&prompt);
     struct ran extra = run_coe(COE_E_USAGE, NULL, COE_ARGS("bench", "cold", m, m));
     assert_non_null(strstr(extra.err, "cold MODEL"));
     ran_free(&extra);
