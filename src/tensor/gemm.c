@@ -3,6 +3,7 @@
  * Plain products are grouped ones with a single group. A product is cut into tasks, each a rectangle of one group's
  * output (rows x columns), numbered group by group; threads draw numbers from a common counter, so uneven groups
  * balance themselves. A task's size keeps the operand that is read again and again in the second-level cache. */
+#include "tensor/gemm_experts.h"
 #include "tensor/low_rank.h"
 
 #define CACHE_BYTES \
@@ -112,22 +113,29 @@ static const char *weight_row(const struct weight *w, int64_t row)
     return (const char *)w->data + row * (w->cols / dtype_info[w->type].block) * dtype_info[w->type].bytes;
 }
 
-static void xwt_task(const struct product *p, int32_t g, int64_t r0, int64_t r1, int64_t c0, int64_t c1)
+void gemm_part(float *y, int64_t ldy, const struct gemm_rows *x, int64_t first, int64_t m, const struct weight *w,
+               int64_t c0, int64_t n)
 {
-    const struct weight *w = p->w[g];
-    const int64_t first = p->groups.off[g] + r0, m = r1 - r0, n = c1 - c0, k = w->cols;
-    float *y = p->y + first * p->ldy + c0;
-    const int32_t *rows = p->a_row ? p->a_row + first : NULL;
+    const int32_t *rows = x->row ? x->row + first : NULL;
     const int32_t block = dtype_info[w->type].x_block;
-    const struct codes *rounded = w->type == DT_BF16 ? p->codes[CODES_BF16] : NULL;
+    const int64_t k = w->cols;
+    const struct codes *rounded = w->type == DT_BF16 && x->codes ? x->codes[CODES_BF16] : NULL;
     if (rounded)
-        kern->dot_bf16(y, p->ldy, rounded->bf16 + (rows ? 0 : first * k), k, rows, m,
+        kern->dot_bf16(y, ldy, rounded->bf16 + (rows ? 0 : first * k), k, rows, m,
                        (const uint16_t *)(const void *)weight_row(w, c0), k, n, k);
     else if (block)
-        kern->q_product(y, p->ldy, p->codes[codes_kind(block)], rows, first, m, w, c0, n);
+        kern->q_product(y, ldy, x->codes[codes_kind(block)], rows, first, m, w, c0, n);
     else
-        kern->dot_tile(y, p->ldy, rows ? p->a : p->a + first * p->lda, p->lda, rows, m, weight_row(w, c0), w->type, k,
-                       n, k);
+        kern->dot_tile(y, ldy, rows ? x->x : x->x + first * x->ldx, x->ldx, rows, m, weight_row(w, c0), w->type, k, n,
+                       k);
+}
+
+static void xwt_task(const struct product *p, int32_t g, int64_t r0, int64_t r1, int64_t c0, int64_t c1)
+{
+    const int64_t first = p->groups.off[g] + r0;
+    const struct gemm_rows x = { p->a, p->lda, p->codes, p->a_row };
+    float *y = p->y + first * p->ldy + c0;
+    gemm_part(y, p->ldy, &x, first, r1 - r0, p->w[g], c0, c1 - c0);
     if (!p->bias) return;
     float bias[BIAS_COLS];
     kern->widen(bias, (const char *)p->bias->data + c0 * dtype_info[p->bias->type].bytes, p->bias->type, c1 - c0);

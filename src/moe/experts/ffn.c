@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "moe/experts/rows.h"
+#include "tensor/gemm_experts.h"
 
 struct ffn_saved {
     const struct moe_spec *spec;
@@ -123,6 +124,40 @@ static void ffn_back(struct nn *c, void *saved)
     arena_rewind(c->arena, mark);
 }
 
+static bool adapted(const struct weight *const *w, const struct ffn_saved *s)
+{
+    for (int32_t e = s->range.first; w && e < s->range.first + s->range.n; e++)
+        if (w[e] && w[e]->low_rank) return true;
+    return false;
+}
+
+/* Nobody will ask for the pre-activations, and nothing comes between products and activation. */
+static bool can_fuse(const struct nn *c, const struct ffn_saved *s)
+{
+    return !c->tape && !s->w->gate_bias && !s->w->up_bias && !adapted(s->w->gate, s) && !adapted(s->w->up, s);
+}
+
+/* u [n_slots, F], the range's rows: what W2 multiplies. With h1 that and h3 are left, too. false when memory is out. */
+static bool hidden_rows_of(struct nn *c, struct ffn_saved *s, struct val *x, const int32_t *token, float *u)
+{
+    const int64_t f = s->range.ffn;
+    const int32_t e = s->range.first;
+    const struct groups g = { s->range.n, s->route->off + e };
+    const struct weight *const *gate = s->w->gate + e, *const *up = s->w->up ? s->w->up + e : NULL;
+    if (!s->h1) {
+        if (!nn_codes_for(c, x, g, gate) || (up && !nn_codes_for(c, x, g, up))) return false;
+        const struct gemm_rows rows = { x->data, x->cols, x->codes, token };
+        gemm_gate_up(u, f, &rows, g, gate, up, s->spec->act, s->spec->act_limit);
+        return true;
+    }
+    if (!nn_grouped(c, s->h1, f, x, token, g, gate)) return false;
+    add_bias_rows(s->h1, f, s, s->w->gate_bias);
+    if (up && !nn_grouped(c, s->h3, f, x, token, g, up)) return false;
+    if (up) add_bias_rows(s->h3, f, s, s->w->up_bias);
+    activate_rows(s, u);
+    return true;
+}
+
 /* Observers read all experts' hidden rows at one stride, that of the widest. */
 static void show_hidden(const struct ffn_saved *s, const struct expert_call *call, const float *u)
 {
@@ -148,21 +183,16 @@ static coe_status run(struct nn *c, struct expert_call *call, const struct exper
         if (call->w->up && !nn_codes_for(c, call->x, g, call->w->up + e)) return COE_E_NOMEM;
     }
     struct arena_mark mark = arena_save(c->arena);
-    s->h1 = arena_push(c->arena, hidden);
-    if (call->w->up) s->h3 = arena_push(c->arena, hidden);
+    const bool fused = can_fuse(c, s);
+    if (!fused) s->h1 = arena_push(c->arena, hidden);
+    if (!fused && call->w->up) s->h3 = arena_push(c->arena, hidden);
     struct arena_mark kept = arena_save(c->arena);
     float *u = arena_push(c->arena, hidden);
     float *rows = call->rows ? call->rows : arena_push(c->arena, (size_t)r->n_slots * (size_t)d * sizeof(float));
     struct val *x = weighed ? weighed_input(c, s) : call->x, *hidden_rows = nn_wrap(c, u, r->n_slots, f);
     const int32_t *token = weighed ? NULL : r->row_token;
-    if (!s->h1 || (call->w->up && !s->h3) || !u || !rows || !x || !hidden_rows) return COE_E_NOMEM;
-    if (!nn_grouped(c, s->h1, f, x, token, g, call->w->gate + e)) return COE_E_NOMEM;
-    add_bias_rows(s->h1, f, s, call->w->gate_bias);
-    if (s->h3) {
-        if (!nn_grouped(c, s->h3, f, x, token, g, call->w->up + e)) return COE_E_NOMEM;
-        add_bias_rows(s->h3, f, s, call->w->up_bias);
-    }
-    activate_rows(s, u);
+    if ((!fused && (!s->h1 || (call->w->up && !s->h3))) || !u || !rows || !x || !hidden_rows) return COE_E_NOMEM;
+    if (!hidden_rows_of(c, s, x, token, u)) return COE_E_NOMEM;
     show_hidden(s, call, u);
     if (!nn_grouped(c, rows, d, hidden_rows, NULL, g, call->w->down + e)) return COE_E_NOMEM;
     add_bias_rows(rows, d, s, call->w->down_bias);

@@ -1,0 +1,78 @@
+/* gemm_experts.c — fused products of an expert layer: see gemm_experts.h. */
+#include "tensor/gemm_experts.h"
+
+#define STRIP_ROWS 96         /* rows of x of one part: what they make waits in the second-level cache */
+#define STRIP_COLS 128        /* columns of it; a multiple of the panels' rows */
+#define ALONE_BELOW (1 << 17) /* multiply-adds that are done before a second thread has woken up */
+
+static int64_t parts(int64_t n, int64_t part) { return (n + part - 1) / part; }
+
+static const struct weight *first_weight(const struct weight *const *w, struct groups g)
+{
+    for (int32_t i = 0; i < g.n; i++)
+        if (g.off[i + 1] > g.off[i]) return w[i];
+    return NULL;
+}
+
+static bool worth_threads(const struct weight *w, struct groups g, int matrices)
+{
+    return (double)(g.off[g.n] - g.off[0]) * (double)w->rows * (double)w->cols * matrices > ALONE_BELOW;
+}
+
+static void count(double began, const struct weight *w, struct groups g, int matrices)
+{
+    if (!gemm_clock.on) return;
+    gemm_clock.seconds += coe_now() - began;
+    gemm_clock.operations += 2.0 * (g.off[g.n] - g.off[0]) * (double)w->rows * (double)w->cols * matrices;
+}
+
+struct gate_up {
+    float *u;
+    int64_t ldu;
+    const struct gemm_rows *x;
+    struct groups g;
+    const struct weight *const *gate, *const *up;
+    enum activation act;
+    float act_limit;
+};
+
+static void gate_up_part(const struct gate_up *p, int32_t g, int64_t first, int64_t m, int64_t c0, int64_t n)
+{
+    float gate[STRIP_ROWS * STRIP_COLS], up[STRIP_ROWS * STRIP_COLS];
+    gemm_part(gate, n, p->x, first, m, p->gate[g], c0, n);
+    if (p->up) gemm_part(up, n, p->x, first, m, p->up[g], c0, n);
+    for (int64_t r = 0; r < m; r++) {
+        float *u = p->u + (first + r) * p->ldu + c0;
+        const float *b = p->up ? up + r * n : NULL;
+        if (p->act == ACT_SWIGLU_CLAMP) kern->act_clamp(p->act_limit, u, gate + r * n, b, n);
+        else kern->act(p->act, u, gate + r * n, b, n);
+    }
+}
+
+void gemm_gate_up(float *u, int64_t ldu, const struct gemm_rows *x, struct groups g, const struct weight *const *gate,
+                  const struct weight *const *up, enum activation act, float act_limit)
+{
+    const struct gate_up p = { u, ldu, x, g, gate, up, act, act_limit };
+    const struct weight *w = first_weight(gate, g);
+    if (!w) return;
+    const double began = gemm_clock.on ? coe_now() : 0;
+    const int64_t across = parts(w->rows, STRIP_COLS);
+    int64_t next = 0;
+#pragma omp parallel if (worth_threads(w, g, 2))
+    {
+        int32_t e = 0;
+        int64_t before = 0, mine;
+        for (;;) {
+#pragma omp atomic capture
+            mine = next++;
+            for (int64_t n; e < g.n && mine - before >= (n = parts(g.off[e + 1] - g.off[e], STRIP_ROWS) * across); e++)
+                before += n;
+            if (e == g.n) break;
+            const int64_t first = g.off[e] + (mine - before) / across * STRIP_ROWS;
+            const int64_t c0 = (mine - before) % across * STRIP_COLS;
+            gate_up_part(&p, e, first, COE_MIN(g.off[e + 1] - first, STRIP_ROWS), c0,
+                         COE_MIN(w->rows - c0, STRIP_COLS));
+        }
+    }
+    count(began, w, g, up ? 2 : 1);
+}

@@ -1,0 +1,71 @@
+/* The fused products of an expert layer have the bits of the separate steps. */
+#include <string.h>
+
+#include "support/arrays.h"
+#include "tensor/gemm_experts.h"
+#include "tensor/quant/quant.h"
+
+enum { D = 256, F = 200, TOKENS = 120, GROUPS = 4, SLOTS = 230 };
+
+/* Expert 2 has more rows than a strip, expert 1 none; F is no multiple of a panel or a strip. */
+static const int32_t off[GROUPS + 1] = { 0, 25, 25, 225, SLOTS };
+
+static void fill(struct weight *w, enum dtype t, uint64_t seed)
+{
+    const float *x = random_floats(seed, F * D, 1);
+    uint8_t *data = test_alloc((size_t)(F * D) * 4);
+    dtype_encode_row(data, t, x, F * D, NULL);
+    *w = (struct weight){ .name = "w", .type = t, .rows = F, .cols = D, .data = data };
+}
+
+static void check(enum dtype t, bool with_up, enum activation act)
+{
+    struct weight weights[2 * GROUPS];
+    const struct weight *gate[GROUPS], *up[GROUPS];
+    int32_t row[SLOTS];
+    const float *x = random_floats(3, TOKENS * D, 1);
+    float *h1 = test_alloc(SLOTS * F * 4), *h3 = test_alloc(SLOTS * F * 4), *u = test_alloc(SLOTS * F * 4);
+    float *want = test_alloc(SLOTS * F * 4);
+    const struct codes *codes[CODES_KINDS] = { NULL };
+    struct codes made;
+    for (int g = 0; g < GROUPS; g++) {
+        fill(&weights[2 * g], t, 10 + (uint64_t)g);
+        fill(&weights[2 * g + 1], t, 20 + (uint64_t)g);
+        gate[g] = &weights[2 * g], up[g] = &weights[2 * g + 1];
+    }
+    for (int r = 0; r < SLOTS; r++) row[r] = r * 7 % TOKENS;
+    const int32_t block = dtype_info[t].x_block;
+    if (block) {
+        codes_make(&made, test_alloc(codes_bytes(TOKENS, D, block)), x, D, TOKENS, D, block);
+        codes[codes_kind(block)] = &made;
+    }
+    const struct groups of = { GROUPS, off };
+    gemm_grouped_xwt(h1, F, x, D, codes, row, of, gate);
+    gemm_grouped_xwt(h3, F, x, D, codes, row, of, up);
+    for (int r = 0; r < SLOTS; r++) {
+        if (act == ACT_SWIGLU_CLAMP) kern->act_clamp(1.5f, want + r * F, h1 + r * F, with_up ? h3 + r * F : NULL, F);
+        else kern->act(act, want + r * F, h1 + r * F, with_up ? h3 + r * F : NULL, F);
+    }
+    const struct gemm_rows rows = { x, D, codes, row };
+    for (int threads = 1; threads <= 3; threads++) {
+        coe_set_threads(threads);
+        memset(u, 0xFF, SLOTS * F * 4);
+        gemm_gate_up(u, F, &rows, of, gate, with_up ? up : NULL, act, 1.5f);
+        assert_same_bits(dtype_info[t].name, u, want, SLOTS * F);
+    }
+}
+
+static void gate_and_up_with_the_activation(void **state)
+{
+    (void)state;
+    check(DT_F32, true, ACT_SILU);
+    check(DT_Q4_0, true, ACT_SILU);
+    check(DT_Q4_K, false, ACT_GELU);
+    check(DT_Q8_0, true, ACT_SWIGLU_CLAMP);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = { cmocka_unit_test(gate_and_up_with_the_activation) };
+    return kernels_init() || cmocka_run_group_tests_name("tensor/gemm_experts", tests, NULL, NULL);
+}
