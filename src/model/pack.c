@@ -30,6 +30,18 @@ static bool wants_panels(const struct coe_model *m, const struct weight *w)
     return panel_type(w->type) && !w->panels && !w->master && w != m->slot[SLOT_EMBED] && w->rows >= PANEL_ROWS;
 }
 
+/* Weights that a kind of experts reads by itself */
+static bool read_by_kind(const struct coe_model *m, struct place at)
+{
+    const bool of_kind = at.slot == SLOT_KIND_OF_MODEL || at.slot == SLOT_KIND_OF_LAYER;
+    const struct moe_spec *s = &m->spec.layer[at.layer].moe;
+    struct expert_range r[MAX_RANGES];
+    if (!of_kind && slot_info[at.slot].scope != SCOPE_EXPERT) return false;
+    (void)moe_ranges(s, r);
+    const struct expert_range range = of_kind ? r[at.part / PART_WEIGHTS - 1] : moe_range_of(s, at.expert);
+    return moe_kind(&range)->reads;
+}
+
 /* Asked of the system before it is needed, so that the disk reads while the processors copy. 64 MB: what a fast disk
  * reads in the time of a few matrices. */
 #define AHEAD ((size_t)64 << 20)
@@ -118,7 +130,9 @@ coe_status model_pack_from(struct coe_model *m, uint64_t least)
     if (!list) return COE_E_NOMEM;
     for (size_t i = 0; i <= m->n_params; i++) {
         struct weight *w = i < m->n_params ? &m->params[i].w : m->tied_head;
-        if (!w || !(wants_panels(m, w) || (plain && i < m->n_params && wants_pages(m, &m->params[i])))) continue;
+        const struct param *p = i < m->n_params ? &m->params[i] : NULL;
+        const bool panels = w && wants_panels(m, w) && !(p && read_by_kind(m, p->at));
+        if (!w || !(panels || (plain && p && wants_pages(m, p)))) continue;
         list[n++] = w;
         bytes += padded_bytes(w);
     }

@@ -357,6 +357,7 @@ struct expert_part {
     int64_t (*state)(const struct expert_range *r); /* floats that a sequence leaves to its next tokens; NULL: none */
     bool wide;     /* its experts have a width, expert_ffn, and fill call->hidden */
     bool matrices; /* gate, up and down of that width, with biases if the spec says so */
+    bool reads;    /* takes its weights apart or rounds them itself: they stay as stored, not in panels */
     bool null;     /* dropped from the route before anything is run */
     bool idle;     /* computes next to nothing: what balance losses and capacities tell from the rest */
 };

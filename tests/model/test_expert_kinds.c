@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "model/bind.h"
+#include "model/quantize.h"
 
 enum { N = 14, VOCAB = 11 };
 static const int32_t ids[N] = { 1, 5, 2, 8, 3, 3, 9, 4, 7, 10, 0, 6, 2, 1 };
@@ -86,6 +87,46 @@ static void rewinding_gives_back_what_experts_remembered(void **state)
     model_close(m);
 }
 
+/* Kinds that take their weights apart read rows: in a packed model these lie as stored. */
+static void packing_a_quantised_model_changes_no_bit(void **state)
+{
+    (void)state;
+    struct coe_model *fresh, *plain, *m;
+    struct quantize_opts q = quantize_default();
+    struct quantize_report report;
+    float want[N * VOCAB], got[N * VOCAB];
+    const char *dir = temp_path("to_pack"), *file = temp_path("packed.gguf");
+    json_t *config = json_loads(
+        "{\"model_type\": \"coe\", \"vocab_size\": 11, \"hidden_size\": 64, \"num_hidden_layers\": 1,"
+        " \"num_attention_heads\": 2, \"intermediate_size\": 6, \"max_position_embeddings\": 64, \"coe\": {"
+        " \"top_k\": 20, \"experts\": [ {\"kind\": \"rank1\", \"n\": 40},"
+        " {\"kind\": \"latent\", \"n\": 2, \"latent\": 32, \"group\": 1, \"expert_ffn\": 32},"
+        " {\"kind\": \"ternary\", \"expert_ffn\": 64}, {\"kind\": \"ffn\", \"expert_ffn\": 32} ] } }",
+        0, NULL);
+    assert_ok(model_new(&fresh, config, "test", 7, 0.3));
+    assert_ok(model_write(fresh, dir, config, DT_F32, NULL));
+    assert_ok(model_open(&plain, dir));
+    q.type = DT_Q8_0;
+    assert_ok(model_quantize(plain, file, &q, &report));
+    assert_ok(model_open(&m, file));
+    struct coe_session *s = session(m);
+    assert_ok(coe_session_eval(s, ids, N, want, 0));
+    assert_ok(model_pack(m));
+    const struct moe_weights *w = &m->layer[0].moe;
+    assert_true(w->gate[43]->panels && w->gate[43]->type == DT_Q8_0); /* ffn, and beside it rank1, latent, ternary: */
+    assert_true(!w->kind_part[0][0]->panels && w->kind_part[0][0]->type == DT_Q8_0);
+    assert_true(!w->kind_part[1][0]->panels && w->kind_part[1][0]->type == DT_Q8_0);
+    assert_true(!w->gate[42]->panels && w->gate[42]->type == DT_Q8_0);
+    assert_ok(coe_session_rewind(s, 0));
+    assert_ok(coe_session_eval(s, ids, N, got, 0));
+    assert_same_bits("logits", got, want, N * VOCAB);
+    coe_session_close(s);
+    model_close(fresh);
+    model_close(plain);
+    model_close(m);
+    json_decref(config);
+}
+
 /* Of two experts of 2·3·8·… parameters a token uses the larger: 3·5·8 = 120 against 3·2·8 = 48. */
 static void the_largest_experts_count_as_active(void **state)
 {
@@ -117,6 +158,7 @@ int main(void)
         cmocka_unit_test(decoding_token_by_token_is_evaluating_the_whole),
         cmocka_unit_test(a_sequence_in_a_batch_is_the_sequence_alone),
         cmocka_unit_test(rewinding_gives_back_what_experts_remembered),
+        cmocka_unit_test(packing_a_quantised_model_changes_no_bit),
         cmocka_unit_test(the_largest_experts_count_as_active),
     };
     return kernels_init() || cmocka_run_group_tests_name("model/expert_kinds", tests, NULL, NULL);

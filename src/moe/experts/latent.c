@@ -131,7 +131,8 @@ static const struct part_weight weights[] = {
     { 0 },
 };
 
-static const struct expert_part latent = { .run = run, .check = check, .weights = weights, .wide = true };
+static const struct expert_part latent = { .run = run, .check = check, .weights = weights, .wide = true,
+                                          .reads = true };
 COE_PART(expert, latent, .summary = "feed-forward experts that share the input factor of their group",
          .paper = "Mixture of Latent Experts, 2025", .card = "routing.md 13", .unit = "token", .params = params,
          .impl = &latent)

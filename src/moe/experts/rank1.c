@@ -92,6 +92,6 @@ static const struct part_weight weights[] = {
     { 0 },
 };
 
-static const struct expert_part rank1 = { .run = run, .weights = weights };
+static const struct expert_part rank1 = { .run = run, .weights = weights, .reads = true };
 COE_PART(expert, rank1, .summary = "one rank of an adapter that all such experts make up", .paper = "SMoRA, 2025",
          .card = "routing.md 23", .unit = "token", .params = params, .impl = &rank1)

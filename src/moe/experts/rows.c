@@ -149,7 +149,7 @@ static void linear_back(struct nn *c, void *saved)
     float *dx = nn_grad_raw(c, s->x, &fresh);
     if (!dx) return;
     gemm_grouped_dx(dx, s->x->cols, s->y->grad, s->y->cols, NULL, s->of, s->w, !fresh);
-    if (s->w[0]->grad) gemm_grouped_dw(s->w, s->y->grad, s->y->cols, NULL, s->x->data, s->x->cols, NULL, s->of);
+    gemm_grouped_dw(s->w, s->y->grad, s->y->cols, NULL, s->x->data, s->x->cols, NULL, s->of);
 }
 
 struct val *experts_linear(struct nn *c, struct val *x, struct groups of, const struct weight *const *w)

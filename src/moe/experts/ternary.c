@@ -97,6 +97,6 @@ static coe_status check(const struct moe_spec *m, const struct expert_range *r, 
     return COE_OK;
 }
 
-static const struct expert_part ternary = { .run = run, .check = check, .wide = true, .matrices = true };
+static const struct expert_part ternary = { .run = run, .check = check, .wide = true, .matrices = true, .reads = true };
 COE_PART(expert, ternary, .summary = "feed-forward expert whose weights are rounded to -alpha, 0, alpha",
          .paper = "MoTE, 2025", .card = "compress.md MoTE", .unit = "token", .impl = &ternary)
