@@ -1,7 +1,7 @@
 /* bench_q.c — speed of the products of quantised weights: of many rows as shares of this core's int8 peak, of one row
  * as shares of the speed at which memory is read, both measured in the same run.
  *
- *   bench_q [TYPE …]      COE_ISA chooses the level; one thread
+ *   bench_q [TYPE …]      COE_ISA chooses the level; one thread; with M1 in the environment one row of x only
  * Built by hand:  gcc -O2 -std=gnu11 -D_GNU_SOURCE -fopenmp -Isrc bench/kernels/bench_q.c build/libcoe.a … -lm
  * Each figure is the best of several rounds over weights that are together larger than the last-level cache. */
 #include <immintrin.h>
