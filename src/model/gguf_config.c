@@ -94,7 +94,7 @@ static coe_status copy_num(struct reading *r, const char *suffix, const char *ke
     return put(r, key_in_config, json_real(x));
 }
 
-#define KEYS(...) \
+#define KEYS(...)                                                                                                      \
     (const char *const[]) { __VA_ARGS__, NULL }
 
 static coe_status sizes(struct reading *r)
@@ -228,7 +228,8 @@ static coe_status experts(struct reading *r)
         copy_int(r, "expert_count", KEYS("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")));
     COE_TRY(copy_int(r, "expert_used_count", KEYS("num_experts_per_tok", "moe_topk", "moe_k")));
     COE_TRY(copy_int(r, "expert_feed_forward_length", KEYS("moe_intermediate_size")));
-    COE_TRY(copy_int(r, "expert_shared_feed_forward_length", KEYS("shared_expert_intermediate_size")));
+    COE_TRY(copy_int(r, "expert_shared_feed_forward_length",
+                     KEYS("shared_expert_intermediate_size", "shared_intermediate_size")));
     COE_TRY(copy_int(r, "expert_shared_count", KEYS("n_shared_experts", "moe_num_shared_experts")));
     COE_TRY(copy_int(r, "leading_dense_block_count", KEYS("first_k_dense_replace", "moe_layer_start_index")));
     COE_TRY(copy_int(r, "interleave_moe_layer_step", KEYS("moe_layer_interval")));

@@ -22,6 +22,7 @@ static const struct gguf_arch archs[] = {
     { "gemma2", "gemma2", false, true, -1 },
     { "gemma3", "gemma3", false, true, -1 },
     { "smollm3", "smollm3", true, false, -1 },
+    { "granitemoe", "granitemoe", true, false, 1 },
 };
 
 const struct gguf_arch *gguf_arch_of_family(const char *family)
@@ -80,7 +81,9 @@ static bool routing_fits(const struct moe_spec *m, const struct gguf_arch *arch,
         { r->n_group > 1 && (!deepseek || r->group_score != GROUP_SUM2), "groups of experts" },
         { arch->renormalize >= 0 && r->renormalize != (arch->renormalize == 1), "another rule for the weights" },
         { r->scale != 1 && !sigmoid && strcmp(arch->name, "deepseek"), "scaled weights" },
-        { m->shared_ffn > 0 && !m->shared_gate && !sigmoid && strcmp(arch->name, "deepseek"), "shared experts" },
+        { m->shared_ffn > 0 && !m->shared_gate && !sigmoid && strcmp(arch->name, "deepseek") &&
+              strcmp(arch->name, "granitemoe"),
+          "shared experts" },
     };
     for (size_t i = 0; i < COE_COUNT(checks); i++)
         if (checks[i].wrong) *why = checks[i].text;
@@ -131,7 +134,8 @@ const struct gguf_arch *gguf_arch_of(const struct spec *s, char why[160])
     const struct gguf_arch *a = gguf_arch_of_family(s->family);
     const char *reason = NULL;
     if (!a) reason = "this family";
-    if (a && (s->learned_positions || s->residual_scale != 1 || s->logit_scale != 1))
+    const bool factors = s->residual_scale != 1 || s->logit_scale != 1;
+    if (a && (s->learned_positions || (factors && strcmp(a->name, "granitemoe"))))
         reason = "factors or positions of its own";
     if (a && s->norm != NORM_RMS) reason = "layer norms";
     for (int32_t l = 0; a && l < s->n_layers && !reason; l++) {

@@ -83,6 +83,16 @@ static void put_rope(const struct keys *k)
     if (r->mscale_all_dim > 0) put_f32(k, "rope.scaling.yarn_log_multiplier", 0.1 * r->mscale_all_dim);
 }
 
+/* Granite's four multipliers */
+static void put_factors(const struct keys *k)
+{
+    if (strcmp(k->arch, "granitemoe")) return;
+    put_f32(k, "attention.scale", (double)k->s->layer[0].attn.scale);
+    put_f32(k, "embedding_scale", (double)k->s->embed_scale);
+    put_f32(k, "residual_scale", (double)k->s->residual_scale);
+    put_f32(k, "logit_scale", 1 / (double)k->s->logit_scale);
+}
+
 static void put_attention(const struct keys *k)
 {
     const struct attn_spec *a = &k->s->layer[0].attn;
@@ -129,6 +139,7 @@ coe_status gguf_add_spec(struct gguf_out *o, const struct spec *s, const struct 
     gguf_add_u32(o, "general.quantization_version", 2);
     put_sizes(&k);
     put_attention(&k);
+    put_factors(&k);
     put_rope(&k);
     put_experts(&k);
     return str_check(&o->text);
