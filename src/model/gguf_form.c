@@ -23,6 +23,10 @@ static const struct gguf_arch archs[] = {
     { "gemma3", "gemma3", false, true, -1 },
     { "smollm3", "smollm3", true, false, -1 },
     { "granitemoe", "granitemoe", true, false, 1 },
+    { "glm4_moe", "glm4moe", false, false, -1 },
+    { "minimax_m2", "minimax-m2", false, false, 1 },
+    { "hunyuan_v1_moe", "hunyuan-moe", false, false, 1 },
+    { "ernie4_5_moe", "ernie4_5-moe", false, false, 1 },
 };
 
 const struct gguf_arch *gguf_arch_of_family(const char *family)
@@ -60,10 +64,20 @@ static bool attention_fits(const struct attn_spec *a, const struct gguf_arch *ar
     return !*why;
 }
 
+static bool is_one_of(const char *name, const char *const *list)
+{
+    for (; *list; list++)
+        if (!strcmp(name, *list)) return true;
+    return false;
+}
+
 static bool routing_fits(const struct moe_spec *m, const struct gguf_arch *arch, const char **why)
 {
+    static const char *const sigmoids[] = { "deepseek2", "dots1", "glm4moe", "minimax-m2", NULL };
+    static const char *const beside[] = { "deepseek", "granitemoe", "hunyuan-moe", "ernie4_5-moe", NULL };
     const struct router_spec *r = &m->router;
-    const bool deepseek = !strcmp(arch->name, "deepseek2"), sigmoid = deepseek || !strcmp(arch->name, "dots1");
+    const bool deepseek = !strcmp(arch->name, "deepseek2"), ernie = !strcmp(arch->name, "ernie4_5-moe"),
+               sigmoid = is_one_of(arch->name, sigmoids);
     const struct {
         bool wrong;
         const char *text;
@@ -77,13 +91,11 @@ static bool routing_fits(const struct moe_spec *m, const struct gguf_arch *arch,
         { m->weigh_input || m->input_scale != 1 || m->out_bias || r->expert_scale, "experts with extra factors" },
         { strcmp(r->kind, "linear") || strcmp(r->selection, "top_k"), "another router" },
         { r->score != SCORE_SOFTMAX && !(sigmoid && r->score == SCORE_SIGMOID), "another score" },
-        { r->selection_bias && !sigmoid, "a selection bias" },
+        { r->selection_bias && !sigmoid && !ernie, "a selection bias" },
         { r->n_group > 1 && (!deepseek || r->group_score != GROUP_SUM2), "groups of experts" },
         { arch->renormalize >= 0 && r->renormalize != (arch->renormalize == 1), "another rule for the weights" },
         { r->scale != 1 && !sigmoid && strcmp(arch->name, "deepseek"), "scaled weights" },
-        { m->shared_ffn > 0 && !m->shared_gate && !sigmoid && strcmp(arch->name, "deepseek") &&
-              strcmp(arch->name, "granitemoe"),
-          "shared experts" },
+        { m->shared_ffn > 0 && !m->shared_gate && !sigmoid && !is_one_of(arch->name, beside), "shared experts" },
     };
     for (size_t i = 0; i < COE_COUNT(checks); i++)
         if (checks[i].wrong) *why = checks[i].text;
@@ -114,7 +126,8 @@ static bool constants_fit(const struct spec *s, int32_t l, const struct gguf_arc
 /* Experts in every layer, or behind some dense ones where a key says so; all layers alike. */
 static bool layers_fit(const struct spec *s, const struct gguf_arch *arch, const char **why)
 {
-    const bool lead = !strncmp(arch->name, "deepseek", 8) || !strcmp(arch->name, "dots1");
+    static const char *const leads[] = { "deepseek", "deepseek2", "dots1", "glm4moe", "ernie4_5-moe", NULL };
+    const bool lead = is_one_of(arch->name, leads);
     int32_t first = 0;
     while (first < s->n_layers && !s->layer[first].is_moe) first++;
     if (first == s->n_layers) return true;

@@ -124,6 +124,7 @@ static void put_experts(const struct keys *k)
     put_bool(k, "expert_weights_norm", r->renormalize);
     put_f32(k, "expert_weights_scale", (double)r->scale);
     put_u32(k, "leading_dense_block_count", dense);
+    if (!strcmp(k->arch, "ernie4_5-moe")) put_u32(k, "interleave_moe_layer_step", 1);
     if (m->shared_ffn) put_u32(k, "expert_shared_feed_forward_length", m->shared_ffn);
     if (m->shared_ffn) put_u32(k, "expert_shared_count", COE_MAX(m->shared_ffn / m->expert_ffn, 1));
     if (r->n_group > 1) put_u32(k, "expert_group_count", r->n_group);

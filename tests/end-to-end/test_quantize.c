@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "ckpt/gguf.h"
+#include "model/gguf_form.h"
 #include "support/arrays.h"
 #include "support/process.h"
 #include "support/tiny_model.h"
@@ -93,6 +94,57 @@ static void check_family(const char *name)
     coe(0, COE_ARGS("convert", model, file));
     coe(0, COE_ARGS("convert", file, back));
     assert_same_logits(model, back);
+}
+
+static bool key_is(const char *file, const char *key, const char *value)
+{
+    struct ckpt *c;
+    struct gguf_text text = { 0 };
+    assert_ok(ckpt_open(&c, file));
+    assert_ok(gguf_str(ckpt_gguf(c), key, &text));
+    const bool yes = text.n == strlen(value) && !memcmp(text.at, value, text.n);
+    ckpt_close(c);
+    return yes;
+}
+
+/* As a file of another program, which says everything in llama.cpp's keys: our own config is out of reach under another
+ * name of the same length. */
+static void hide_config(const char *file)
+{
+    size_t n;
+    unsigned char *bytes = slurp(file, &n), *key = memmem(bytes, n, GGUF_KEY_CONFIG, strlen(GGUF_KEY_CONFIG));
+    assert_non_null(key);
+    key[0] = 'k';
+    spill(file, bytes, n);
+    free(bytes);
+}
+
+static void check_foreign(const char *family, const char *arch)
+{
+    char model[1200], file[1200], relative[64], a[1200], b[1200];
+    snprintf(relative, sizeof relative, "families/%s", family);
+    need_fixture(relative);
+    keep(model, fixture(relative));
+    keep(file, temp_path("foreign.gguf"));
+    keep(a, temp_path("a.npy"));
+    keep(b, temp_path("b.npy"));
+    coe(0, COE_ARGS("quantize", "f32", model, "-o", file));
+    if (!key_is(file, "general.architecture", arch)) return; /* a config that llama.cpp would compute otherwise */
+    hide_config(file);
+    coe(0, COE_ARGS("logits", file, "--ids", ids_file(), "-o", a));
+    coe(0, COE_ARGS("logits", model, "--ids", ids_file(), "-o", b));
+    const struct array got = npy_array(a), want = npy_array(b);
+    assert_close(family, got.f, want.f, want.n, 2e-6 * range_of(want.f, want.n), 0);
+}
+
+static void files_in_llama_cpp_s_keys_alone_are_the_same_models(void **state)
+{
+    (void)state;
+    static const char *const known[][2] = { { "granitemoe", "granitemoe" },     { "glm4_moe", "glm4moe" },
+                                            { "minimax_m2", "minimax-m2" },     { "hunyuan_v1_moe", "hunyuan-moe" },
+                                            { "ernie4_5_moe", "ernie4_5-moe" }, { "dots1", "dots1" },
+                                            { "qwen3_moe", "qwen3moe" } };
+    for (size_t i = 0; i < COE_COUNT(known); i++) check_foreign(known[i][0], known[i][1]);
 }
 
 static void llama_comes_back(void **state)
@@ -299,17 +351,6 @@ static void assert_same_ids(const char *a, const char *b)
     }
 }
 
-static bool key_is(const char *file, const char *key, const char *value)
-{
-    struct ckpt *c;
-    struct gguf_text text = { 0 };
-    assert_ok(ckpt_open(&c, file));
-    assert_ok(gguf_str(ckpt_gguf(c), key, &text));
-    const bool yes = text.n == strlen(value) && !memcmp(text.at, value, text.n);
-    ckpt_close(c);
-    return yes;
-}
-
 /* The tiny model with another tokenizer file goes into GGUF and back. */
 static void check_tokenizer(const char *name, const char *kind)
 {
@@ -356,6 +397,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_file_turns_back_into_the_directory_it_came_from),
+        cmocka_unit_test(files_in_llama_cpp_s_keys_alone_are_the_same_models),
         cmocka_unit_test(llama_comes_back),
         cmocka_unit_test(mixtral_comes_back),
         cmocka_unit_test(gemma_comes_back),
