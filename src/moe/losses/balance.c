@@ -89,6 +89,23 @@ coe_status balance_set(const struct loss_call *c, const struct token_range *set,
     return s;
 }
 
+static coe_status one_record(const struct loss_call *c, struct route_record *r, balance_load_fn *load, double *value)
+{
+    const struct token_range all = { r, 0, r->route.n_tokens };
+    if (c->scale != 0 && !loss_dz(c->c, r)) return COE_E_NOMEM; /* before the scratch below: dz outlives it */
+    struct arena_mark mark = arena_save(c->c->arena);
+    double *f = arena_push_zero(c->c->arena, (size_t)r->route.n_experts * sizeof *f);
+    coe_status s = f && load(c, &all, f) ? balance_set(c, &all, 1, 1, f, 1, value) : COE_E_NOMEM;
+    arena_rewind(c->c->arena, mark);
+    return s;
+}
+
+coe_status balance_records(const struct loss_call *c, balance_load_fn *load, double *value)
+{
+    for (int32_t i = 0; i < c->n_records; i++) COE_TRY(one_record(c, c->records[i], load, value));
+    return COE_OK;
+}
+
 coe_status balance_needs_groups(const struct moe_spec *m, const char *loss, const char *where)
 {
     if (m->router.n_group > 1) return COE_OK;

@@ -23,6 +23,11 @@ coe_status balance_gradient(const struct loss_call *c, const struct token_range 
 coe_status balance_set(const struct loss_call *c, const struct token_range *set, int32_t n, double norm,
                        const double *f, double weight, double *value);
 
+/* For losses with loads of their own: over the records, value and gradient of Σ_e f_e P_e. `load` fills f [E], zeroed,
+ * which is a constant of the gradient; false without memory. */
+typedef bool balance_load_fn(const struct loss_call *c, const struct token_range *all, double *f);
+coe_status balance_records(const struct loss_call *c, balance_load_fn *load, double *value);
+
 /* Checks of specs: COE_E_INPUT unless experts stand in groups, unless scores are probabilities. */
 coe_status balance_needs_groups(const struct moe_spec *m, const char *loss, const char *where);
 coe_status balance_needs_softmax(const struct moe_spec *m, const char *loss, const char *where);

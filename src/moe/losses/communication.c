@@ -23,28 +23,19 @@ static int64_t count_sent(const struct loss_call *c, const struct route_record *
     return tokens;
 }
 
-static coe_status one(const struct loss_call *c, struct route_record *r, double *value)
+static bool load(const struct loss_call *c, const struct token_range *all, double *f)
 {
+    const struct route_record *r = all->r;
     const int32_t n = r->route.n_experts, groups = r->spec->router.n_group, size = n / groups;
-    const struct token_range all = { r, 0, r->route.n_tokens };
-    if (c->scale != 0 && !loss_dz(c->c, r)) return COE_E_NOMEM; /* before the scratch below: dz outlives it */
-    struct arena_mark mark = arena_save(c->c->arena);
     double *sent = arena_push_zero(c->c->arena, (size_t)groups * sizeof *sent);
-    double *f = arena_push_zero(c->c->arena, (size_t)n * sizeof *f);
-    if (!sent || !f) return COE_E_NOMEM;
+    if (!sent) return false;
     const int64_t tokens = count_sent(c, r, size, sent);
     for (int32_t e = 0; e < n && tokens; e++)
         f[e] = sent[e / size] * groups / ((double)r->spec->router.topk_group * (double)tokens);
-    coe_status s = balance_set(c, &all, 1, 1, f, 1, value);
-    arena_rewind(c->c->arena, mark);
-    return s;
+    return true;
 }
 
-static coe_status apply(const struct loss_call *c, double *value)
-{
-    for (int32_t i = 0; i < c->n_records; i++) COE_TRY(one(c, c->records[i], value));
-    return COE_OK;
-}
+static coe_status apply(const struct loss_call *c, double *value) { return balance_records(c, load, value); }
 
 static coe_status check(const struct moe_spec *m, const char *where)
 {

@@ -6,30 +6,20 @@
  * limit nothing and serve this loss only. Published coefficient 0.05. */
 #include "moe/losses/balance.h"
 
-static coe_status one(const struct loss_call *c, struct route_record *r, double *value)
+static bool load(const struct loss_call *c, const struct token_range *all, double *f)
 {
-    const int32_t n = r->route.n_experts, groups = r->spec->router.n_group, size = n / groups;
-    const struct token_range all = { r, 0, r->route.n_tokens };
-    if (c->scale != 0 && !loss_dz(c->c, r)) return COE_E_NOMEM; /* before the scratch below: dz outlives it */
-    struct arena_mark mark = arena_save(c->c->arena);
-    double *f = arena_push_zero(c->c->arena, (size_t)n * sizeof *f);
-    if (!f) return COE_E_NOMEM;
-    const int64_t tokens = balance_counts(c, &all, f);
+    const struct moe_spec *m = all->r->spec;
+    const int32_t n = all->r->route.n_experts, groups = m->router.n_group, size = n / groups;
+    const int64_t tokens = balance_counts(c, all, f);
     for (int32_t g = 0; g < groups && tokens; g++) {
         double mean = 0;
         for (int32_t i = 0; i < size; i++) mean += f[g * size + i] / size;
-        for (int32_t i = 0; i < size; i++) f[g * size + i] = mean / (double)tokens;
+        for (int32_t i = 0; i < size; i++) f[g * size + i] = mean * n / ((double)m->router.top_k * (double)tokens);
     }
-    coe_status s = balance_set(c, &all, 1, (double)n / r->spec->router.top_k, f, 1, value);
-    arena_rewind(c->c->arena, mark);
-    return s;
+    return true;
 }
 
-static coe_status apply(const struct loss_call *c, double *value)
-{
-    for (int32_t i = 0; i < c->n_records; i++) COE_TRY(one(c, c->records[i], value));
-    return COE_OK;
-}
+static coe_status apply(const struct loss_call *c, double *value) { return balance_records(c, load, value); }
 
 static coe_status check(const struct moe_spec *m, const char *where)
 {

@@ -7,28 +7,18 @@
  * `switch` / E. Coefficient 0.01. */
 #include "moe/losses/balance.h"
 
-static coe_status one(const struct loss_call *c, struct route_record *r, double *value)
+static bool load(const struct loss_call *c, const struct token_range *all, double *f)
 {
-    const int32_t n = r->route.n_experts;
-    const struct token_range all = { r, 0, r->route.n_tokens };
-    if (c->scale != 0 && !loss_dz(c->c, r)) return COE_E_NOMEM; /* before the scratch below: dz outlives it */
-    struct arena_mark mark = arena_save(c->c->arena);
-    double *f = arena_push_zero(c->c->arena, (size_t)n * sizeof *f);
+    const int32_t n = all->r->route.n_experts;
     uint8_t *idle = arena_push(c->c->arena, (size_t)n);
-    if (!f || !idle) return COE_E_NOMEM;
-    moe_mark_idle(r->spec, idle);
-    const int64_t tokens = balance_counts(c, &all, f);
+    if (!idle) return false;
+    moe_mark_idle(all->r->spec, idle);
+    const int64_t tokens = balance_counts(c, all, f);
     for (int32_t e = 0; e < n && tokens; e++) f[e] *= (idle[e] ? c->param[0] : 1) / (double)tokens;
-    coe_status s = balance_set(c, &all, 1, 1, f, 1, value);
-    arena_rewind(c->c->arena, mark);
-    return s;
+    return true;
 }
 
-static coe_status apply(const struct loss_call *c, double *value)
-{
-    for (int32_t i = 0; i < c->n_records; i++) COE_TRY(one(c, c->records[i], value));
-    return COE_OK;
-}
+static coe_status apply(const struct loss_call *c, double *value) { return balance_records(c, load, value); }
 
 static const struct part_param params[] = {
     { "tau", "weight of experts that compute nothing", NULL, 0, 1e3, 0.75, false },

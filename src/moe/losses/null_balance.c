@@ -6,31 +6,23 @@
  * nulls; at balance a token has k (E - nulls) / E experts that do something. */
 #include "moe/losses/balance.h"
 
-static coe_status one(const struct loss_call *c, struct route_record *r, double *value)
+static bool load(const struct loss_call *c, const struct token_range *all, double *f)
 {
-    const int32_t n = r->route.n_experts;
-    const struct token_range all = { r, 0, r->route.n_tokens };
-    if (c->scale != 0 && !loss_dz(c->c, r)) return COE_E_NOMEM; /* before the scratch below: dz outlives it */
-    struct arena_mark mark = arena_save(c->c->arena);
-    double *f = arena_push_zero(c->c->arena, (size_t)n * sizeof *f), mean = 0;
+    const int32_t n = all->r->route.n_experts;
     uint8_t *null = arena_push(c->c->arena, (size_t)n);
     int32_t nulls = 0;
-    if (!f || !null) return COE_E_NOMEM;
-    moe_mark_null(r->spec, null);
-    const int64_t tokens = balance_counts(c, &all, f);
+    double mean = 0;
+    if (!null) return false;
+    moe_mark_null(all->r->spec, null);
+    const int64_t tokens = balance_counts(c, all, f);
     for (int32_t e = 0; e < n; e++) nulls += null[e];
     for (int32_t e = 0; e < n; e++) mean += null[e] ? f[e] / nulls : 0;
-    for (int32_t e = 0; e < n && tokens; e++) f[e] = (null[e] ? mean : f[e]) / (double)tokens;
-    coe_status s = balance_set(c, &all, 1, (double)n / r->spec->router.top_k, f, 1, value);
-    arena_rewind(c->c->arena, mark);
-    return s;
+    for (int32_t e = 0; e < n && tokens; e++)
+        f[e] = (null[e] ? mean : f[e]) * n / ((double)all->r->spec->router.top_k * (double)tokens);
+    return true;
 }
 
-static coe_status apply(const struct loss_call *c, double *value)
-{
-    for (int32_t i = 0; i < c->n_records; i++) COE_TRY(one(c, c->records[i], value));
-    return COE_OK;
-}
+static coe_status apply(const struct loss_call *c, double *value) { return balance_records(c, load, value); }
 
 static const struct loss_part null_balance = { .apply = apply };
 COE_PART(loss, null_balance, .summary = "E sum f P in which null experts share one load", .paper = "AdaMoE, 2024",
