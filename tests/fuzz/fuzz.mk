@@ -9,7 +9,7 @@ FUZZ_SRC   ?= $(filter-out src/cli/%,$(SRC))
 FUZZ_FLAGS  = $(STD:-fopenmp=) -w $(INCLUDES) \
 	-DFUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION -Itests/fuzz/include -O1 -g -fno-omit-frame-pointer -fno-sanitize-recover=undefined
 # the vector kernels read no files: they come from the ordinary build
-FUZZ_OBJ    = $(FUZZ_SRC:%.c=$(FUZZ)/%.o) $(foreach i,$(ISAS),$(KERN:%.c=$(BUILD)/%.$(i).o)) $(FUZZ)/parts.o
+FUZZ_OBJ    = $(FUZZ_SRC:%.c=$(FUZZ)/%.o) $(foreach i,$(ISAS),$(KERN:%.c=$(BUILD)/%.$(i).o)) $(VNNI) $(FUZZ)/parts.o
 FUZZ_ALL   := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 
 $(FUZZ)/%.o: %.c
