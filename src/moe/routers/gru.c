@@ -7,13 +7,6 @@
  * The three gates lie in one matrix, [r | q | n]. The cell starts from orthogonal rows. */
 #include "moe/routers/recurrent.h"
 
-static const struct part_param params[] = {
-    { "width", "of the state", NULL, 1, 65536, 256, true },
-    { 0 },
-};
-
-enum { INPUT, STATE, INPUT_BIAS, STATE_BIAS };
-
 static struct val *cell(struct nn *c, struct val *u, struct val *h, const struct weight *const *w)
 {
     return nn_gru(c, nn_linear(c, u, w[INPUT], w[INPUT_BIAS]), nn_linear(c, h, w[STATE], w[STATE_BIAS]), h);
@@ -33,16 +26,8 @@ static bool bias_shape(const struct part_at *at, int64_t *rows, int64_t *cols)
     return true;
 }
 
-static const struct part_weight weights[] = {
-    { .name = "proj.weight", .scope = PART_OF_ITERATION, .shape = recurrent_proj_shape },
-    { .name = "out.weight", .scope = PART_OF_ITERATION, .by_expert = true, .shape = recurrent_out_shape },
-    { .name = "weight_ih", .init = INIT_ORTHOGONAL, .shape = matrix_shape },
-    { .name = "weight_hh", .init = INIT_ORTHOGONAL, .shape = matrix_shape },
-    { .name = "bias_ih", .vector = true, .init = INIT_ZERO, .shape = bias_shape },
-    { .name = "bias_hh", .vector = true, .init = INIT_ZERO, .shape = bias_shape },
-    { 0 },
-};
+static const struct part_weight weights[] = RECURRENT_WEIGHTS(matrix_shape, bias_shape);
 
 static const struct router_part gru = { .logits = logits, .weights = weights, .carries = recurrent_carries };
 COE_PART(router, gru, .summary = "a gated recurrent unit over a token's routing decisions", .paper = "RMoE, 2024",
-         .card = "routing.md 6", .unit = "token", .params = params, .impl = &gru)
+         .card = "routing.md 6", .unit = "token", .params = recurrent_params, .impl = &gru)

@@ -4,6 +4,11 @@
 
 #include "moe/routers/recurrent.h"
 
+const struct part_param recurrent_params[] = {
+    { "width", "of the state", NULL, 1, 65536, 256, true },
+    { 0 },
+};
+
 bool recurrent_proj_shape(const struct part_at *at, int64_t *rows, int64_t *cols)
 {
     *rows = (int64_t)at->param[0], *cols = at->d_model;

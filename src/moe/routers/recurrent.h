@@ -15,4 +15,19 @@ struct val *recurrent_logits(const struct router_call *call,
                              struct val *(*cell)(struct nn *c, struct val *u, struct val *h,
                                                  const struct weight *const *w));
 
+/* The one setting of both: the width of the state. */
+extern const struct part_param recurrent_params[];
+
+/* What a cell finds in its weights: the last four of this table. */
+enum { INPUT, STATE, INPUT_BIAS, STATE_BIAS };
+#define RECURRENT_WEIGHTS(matrix_shape, bias_shape)                                                            \
+    {                                                                                                          \
+        { .name = "proj.weight", .scope = PART_OF_ITERATION, .shape = recurrent_proj_shape },                  \
+        { .name = "out.weight", .scope = PART_OF_ITERATION, .by_expert = true, .shape = recurrent_out_shape }, \
+        { .name = "weight_ih", .init = INIT_ORTHOGONAL, .shape = matrix_shape },                               \
+        { .name = "weight_hh", .init = INIT_ORTHOGONAL, .shape = matrix_shape },                               \
+        { .name = "bias_ih", .vector = true, .init = INIT_ZERO, .shape = bias_shape },                         \
+        { .name = "bias_hh", .vector = true, .init = INIT_ZERO, .shape = bias_shape }, { 0 },                  \
+    }
+
 #endif

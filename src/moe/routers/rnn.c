@@ -4,13 +4,6 @@
  * W_h = 0 every layer has an independent router of two layers, z = W2 tanh(W_i W1 x + b). */
 #include "moe/routers/recurrent.h"
 
-static const struct part_param params[] = {
-    { "width", "of the state", NULL, 1, 65536, 256, true },
-    { 0 },
-};
-
-enum { INPUT, STATE, INPUT_BIAS, STATE_BIAS };
-
 static struct val *cell(struct nn *c, struct val *u, struct val *h, const struct weight *const *w)
 {
     struct val *a = nn_linear(c, u, w[INPUT], w[INPUT_BIAS]), *b = nn_linear(c, h, w[STATE], w[STATE_BIAS]);
@@ -32,16 +25,8 @@ static bool bias_shape(const struct part_at *at, int64_t *rows, int64_t *cols)
     return true;
 }
 
-static const struct part_weight weights[] = {
-    { .name = "proj.weight", .scope = PART_OF_ITERATION, .shape = recurrent_proj_shape },
-    { .name = "out.weight", .scope = PART_OF_ITERATION, .by_expert = true, .shape = recurrent_out_shape },
-    { .name = "weight_ih", .init = INIT_ORTHOGONAL, .shape = matrix_shape },
-    { .name = "weight_hh", .init = INIT_ORTHOGONAL, .shape = matrix_shape },
-    { .name = "bias_ih", .vector = true, .init = INIT_ZERO, .shape = bias_shape },
-    { .name = "bias_hh", .vector = true, .init = INIT_ZERO, .shape = bias_shape },
-    { 0 },
-};
+static const struct part_weight weights[] = RECURRENT_WEIGHTS(matrix_shape, bias_shape);
 
 static const struct router_part rnn = { .logits = logits, .weights = weights, .carries = recurrent_carries };
 COE_PART(router, rnn, .summary = "a plain recurrent cell over a token's routing decisions", .paper = "RMoE, 2024",
-         .card = "routing.md 6", .unit = "token", .params = params, .impl = &rnn)
+         .card = "routing.md 6", .unit = "token", .params = recurrent_params, .impl = &rnn)
