@@ -39,6 +39,7 @@ static const struct arch {
     { "ernie4_5-moe", NULL, "ernie4_5_moe", NORM_ROPE },
     { "hunyuan-moe", NULL, "hunyuan_v1_moe", 0 },
     { "minimax-m2", NULL, "minimax_m2", EXPERT_FFN },
+    { "afmoe", NULL, "afmoe", 0 },
 };
 
 struct reading {
@@ -213,7 +214,10 @@ static coe_status routing(struct reading *r)
     key_of(r, "expert_weights_norm", key);
     COE_TRY(gguf_bool(r->g, key, &norm));
     COE_TRY(put(r, "norm_topk_prob", json_boolean(norm)));
+    COE_TRY(put(r, "route_norm", json_boolean(norm)));
     COE_TRY(copy_num(r, "expert_weights_scale", "routed_scaling_factor"));
+    COE_TRY(copy_num(r, "expert_weights_scale", "route_scale"));
+    if (gating == 1) COE_TRY(put(r, "score_func", json_string("softmax")));
     COE_TRY(whole(r, "expert_group_count", &groups));
     if (groups <= 1) return COE_OK;
     COE_TRY(put(r, "topk_method", json_string("group_limited_greedy")));
@@ -230,12 +234,23 @@ static coe_status experts(struct reading *r)
     COE_TRY(copy_int(r, "expert_feed_forward_length", KEYS("moe_intermediate_size")));
     COE_TRY(copy_int(r, "expert_shared_feed_forward_length",
                      KEYS("shared_expert_intermediate_size", "shared_intermediate_size")));
-    COE_TRY(copy_int(r, "expert_shared_count", KEYS("n_shared_experts", "moe_num_shared_experts")));
-    COE_TRY(copy_int(r, "leading_dense_block_count", KEYS("first_k_dense_replace", "moe_layer_start_index")));
+    COE_TRY(copy_int(r, "expert_shared_count",
+                     KEYS("n_shared_experts", "moe_num_shared_experts", "num_shared_experts")));
+    COE_TRY(copy_int(r, "leading_dense_block_count",
+                     KEYS("first_k_dense_replace", "moe_layer_start_index", "num_dense_layers")));
     COE_TRY(copy_int(r, "interleave_moe_layer_step", KEYS("moe_layer_interval")));
     COE_TRY(whole(r, "expert_feed_forward_length", &width));
     if ((r->arch->how & EXPERT_FFN) && width > 0) COE_TRY(put(r, "intermediate_size", json_integer(width)));
     return routing(r);
+}
+
+/* Trinity: embeddings are scaled, one layer of four sees everything and has no rope. */
+static coe_status trinity(struct reading *r)
+{
+    COE_TRY(put(r, "mup_enabled", json_true()));
+    if (!json_object_get(r->config, "sliding_window"))
+        return coe_fail(COE_E_INPUT, "%s: key afmoe.attention.sliding_window is missing", r->g->where);
+    return put(r, "global_attn_every_n_layers", json_integer(4));
 }
 
 static coe_status tokens(struct reading *r)
@@ -280,6 +295,7 @@ static coe_status read_all(struct reading *r)
         COE_TRY(put(r, "attention_bias", json_false()));
     }
     if (n_experts > 0) COE_TRY(experts(r));
+    if (!strcmp(type, "afmoe")) COE_TRY(trinity(r));
     if (r->arch->how & HEAD_IS_SCALAR) COE_TRY(put(r, "query_pre_attn_scalar", json_integer(head_dim(r))));
     return tokens(r);
 }

@@ -27,6 +27,7 @@ static const struct gguf_arch archs[] = {
     { "minimax_m2", "minimax-m2", false, false, 1 },
     { "hunyuan_v1_moe", "hunyuan-moe", false, false, 1 },
     { "ernie4_5_moe", "ernie4_5-moe", false, false, 1 },
+    { "afmoe", "afmoe", false, false, -1 },
 };
 
 const struct gguf_arch *gguf_arch_of_family(const char *family)
@@ -45,7 +46,7 @@ static bool attention_fits(const struct attn_spec *a, const struct gguf_arch *ar
         const char *text;
     } checks[] = {
         { a->kind != MIX_ATTENTION && a->kind != MIX_LATENT, "layers that are no attention" },
-        { a->gate != ATTN_GATE_NONE, "gated attention" },
+        { a->gate != ATTN_GATE_NONE && strcmp(arch->name, "afmoe"), "gated attention" },
         { a->clip > 0, "clamped queries, keys and values" },
         { a->temper > 0, "tempered queries" },
         { a->chunk > 0, "attention in chunks" },
@@ -73,7 +74,7 @@ static bool is_one_of(const char *name, const char *const *list)
 
 static bool routing_fits(const struct moe_spec *m, const struct gguf_arch *arch, const char **why)
 {
-    static const char *const sigmoids[] = { "deepseek2", "dots1", "glm4moe", "minimax-m2", NULL };
+    static const char *const sigmoids[] = { "deepseek2", "dots1", "glm4moe", "minimax-m2", "afmoe", NULL };
     static const char *const beside[] = { "deepseek", "granitemoe", "hunyuan-moe", "ernie4_5-moe", NULL };
     const struct router_spec *r = &m->router;
     const bool deepseek = !strcmp(arch->name, "deepseek2"), ernie = !strcmp(arch->name, "ernie4_5-moe"),
@@ -107,7 +108,7 @@ static bool constants_fit(const struct spec *s, int32_t l, const struct gguf_arc
 {
     const struct attn_spec *a = &s->layer[l].attn;
     const bool gemma2 = !strcmp(arch->name, "gemma2"), gemma3 = !strcmp(arch->name, "gemma3"),
-               gpt_oss = !strcmp(arch->name, "gpt-oss");
+               gpt_oss = !strcmp(arch->name, "gpt-oss"), afmoe = !strcmp(arch->name, "afmoe");
     if (gemma2 || gemma3) {
         const bool largest = s->n_layers == (gemma2 ? 46 : 62); /* the two of 27 B */
         const double width = largest ? (double)s->d_model / a->n_heads : a->head_dim;
@@ -117,6 +118,8 @@ static bool constants_fit(const struct spec *s, int32_t l, const struct gguf_arc
     }
     if ((gemma2 || gpt_oss) && (a->window > 0) != (l % 2 == 0)) *why = "another order of windowed layers";
     if (gemma3 && (a->window > 0) != ((l + 1) % 6 != 0)) *why = "another order of windowed layers";
+    if (afmoe && (a->window > 0) != ((l + 1) % 4 != 0)) *why = "another order of windowed layers";
+    if (afmoe && s->embed_scale != sqrtf((float)s->d_model)) *why = "embeddings that are not scaled";
     if (gpt_oss && s->layer[l].is_moe && s->layer[l].moe.act_limit != 7) *why = "another limit of the activation";
     if (a->kind == MIX_LATENT && !a->latent.q_rank && s->n_layers != 26 && s->n_layers != 27)
         *why = "queries without a rank at this depth"; /* only the Lite models are loaded without one */
@@ -126,7 +129,7 @@ static bool constants_fit(const struct spec *s, int32_t l, const struct gguf_arc
 /* Experts in every layer, or behind some dense ones where a key says so; all layers alike. */
 static bool layers_fit(const struct spec *s, const struct gguf_arch *arch, const char **why)
 {
-    static const char *const leads[] = { "deepseek", "deepseek2", "dots1", "glm4moe", "ernie4_5-moe", NULL };
+    static const char *const leads[] = { "deepseek", "deepseek2", "dots1", "glm4moe", "ernie4_5-moe", "afmoe", NULL };
     const bool lead = is_one_of(arch->name, leads);
     int32_t first = 0;
     while (first < s->n_layers && !s->layer[first].is_moe) first++;

@@ -127,6 +127,7 @@ static void put_experts(const struct keys *k)
     if (!strcmp(k->arch, "ernie4_5-moe")) put_u32(k, "interleave_moe_layer_step", 1);
     if (m->shared_ffn) put_u32(k, "expert_shared_feed_forward_length", m->shared_ffn);
     if (m->shared_ffn) put_u32(k, "expert_shared_count", COE_MAX(m->shared_ffn / m->expert_ffn, 1));
+    else if (!strcmp(k->arch, "afmoe")) put_u32(k, "expert_shared_count", 0); /* required there */
     if (r->n_group > 1) put_u32(k, "expert_group_count", r->n_group);
     if (r->n_group > 1) put_u32(k, "expert_group_used_count", r->topk_group);
 }

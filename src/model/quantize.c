@@ -309,7 +309,8 @@ static coe_status add_param(struct job *j, const struct param *p)
 /* Architectures that always want a head get the embedding once more. */
 static coe_status repeat_embedding(struct job *j)
 {
-    static const char *const shared[] = { "llama", "qwen2", "qwen3", "gemma2", "gemma3", "smollm3" };
+    static const char *const shared[] = { "llama", "qwen2", "qwen3", "gemma2",  "gemma3",
+                                         "smollm3", "afmoe", "lfm2moe" };
     if (!j->spec.tied || !j->arch) return COE_OK;
     for (size_t i = 0; i < COE_COUNT(shared); i++)
         if (!strcmp(shared[i], j->arch->name)) return COE_OK;
@@ -399,7 +400,7 @@ static coe_status prepare(struct job *j)
 /* Some files are only alike up to the window's length; llama.cpp's converter writes them too. */
 static void note_windows(const struct job *j)
 {
-    static const char *const windowed[] = { "gemma2", "gemma3", "gpt-oss" };
+    static const char *const windowed[] = { "gemma2", "gemma3", "gpt-oss", "afmoe" };
     for (size_t i = 0; i < COE_COUNT(windowed); i++)
         if (!j->arch || !strcmp(windowed[i], j->arch->name)) return;
     for (int32_t l = 0; l < j->spec.n_layers; l++) {

@@ -119,12 +119,9 @@ static void hide_config(const char *file)
     free(bytes);
 }
 
-static void check_foreign(const char *family, const char *arch)
+static void check_foreign_model(const char *model, const char *family, const char *arch)
 {
-    char model[1200], file[1200], relative[64], a[1200], b[1200];
-    snprintf(relative, sizeof relative, "families/%s", family);
-    need_fixture(relative);
-    keep(model, fixture(relative));
+    char file[1200], a[1200], b[1200];
     keep(file, temp_path("foreign.gguf"));
     keep(a, temp_path("a.npy"));
     keep(b, temp_path("b.npy"));
@@ -135,6 +132,43 @@ static void check_foreign(const char *family, const char *arch)
     coe(0, COE_ARGS("logits", model, "--ids", ids_file(), "-o", b));
     const struct array got = npy_array(a), want = npy_array(b);
     assert_close(family, got.f, want.f, want.n, 2e-6 * range_of(want.f, want.n), 0);
+}
+
+static void check_foreign(const char *family, const char *arch)
+{
+    char model[1200], relative[64];
+    snprintf(relative, sizeof relative, "families/%s", family);
+    need_fixture(relative);
+    check_foreign_model(keep(model, fixture(relative)), family, arch);
+}
+
+/* Trinity's fixture has a full layer every three, llama.cpp's architecture every four: the same weights under a config
+ * of that order. */
+static void trinity_in_llama_cpp_s_order_of_layers_is_the_same_model(void **state)
+{
+    (void)state;
+    char model[1200], path[1300];
+    size_t n;
+    json_t *config;
+    need_fixture("families/afmoe");
+    assert_ok(json_read_file(&config, fixture("families/afmoe/config.json")));
+    json_object_del(config, "layer_types");
+    json_object_set_new(config, "global_attn_every_n_layers", json_integer(4));
+    keep(model, temp_path("trinity"));
+    assert_ok(dir_make(model));
+    unsigned char *weights = slurp(fixture("families/afmoe/model.safetensors"), &n);
+    snprintf(path, sizeof path, "%s/model.safetensors", model);
+    spill(path, weights, n);
+    free(weights);
+    char *text = json_dumps(config, 0);
+    snprintf(path, sizeof path, "%s/config.json", model);
+    spill(path, (const unsigned char *)text, strlen(text));
+    free(text);
+    json_decref(config);
+    snprintf(path, sizeof path, "%s.gguf", model);
+    coe(0, COE_ARGS("quantize", "f32", model, "-o", path));
+    assert_true(key_is(path, "general.architecture", "afmoe"));
+    check_foreign_model(model, "afmoe", "afmoe");
 }
 
 static void files_in_llama_cpp_s_keys_alone_are_the_same_models(void **state)
@@ -398,6 +432,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_file_turns_back_into_the_directory_it_came_from),
         cmocka_unit_test(files_in_llama_cpp_s_keys_alone_are_the_same_models),
+        cmocka_unit_test(trinity_in_llama_cpp_s_order_of_layers_is_the_same_model),
         cmocka_unit_test(llama_comes_back),
         cmocka_unit_test(mixtral_comes_back),
         cmocka_unit_test(gemma_comes_back),
