@@ -28,9 +28,9 @@ $(FUZZ)/fuzz_%: tests/fuzz/fuzz_%.c $(FUZZ)/libcoe.a
 	@$(FUZZ_CC) $(FUZZ_FLAGS) -fsanitize=fuzzer,address,undefined -o $@ $< $(FUZZ)/libcoe.a $(LIBS)
 
 fuzz: $(if $(NAME),$(FUZZ)/fuzz_$(NAME)) ## fuzz one reader: make fuzz NAME=safetensors [RUNS=n] [LOG=1]
-	@test -n "$(NAME)" || { echo "usage: make fuzz NAME=x [RUNS=n] [LOG=1]   x: $(FUZZ_ALL)"; exit 2; }
+	@test -n "$(NAME)" || { echo "usage: make fuzz NAME=x [RUNS=n] [LOG=1] [TIMEOUT=s]   x: $(FUZZ_ALL)"; exit 2; }
 	@mkdir -p $(FUZZ)/corpus/$(NAME)
-	@$(FUZZ)/fuzz_$(NAME) -runs=$(RUNS) -max_len=65536 -timeout=5 -rss_limit_mb=2048 \
+	@$(FUZZ)/fuzz_$(NAME) -runs=$(RUNS) -max_len=65536 -timeout=$(or $(TIMEOUT),5) -rss_limit_mb=2048 \
 		$(addprefix -dict=,$(wildcard tests/fuzz/$(NAME).dict)) -artifact_prefix=$(FUZZ)/$(NAME)- \
 		$(FUZZ)/corpus/$(NAME) tests/fuzz/corpus/$(NAME) > $(FUZZ)/$(NAME).out 2>&1 \
 		|| { tail -40 $(FUZZ)/$(NAME).out; exit 1; }
