@@ -64,6 +64,20 @@ static int finish(void)
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
 }
 
+/* Types Ctrl-D until the program has gone: one that comes while an answer is being written is nobody's. */
+static int leave(void)
+{
+    struct pollfd p = { terminal, POLLIN, 0 };
+    char rest[256];
+    for (int tries = 0; tries < 100; tries++) {
+        type("\x04");
+        while (poll(&p, 1, 200) > 0)
+            if (read(terminal, rest, sizeof rest) <= 0) return finish();
+    }
+    fail_msg("the program did not end");
+    return -1;
+}
+
 static void lines_are_answered_and_go_on_until_reset(void **state)
 {
     (void)state;
@@ -100,8 +114,7 @@ static void ctrl_c_empties_the_line_and_ctrl_d_ends_the_program(void **state)
     expect("> ");
     type("\n"); /* an empty line at the start is an empty prompt, not the end */
     expect("> ");
-    type("\x04");
-    assert_int_equal(finish(), 0);
+    assert_int_equal(leave(), 0);
 }
 
 static void a_backslash_continues_a_message(void **state)
