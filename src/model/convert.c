@@ -286,12 +286,21 @@ static coe_status add_parts(struct conversion *c, struct place p, const char *na
     return COE_OK;
 }
 
-static void set_shape(struct tensor *t, const struct tensor *old, bool vector, int64_t rows, int64_t cols)
+/* As it was: [1, E] of a bias; filters are [C, 1, K] in directories, which GGUF has without the one. */
+static void set_shape(struct tensor *t, const struct conversion *c, const struct param *from, struct place p,
+                      int64_t rows, int64_t cols)
 {
-    t->n_dims = vector ? 1 : 2, t->dim[0] = vector ? cols : rows, t->dim[1] = vector ? 0 : cols;
-    if (!old || tensor_count(old) != rows * cols) return; /* else as it was: [C, 1, K] of a filter, [1, E] of a bias */
-    t->n_dims = old->n_dims;
-    memcpy(t->dim, old->dim, sizeof t->dim);
+    const bool vector = slot_info[p.slot].is_vector, gguf = c->m->ckpt && ckpt_gguf(c->m->ckpt);
+    const struct tensor *old = from ? stored_alone(c, from) : NULL;
+    if (old && tensor_count(old) == rows * cols && !(gguf && p.slot == SLOT_CONV)) {
+        t->n_dims = old->n_dims;
+        memcpy(t->dim, old->dim, sizeof t->dim);
+        return;
+    }
+    t->n_dims = 0;
+    t->dim[t->n_dims++] = vector ? cols : rows;
+    if (p.slot == SLOT_CONV) t->dim[t->n_dims++] = 1;
+    if (!vector) t->dim[t->n_dims++] = cols;
 }
 
 static coe_status add_place(void *user, struct place p, int64_t rows, int64_t cols)
@@ -312,7 +321,7 @@ static coe_status add_place(void *user, struct place p, int64_t rows, int64_t co
     if (!from && p.slot != SLOT_COE_WEIGHT)
         return coe_fail(COE_E_FAILED, "%s: nothing to write into %s (layer %d)", c->m->path, slot_info[p.slot].name,
                         p.layer);
-    set_shape(&c->item[c->n - 1].t, from ? stored_alone(c, from) : NULL, slot_info[p.slot].is_vector, rows, cols);
+    set_shape(&c->item[c->n - 1].t, c, from, p, rows, cols);
     close_item(c, s, p, DT_COUNT);
     return COE_OK;
 }

@@ -40,6 +40,7 @@ static const struct arch {
     { "hunyuan-moe", NULL, "hunyuan_v1_moe", 0 },
     { "minimax-m2", NULL, "minimax_m2", EXPERT_FFN },
     { "afmoe", NULL, "afmoe", 0 },
+    { "lfm2moe", NULL, "lfm2_moe", RENORMALISE },
 };
 
 struct reading {
@@ -98,6 +99,32 @@ static coe_status copy_num(struct reading *r, const char *suffix, const char *ke
 #define KEYS(...)                                                                                                      \
     (const char *const[]) { __VA_ARGS__, NULL }
 
+/* LFM2 lists the heads of each layer; a convolution has none. */
+static coe_status kv_heads(struct reading *r)
+{
+    char key[128];
+    int64_t most = 0;
+    key_of(r, "attention.head_count_kv", key);
+    const struct gguf_value *v = gguf_find(r->g, key);
+    if (strcmp(r->arch->name, "lfm2moe")) return copy_int(r, "attention.head_count_kv", KEYS("num_key_value_heads"));
+    if (!v || !v->array || (v->type != GGUF_I32 && v->type != GGUF_U32))
+        return coe_fail(COE_E_INPUT, "%s: key %s is not a list of 32-bit whole numbers", r->g->where, key);
+    json_t *types = json_array();
+    COE_TRY(put(r, "layer_types", types));
+    for (uint64_t i = 0; i < v->count; i++) {
+        const int64_t n = gguf_int_at(v, i);
+        if (n && most && n != most)
+            return coe_fail(COE_E_INPUT, "%s: %s[%llu] is %lld, another layer has %lld", r->g->where, key,
+                            (unsigned long long)i, (long long)n, (long long)most);
+        if (n) most = n;
+        if (json_array_append_new(types, json_string(n ? "full_attention" : "conv")))
+            return coe_fail(COE_E_NOMEM, "no memory for a config");
+    }
+    COE_TRY(put(r, "conv_bias", json_false()));
+    if (most) COE_TRY(put(r, "num_key_value_heads", json_integer(most)));
+    return copy_int(r, "shortconv.l_cache", KEYS("conv_L_cache"));
+}
+
 static coe_status sizes(struct reading *r)
 {
     const struct tensor *embed = ckpt_find(r->c, "token_embd.weight");
@@ -113,7 +140,7 @@ static coe_status sizes(struct reading *r)
     COE_TRY(copy_int(r, "embedding_length", KEYS("hidden_size")));
     COE_TRY(copy_int(r, "feed_forward_length", KEYS("intermediate_size")));
     COE_TRY(copy_int(r, "attention.head_count", KEYS("num_attention_heads")));
-    COE_TRY(copy_int(r, "attention.head_count_kv", KEYS("num_key_value_heads")));
+    COE_TRY(kv_heads(r));
     COE_TRY(copy_int(r, "attention.key_length", KEYS("head_dim")));
     COE_TRY(copy_num(r, "attention.layer_norm_rms_epsilon", "rms_norm_eps"));
     return copy_num(r, "attention.layer_norm_epsilon", "rms_norm_eps");

@@ -28,6 +28,7 @@ static const struct gguf_arch archs[] = {
     { "hunyuan_v1_moe", "hunyuan-moe", false, false, 1 },
     { "ernie4_5_moe", "ernie4_5-moe", false, false, 1 },
     { "afmoe", "afmoe", false, false, -1 },
+    { "lfm2_moe", "lfm2moe", false, false, 1 },
 };
 
 const struct gguf_arch *gguf_arch_of_family(const char *family)
@@ -41,11 +42,14 @@ const struct gguf_arch *gguf_arch_of_family(const char *family)
 
 static bool attention_fits(const struct attn_spec *a, const struct gguf_arch *arch, const char **why)
 {
+    const bool conv = a->kind == MIX_CONV && !strcmp(arch->name, "lfm2moe");
     const struct {
         bool wrong;
         const char *text;
     } checks[] = {
-        { a->kind != MIX_ATTENTION && a->kind != MIX_LATENT, "layers that are no attention" },
+        { a->kind != MIX_ATTENTION && a->kind != MIX_LATENT && !conv, "layers that are no attention" },
+        { conv && a->recurrent.bias, "convolutions with biases" },
+        { conv && a->recurrent.kernel < 2, "convolutions of one token" },
         { a->gate != ATTN_GATE_NONE && strcmp(arch->name, "afmoe"), "gated attention" },
         { a->clip > 0, "clamped queries, keys and values" },
         { a->temper > 0, "tempered queries" },
@@ -74,11 +78,11 @@ static bool is_one_of(const char *name, const char *const *list)
 
 static bool routing_fits(const struct moe_spec *m, const struct gguf_arch *arch, const char **why)
 {
-    static const char *const sigmoids[] = { "deepseek2", "dots1", "glm4moe", "minimax-m2", "afmoe", NULL };
+    static const char *const sigmoids[] = { "deepseek2", "dots1", "glm4moe", "minimax-m2", "afmoe", "lfm2moe", NULL };
     static const char *const beside[] = { "deepseek", "granitemoe", "hunyuan-moe", "ernie4_5-moe", NULL };
     const struct router_spec *r = &m->router;
     const bool deepseek = !strcmp(arch->name, "deepseek2"), ernie = !strcmp(arch->name, "ernie4_5-moe"),
-               sigmoid = is_one_of(arch->name, sigmoids);
+               lfm2 = !strcmp(arch->name, "lfm2moe"), sigmoid = is_one_of(arch->name, sigmoids);
     const struct {
         bool wrong;
         const char *text;
@@ -95,6 +99,8 @@ static bool routing_fits(const struct moe_spec *m, const struct gguf_arch *arch,
         { r->selection_bias && !sigmoid && !ernie, "a selection bias" },
         { r->n_group > 1 && (!deepseek || r->group_score != GROUP_SUM2), "groups of experts" },
         { arch->renormalize >= 0 && r->renormalize != (arch->renormalize == 1), "another rule for the weights" },
+        { lfm2 && !r->selection_bias, "no selection bias" },
+        { lfm2 && r->scale != 1, "scaled weights" },
         { r->scale != 1 && !sigmoid && strcmp(arch->name, "deepseek"), "scaled weights" },
         { m->shared_ffn > 0 && !m->shared_gate && !sigmoid && !is_one_of(arch->name, beside), "shared experts" },
     };
@@ -119,6 +125,7 @@ static bool constants_fit(const struct spec *s, int32_t l, const struct gguf_arc
     if ((gemma2 || gpt_oss) && (a->window > 0) != (l % 2 == 0)) *why = "another order of windowed layers";
     if (gemma3 && (a->window > 0) != ((l + 1) % 6 != 0)) *why = "another order of windowed layers";
     if (afmoe && (a->window > 0) != ((l + 1) % 4 != 0)) *why = "another order of windowed layers";
+    if (!strcmp(arch->name, "lfm2moe") && a->n_heads * a->head_dim != s->d_model) *why = "heads of another width";
     if (afmoe && s->embed_scale != sqrtf((float)s->d_model)) *why = "embeddings that are not scaled";
     if (gpt_oss && s->layer[l].is_moe && s->layer[l].moe.act_limit != 7) *why = "another limit of the activation";
     if (a->kind == MIX_LATENT && !a->latent.q_rank && s->n_layers != 26 && s->n_layers != 27)
@@ -129,7 +136,8 @@ static bool constants_fit(const struct spec *s, int32_t l, const struct gguf_arc
 /* Experts in every layer, or behind some dense ones where a key says so; all layers alike. */
 static bool layers_fit(const struct spec *s, const struct gguf_arch *arch, const char **why)
 {
-    static const char *const leads[] = { "deepseek", "deepseek2", "dots1", "glm4moe", "ernie4_5-moe", "afmoe", NULL };
+    static const char *const leads[] = { "deepseek",     "deepseek2", "dots1",   "glm4moe",
+                                         "ernie4_5-moe", "afmoe",     "lfm2moe", NULL };
     const bool lead = is_one_of(arch->name, leads);
     int32_t first = 0;
     while (first < s->n_layers && !s->layer[first].is_moe) first++;

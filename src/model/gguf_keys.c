@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/mem.h"
 #include "model/gguf_form.h"
 
 struct keys {
@@ -93,20 +94,44 @@ static void put_factors(const struct keys *k)
     put_f32(k, "logit_scale", 1 / (double)k->s->logit_scale);
 }
 
-static void put_attention(const struct keys *k)
+/* LFM2: one number a layer, none where a convolution stands */
+static coe_status put_kv_heads(const struct keys *k)
+{
+    const struct spec *s = k->s;
+    const struct attn_spec *a = &s->layer[0].attn;
+    char text[96];
+    if (strcmp(k->arch, "lfm2moe")) {
+        put_u32(k, "attention.head_count_kv", a->kind == MIX_LATENT ? a->n_heads : a->n_kv_heads);
+        return COE_OK;
+    }
+    int32_t *heads = mem_alloc("gguf keys", (size_t)s->n_layers * sizeof *heads);
+    if (!heads) return COE_E_NOMEM;
+    for (int32_t l = 0; l < s->n_layers; l++) {
+        const struct attn_spec *one = &s->layer[l].attn;
+        heads[l] = one->kind == MIX_CONV ? 0 : one->n_kv_heads;
+        if (one->kind == MIX_CONV) a = one;
+    }
+    gguf_add_i32s(k->o, key(k, "attention.head_count_kv", text), heads, (size_t)s->n_layers);
+    mem_free(heads);
+    put_u32(k, "shortconv.l_cache", a->kind == MIX_CONV ? a->recurrent.kernel : 3);
+    return COE_OK;
+}
+
+static coe_status put_attention(const struct keys *k)
 {
     const struct attn_spec *a = &k->s->layer[0].attn;
     int64_t window = 0;
     for (int32_t l = 0; l < k->s->n_layers; l++) window = COE_MAX(window, k->s->layer[l].attn.window);
     put_u32(k, "attention.head_count", a->n_heads);
-    put_u32(k, "attention.head_count_kv", a->kind == MIX_LATENT ? a->n_heads : a->n_kv_heads);
+    COE_TRY(put_kv_heads(k));
     put_u32(k, "attention.key_length", a->head_dim);
     put_u32(k, "attention.value_length", a->kind == MIX_LATENT ? a->latent.v_dim : a->head_dim);
     if (window) put_u32(k, "attention.sliding_window", window);
     if (a->cap > 0) put_f32(k, "attn_logit_softcapping", (double)a->cap);
-    if (a->kind != MIX_LATENT) return;
+    if (a->kind != MIX_LATENT) return COE_OK;
     if (a->latent.q_rank) put_u32(k, "attention.q_lora_rank", a->latent.q_rank);
     put_u32(k, "attention.kv_lora_rank", a->latent.kv_rank);
+    return COE_OK;
 }
 
 static void put_experts(const struct keys *k)
@@ -140,7 +165,7 @@ coe_status gguf_add_spec(struct gguf_out *o, const struct spec *s, const struct 
     gguf_add_str(o, "general.name", name, strlen(name));
     gguf_add_u32(o, "general.quantization_version", 2);
     put_sizes(&k);
-    put_attention(&k);
+    COE_TRY(put_attention(&k));
     put_factors(&k);
     put_rope(&k);
     put_experts(&k);

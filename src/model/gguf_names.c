@@ -119,6 +119,10 @@ static const char *wanted(const char *arch, const struct spec *s, struct place p
     if (p.slot == SLOT_Q && a->kind == MIX_LATENT && a->latent.q_rank) return "attn_q_b";
     if (p.slot == SLOT_FFN_NORM && arch && (!strcmp(arch, "gpt-oss") || !strcmp(arch, "glm4moe")))
         return "post_attention_norm";
+    if (arch && !strcmp(arch, "lfm2moe")) {
+        if (p.slot == SLOT_FINAL_NORM) return "token_embd_norm";
+        if (p.slot == SLOT_O && a->kind == MIX_CONV) return "shortconv.out_proj";
+    }
     if (separate && slot_info[p.slot].scope == SCOPE_EXPERT && !slot_info[p.slot].is_vector && !place_part(s, p))
         return p.slot == SLOT_EXPERT_GATE ? "ffn_gate." : p.slot == SLOT_EXPERT_UP ? "ffn_up." : "ffn_down.";
     return NULL;

@@ -211,12 +211,14 @@ static coe_status find_importance(struct job *j, struct matrix_source *s, const 
     return COE_OK;
 }
 
-/* As the model has it where it can: filters are [C, 1, K], a gate [1, d]; llama.cpp does not see dimensions of one. */
+/* As the model has it where it can: llama.cpp does not see the one of a gate [1, d], but does that of filters
+ * [C, 1, K]. */
 static bool keep_shape(struct tensor *t, const struct matrix_source *s)
 {
     const struct param *p = s->first;
     const struct tensor *old = s->of->m->ckpt ? ckpt_find(s->of->m->ckpt, p->w.name) : NULL;
-    if (!old || s->n > 1 || s->step || p->cut.how || p->cut.parts > 1) return false;
+    if (!old || (s->of->arch && p->at.slot == SLOT_CONV)) return false;
+    if (s->n > 1 || s->step || p->cut.how || p->cut.parts > 1) return false;
     if (tensor_count(old) != weight_count(&p->w) || old->dim[old->n_dims - 1] != p->w.cols) return false;
     t->n_dims = old->n_dims;
     memcpy(t->dim, old->dim, sizeof t->dim);

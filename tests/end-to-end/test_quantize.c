@@ -142,6 +142,38 @@ static void check_foreign(const char *family, const char *arch)
     check_foreign_model(keep(model, fixture(relative)), family, arch);
 }
 
+/* Dimensions of the first filter: blk.L.shortconv.conv.weight, model.layers.L.conv.conv.weight. */
+static int filter_dims(const char *path, const char *format)
+{
+    struct ckpt *c;
+    char name[64];
+    int n = 0;
+    assert_ok(ckpt_open(&c, path));
+    for (int l = 0; l < 8 && !n; l++) {
+        snprintf(name, sizeof name, format, l);
+        const struct tensor *t = ckpt_find(c, name);
+        if (t) n = t->n_dims;
+    }
+    ckpt_close(c);
+    return n;
+}
+
+static void filters_lose_their_dimension_of_one_and_get_it_back(void **state)
+{
+    (void)state;
+    char model[1200], file[1200], back[1200];
+    need_fixture("families/lfm2_moe");
+    keep(model, fixture("families/lfm2_moe"));
+    keep(file, temp_path("filters.gguf"));
+    keep(back, temp_path("filters"));
+    coe(0, COE_ARGS("convert", model, file));
+    coe(0, COE_ARGS("convert", file, back));
+    assert_true(key_is(file, "general.architecture", "lfm2moe"));
+    assert_int_equal(filter_dims(file, "blk.%d.shortconv.conv.weight"), 2);
+    assert_int_equal(filter_dims(back, "model.layers.%d.conv.conv.weight"), 3);
+    assert_same_logits(model, back);
+}
+
 /* Trinity's fixture has a full layer every three, llama.cpp's architecture every four: the same weights under a config
  * of that order. */
 static void trinity_in_llama_cpp_s_order_of_layers_is_the_same_model(void **state)
@@ -177,6 +209,7 @@ static void files_in_llama_cpp_s_keys_alone_are_the_same_models(void **state)
     static const char *const known[][2] = { { "granitemoe", "granitemoe" },     { "glm4_moe", "glm4moe" },
                                             { "minimax_m2", "minimax-m2" },     { "hunyuan_v1_moe", "hunyuan-moe" },
                                             { "ernie4_5_moe", "ernie4_5-moe" }, { "dots1", "dots1" },
+                                            { "lfm2_moe", "lfm2moe" },
                                             { "qwen3_moe", "qwen3moe" } };
     for (size_t i = 0; i < COE_COUNT(known); i++) check_foreign(known[i][0], known[i][1]);
 }
@@ -432,6 +465,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_file_turns_back_into_the_directory_it_came_from),
         cmocka_unit_test(files_in_llama_cpp_s_keys_alone_are_the_same_models),
+        cmocka_unit_test(filters_lose_their_dimension_of_one_and_get_it_back),
         cmocka_unit_test(trinity_in_llama_cpp_s_order_of_layers_is_the_same_model),
         cmocka_unit_test(llama_comes_back),
         cmocka_unit_test(mixtral_comes_back),
