@@ -103,12 +103,16 @@ static coe_status copy_num(struct reading *r, const char *suffix, const char *ke
 static coe_status kv_heads(struct reading *r)
 {
     char key[128];
-    int64_t most = 0;
+    int64_t most = 0, layers;
     key_of(r, "attention.head_count_kv", key);
     const struct gguf_value *v = gguf_find(r->g, key);
     if (strcmp(r->arch->name, "lfm2moe")) return copy_int(r, "attention.head_count_kv", KEYS("num_key_value_heads"));
     if (!v || !v->array || (v->type != GGUF_I32 && v->type != GGUF_U32))
         return coe_fail(COE_E_INPUT, "%s: key %s is not a list of 32-bit whole numbers", r->g->where, key);
+    COE_TRY(whole(r, "block_count", &layers));
+    if (v->count != (uint64_t)layers)
+        return coe_fail(COE_E_INPUT, "%s: key %s has %llu values, block_count is %lld", r->g->where, key,
+                        (unsigned long long)v->count, (long long)layers);
     json_t *types = json_array();
     COE_TRY(put(r, "layer_types", types));
     for (uint64_t i = 0; i < v->count; i++) {
@@ -238,6 +242,9 @@ static coe_status routing(struct reading *r)
     bool norm = r->arch->how & RENORMALISE;
     COE_TRY(whole(r, "expert_gating_func", &gating));
     if (!strcmp(r->arch->name, "deepseek2") && gating == 2) COE_TRY(put(r, "model_type", json_string("deepseek_v3")));
+    if (!strcmp(r->arch->name, "lfm2moe") && gating != 2)
+        return coe_fail(COE_E_INPUT, "%s: lfm2moe.expert_gating_func is %lld, expected 2 (sigmoid)", r->g->where,
+                        (long long)gating);
     key_of(r, "expert_weights_norm", key);
     COE_TRY(gguf_bool(r->g, key, &norm));
     COE_TRY(put(r, "norm_topk_prob", json_boolean(norm)));
@@ -274,7 +281,13 @@ static coe_status experts(struct reading *r)
 /* Trinity: embeddings are scaled, one layer of four sees everything and has no rope. */
 static coe_status trinity(struct reading *r)
 {
+    int64_t pattern;
     COE_TRY(put(r, "mup_enabled", json_true()));
+    COE_TRY(copy_num(r, "rope.freq_base_swa", "rope_theta")); /* no other layer has rope */
+    COE_TRY(whole(r, "attention.sliding_window_pattern", &pattern));
+    if (pattern >= 0 && pattern != 4)
+        return coe_fail(COE_E_INPUT, "%s: afmoe.attention.sliding_window_pattern is %lld, expected 4", r->g->where,
+                        (long long)pattern);
     if (!json_object_get(r->config, "sliding_window"))
         return coe_fail(COE_E_INPUT, "%s: key afmoe.attention.sliding_window is missing", r->g->where);
     return put(r, "global_attn_every_n_layers", json_integer(4));

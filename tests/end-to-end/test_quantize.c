@@ -174,6 +174,43 @@ static void filters_lose_their_dimension_of_one_and_get_it_back(void **state)
     assert_same_logits(model, back);
 }
 
+static void poke(const char *file, const char *text, size_t at, unsigned char value)
+{
+    size_t n;
+    unsigned char *bytes = slurp(file, &n), *found = memmem(bytes, n, text, strlen(text));
+    assert_non_null(found);
+    found[at] = value;
+    spill(file, bytes, n);
+    free(bytes);
+}
+
+/* Values of 32 bits stand behind the key and four bytes of type; of a list behind its type and 64 bits of length. */
+static void lfm2_files_that_cannot_be_are_refused_by_name(void **state)
+{
+    (void)state;
+    static const char gating[] = "lfm2moe.expert_gating_func", heads[] = "lfm2moe.attention.head_count_kv";
+    static const struct {
+        const char *key;
+        size_t skip;
+        unsigned char value;
+        const char *message;
+    } bad[] = { { gating, 4, 1, "lfm2moe.expert_gating_func is 1, expected 2" },
+                { "lfm2moe.block_count", 4, 77, "block_count is 77" },
+                { heads, 16, 113, "another layer has" } };
+    need_fixture("families/lfm2_moe");
+    for (size_t i = 0; i < COE_COUNT(bad); i++) {
+        char model[1200], file[1200];
+        keep(model, fixture("families/lfm2_moe"));
+        keep(file, temp_path("bad.gguf"));
+        coe(0, COE_ARGS("convert", model, file));
+        hide_config(file);
+        poke(file, bad[i].key, strlen(bad[i].key) + bad[i].skip, bad[i].value);
+        struct ran r = run_coe(3, NULL, COE_ARGS("logits", file, "--ids", ids_file(), "-o", temp_path("x.npy")));
+        if (!strstr(r.err, bad[i].message)) fail_msg("%s: %s", bad[i].key, r.err);
+        ran_free(&r);
+    }
+}
+
 /* Trinity's fixture has a full layer every three, llama.cpp's architecture every four: the same weights under a config
  * of that order. */
 static void trinity_in_llama_cpp_s_order_of_layers_is_the_same_model(void **state)
@@ -466,6 +503,7 @@ int main(void)
         cmocka_unit_test(a_file_turns_back_into_the_directory_it_came_from),
         cmocka_unit_test(files_in_llama_cpp_s_keys_alone_are_the_same_models),
         cmocka_unit_test(filters_lose_their_dimension_of_one_and_get_it_back),
+        cmocka_unit_test(lfm2_files_that_cannot_be_are_refused_by_name),
         cmocka_unit_test(trinity_in_llama_cpp_s_order_of_layers_is_the_same_model),
         cmocka_unit_test(llama_comes_back),
         cmocka_unit_test(mixtral_comes_back),
