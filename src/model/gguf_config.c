@@ -41,6 +41,7 @@ static const struct arch {
     { "minimax-m2", NULL, "minimax_m2", EXPERT_FFN },
     { "afmoe", NULL, "afmoe", 0 },
     { "lfm2moe", NULL, "lfm2_moe", RENORMALISE },
+    { "llama4", NULL, "llama4_text", NORM_ROPE | EXPERT_FFN },
 };
 
 struct reading {
@@ -142,7 +143,7 @@ static coe_status sizes(struct reading *r)
     COE_TRY(put(r, "num_hidden_layers", json_integer(extra > 0 ? layers - extra : layers)));
     COE_TRY(copy_int(r, "context_length", KEYS("max_position_embeddings")));
     COE_TRY(copy_int(r, "embedding_length", KEYS("hidden_size")));
-    COE_TRY(copy_int(r, "feed_forward_length", KEYS("intermediate_size")));
+    COE_TRY(copy_int(r, "feed_forward_length", KEYS("intermediate_size", "intermediate_size_mlp")));
     COE_TRY(copy_int(r, "attention.head_count", KEYS("num_attention_heads")));
     COE_TRY(kv_heads(r));
     COE_TRY(copy_int(r, "attention.key_length", KEYS("head_dim")));
@@ -234,6 +235,18 @@ static coe_status latent(struct reading *r)
     return put(r, "v_head_dim", json_integer(value_length));
 }
 
+/* Chunks, tempers and the order of layers are the family's own; the norm of q and k has no weights to be seen by. */
+static coe_status llama4(struct reading *r)
+{
+    int64_t n_experts, window;
+    COE_TRY(whole(r, "expert_count", &n_experts));
+    COE_TRY(whole(r, "attention.sliding_window", &window));
+    if (!window)
+        return coe_fail(COE_E_INPUT, "%s: llama4.attention.sliding_window is 0; a Llama 4 without chunks is unknown",
+                        r->g->where);
+    return put(r, "use_qk_norm", json_boolean(n_experts != 128));
+}
+
 /* Groups and scores: expert_gating_func 2 is the sigmoid. */
 static coe_status routing(struct reading *r)
 {
@@ -272,7 +285,7 @@ static coe_status experts(struct reading *r)
                      KEYS("n_shared_experts", "moe_num_shared_experts", "num_shared_experts")));
     COE_TRY(copy_int(r, "leading_dense_block_count",
                      KEYS("first_k_dense_replace", "moe_layer_start_index", "num_dense_layers")));
-    COE_TRY(copy_int(r, "interleave_moe_layer_step", KEYS("moe_layer_interval")));
+    COE_TRY(copy_int(r, "interleave_moe_layer_step", KEYS("moe_layer_interval", "interleave_moe_layer_step")));
     COE_TRY(whole(r, "expert_feed_forward_length", &width));
     if ((r->arch->how & EXPERT_FFN) && width > 0) COE_TRY(put(r, "intermediate_size", json_integer(width)));
     return routing(r);
@@ -336,6 +349,7 @@ static coe_status read_all(struct reading *r)
     }
     if (n_experts > 0) COE_TRY(experts(r));
     if (!strcmp(type, "afmoe")) COE_TRY(trinity(r));
+    if (!strcmp(r->arch->name, "llama4")) COE_TRY(llama4(r));
     if (r->arch->how & HEAD_IS_SCALAR) COE_TRY(put(r, "query_pre_attn_scalar", json_integer(head_dim(r))));
     return tokens(r);
 }

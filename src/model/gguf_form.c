@@ -29,6 +29,7 @@ static const struct gguf_arch archs[] = {
     { "ernie4_5_moe", "ernie4_5-moe", false, false, 1 },
     { "afmoe", "afmoe", false, false, -1 },
     { "lfm2_moe", "lfm2moe", false, false, 1 },
+    { "llama4", "llama4", false, false, 0 },
 };
 
 const struct gguf_arch *gguf_arch_of_family(const char *family)
@@ -43,6 +44,7 @@ const struct gguf_arch *gguf_arch_of_family(const char *family)
 static bool attention_fits(const struct attn_spec *a, const struct gguf_arch *arch, const char **why)
 {
     const bool conv = a->kind == MIX_CONV && !strcmp(arch->name, "lfm2moe");
+    const bool llama4 = !strcmp(arch->name, "llama4"); /* constants_fit knows its chunks and tempers */
     const struct {
         bool wrong;
         const char *text;
@@ -52,16 +54,16 @@ static bool attention_fits(const struct attn_spec *a, const struct gguf_arch *ar
         { conv && a->recurrent.kernel < 2, "convolutions of one token" },
         { a->gate != ATTN_GATE_NONE && strcmp(arch->name, "afmoe"), "gated attention" },
         { a->clip > 0, "clamped queries, keys and values" },
-        { a->temper > 0, "tempered queries" },
-        { a->chunk > 0, "attention in chunks" },
+        { a->temper > 0 && !llama4, "tempered queries" },
+        { a->chunk > 0 && !llama4, "attention in chunks" },
         { a->rope.kind == ROPE_LONG, "LongRoPE" },
-        { a->rope.kind == ROPE_LLAMA3 && strcmp(arch->name, "llama"), "Llama 3's rope" },
+        { a->rope.kind == ROPE_LLAMA3 && strcmp(arch->name, "llama") && !llama4, "Llama 3's rope" },
         { a->rope.kind == ROPE_YARN && a->rope.attention_factor > 0, "YaRN with a factor of its own" },
         { a->rope.kind == ROPE_YARN && !a->rope.truncate && strcmp(arch->name, "gpt-oss"), "YaRN without rounding" },
         { arch->pairs && a->rope.kind != ROPE_NONE && a->rope.n_rot != a->head_dim, "rope on a part of the head" },
         { arch->pairs && (a->rope.interleaved || a->qk_norm == QK_NORM_HEAD), "another order inside the heads" },
         { a->qkv_bias && (!strcmp(arch->name, "olmoe") || !strcmp(arch->name, "qwen3moe") ||
-                          !strcmp(arch->name, "qwen3") || !strcmp(arch->name, "olmo2")),
+                          !strcmp(arch->name, "qwen3") || !strcmp(arch->name, "olmo2") || llama4),
           "biases of attention" },
     };
     for (size_t i = 0; i < COE_COUNT(checks); i++)
@@ -79,10 +81,11 @@ static bool is_one_of(const char *name, const char *const *list)
 static bool routing_fits(const struct moe_spec *m, const struct gguf_arch *arch, const char **why)
 {
     static const char *const sigmoids[] = { "deepseek2", "dots1", "glm4moe", "minimax-m2", "afmoe", "lfm2moe", NULL };
-    static const char *const beside[] = { "deepseek", "granitemoe", "hunyuan-moe", "ernie4_5-moe", NULL };
+    static const char *const beside[] = { "deepseek", "granitemoe", "hunyuan-moe", "ernie4_5-moe", "llama4", NULL };
     const struct router_spec *r = &m->router;
     const bool deepseek = !strcmp(arch->name, "deepseek2"), ernie = !strcmp(arch->name, "ernie4_5-moe"),
-               lfm2 = !strcmp(arch->name, "lfm2moe"), sigmoid = is_one_of(arch->name, sigmoids);
+               lfm2 = !strcmp(arch->name, "lfm2moe"), sigmoid = is_one_of(arch->name, sigmoids),
+               llama4 = !strcmp(arch->name, "llama4");
     const struct {
         bool wrong;
         const char *text;
@@ -93,9 +96,11 @@ static bool routing_fits(const struct moe_spec *m, const struct gguf_arch *arch,
         { m->n_null > 0, "null experts" },
         { m->n_ranges > 0, "experts of several kinds" },
         { m->pool.layers > 1, "layers that share experts" },
-        { m->weigh_input || m->input_scale != 1 || m->out_bias || r->expert_scale, "experts with extra factors" },
+        { m->input_scale != 1 || m->out_bias || r->expert_scale, "experts with extra factors" },
+        { m->weigh_input != llama4, "weights at the other end of the experts" },
         { strcmp(r->kind, "linear") || strcmp(r->selection, "top_k"), "another router" },
-        { r->score != SCORE_SOFTMAX && !(sigmoid && r->score == SCORE_SIGMOID), "another score" },
+        { r->score != SCORE_SOFTMAX && !((sigmoid || llama4) && r->score == SCORE_SIGMOID), "another score" },
+        { llama4 && r->score != SCORE_SIGMOID, "another score" },
         { r->selection_bias && !sigmoid && !ernie, "a selection bias" },
         { r->n_group > 1 && (!deepseek || r->group_score != GROUP_SUM2), "groups of experts" },
         { arch->renormalize >= 0 && r->renormalize != (arch->renormalize == 1), "another rule for the weights" },
@@ -109,10 +114,24 @@ static bool routing_fits(const struct moe_spec *m, const struct gguf_arch *arch,
     return !*why;
 }
 
+/* Llama 4: of four layers three turn inside chunks of 8192, with q and k of unit norm unless there are 128 experts. */
+static bool llama4_fits(const struct spec *s, int32_t l, const char **why)
+{
+    const struct attn_spec *a = &s->layer[l].attn;
+    const bool turns = (l + 1) % 4 != 0, unit = s->layer[l].moe.n_experts != 128;
+    if ((a->rope.kind != ROPE_NONE) != turns) *why = "another order of layers without rope";
+    else if (a->chunk != (turns ? 8192 : 0)) *why = "another length of chunks";
+    else if (!turns && (a->temper != 0.1f || a->temper_floor != 8192)) *why = "another temper of queries";
+    else if (turns && (a->qk_norm == QK_NORM_UNIT) != unit) *why = "another norm of queries and keys";
+    else if (turns && a->rope.n_rot != a->head_dim) *why = "rope on a part of the head";
+    return !*why;
+}
+
 /* What llama.cpp knows by heart about an architecture must be so: which layers have a window, how scores are scaled. */
 static bool constants_fit(const struct spec *s, int32_t l, const struct gguf_arch *arch, const char **why)
 {
     const struct attn_spec *a = &s->layer[l].attn;
+    if (!strcmp(arch->name, "llama4")) return llama4_fits(s, l, why);
     const bool gemma2 = !strcmp(arch->name, "gemma2"), gemma3 = !strcmp(arch->name, "gemma3"),
                gpt_oss = !strcmp(arch->name, "gpt-oss"), afmoe = !strcmp(arch->name, "afmoe");
     if (gemma2 || gemma3) {
@@ -133,19 +152,23 @@ static bool constants_fit(const struct spec *s, int32_t l, const struct gguf_arc
     return !*why;
 }
 
-/* Experts in every layer, or behind some dense ones where a key says so; all layers alike. */
+/* Experts in every layer, behind some dense ones, or in every n-th layer (Llama 4), where a key says so; all alike. */
 static bool layers_fit(const struct spec *s, const struct gguf_arch *arch, const char **why)
 {
     static const char *const leads[] = { "deepseek",     "deepseek2", "dots1",   "glm4moe",
                                          "ernie4_5-moe", "afmoe",     "lfm2moe", NULL };
-    const bool lead = is_one_of(arch->name, leads);
+    const bool lead = is_one_of(arch->name, leads), llama4 = !strcmp(arch->name, "llama4");
     int32_t first = 0;
     while (first < s->n_layers && !s->layer[first].is_moe) first++;
-    if (first == s->n_layers) return true;
-    if (first && !lead) *why = "dense layers among the others";
+    if (first == s->n_layers && llama4) *why = "this family without experts";
+    if (first == s->n_layers) return !*why;
+    if (first && !lead && !llama4) *why = "dense layers among the others";
+    const int32_t step = llama4 ? first + 1 : 1;
     for (int32_t l = first; l < s->n_layers; l++) {
         const struct moe_spec *m = &s->layer[l].moe, *one = &s->layer[first].moe;
-        if (!s->layer[l].is_moe) *why = "dense layers among the others";
+        const bool routes = (l - first) % step == 0;
+        if (s->layer[l].is_moe != routes) *why = "dense layers among the others";
+        else if (!routes) continue;
         else if (m->n_experts != one->n_experts || m->router.top_k != one->router.top_k ||
                  m->expert_ffn != one->expert_ffn)
             *why = "layers with different experts";

@@ -148,7 +148,9 @@ static void put_experts(const struct keys *k)
     put_u32(k, "expert_gating_func", r->score == SCORE_SIGMOID ? 2 : 1);
     put_bool(k, "expert_weights_norm", r->renormalize);
     put_f32(k, "expert_weights_scale", (double)r->scale);
-    put_u32(k, "leading_dense_block_count", dense);
+    const bool llama4 = !strcmp(k->arch, "llama4"); /* every n-th layer routes, the others do not */
+    if (llama4) put_u32(k, "interleave_moe_layer_step", dense + 1);
+    else put_u32(k, "leading_dense_block_count", dense);
     if (!strcmp(k->arch, "ernie4_5-moe")) put_u32(k, "interleave_moe_layer_step", 1);
     if (m->shared_ffn) put_u32(k, "expert_shared_feed_forward_length", m->shared_ffn);
     if (m->shared_ffn) put_u32(k, "expert_shared_count", COE_MAX(m->shared_ffn / m->expert_ffn, 1));

@@ -142,6 +142,52 @@ static void check_foreign(const char *family, const char *arch)
     check_foreign_model(keep(model, fixture(relative)), family, arch);
 }
 
+/* The weights of a fixture under another config, which must be one that llama.cpp computes alike; takes the config. */
+static void check_reconfigured(const char *family, const char *arch, json_t *config)
+{
+    char model[1200], path[1300], relative[96];
+    size_t n;
+    keep(model, temp_path(family));
+    assert_ok(dir_make(model));
+    snprintf(relative, sizeof relative, "families/%s/model.safetensors", family);
+    unsigned char *weights = slurp(fixture(relative), &n);
+    snprintf(path, sizeof path, "%s/model.safetensors", model);
+    spill(path, weights, n);
+    free(weights);
+    char *text = json_dumps(config, 0);
+    snprintf(path, sizeof path, "%s/config.json", model);
+    spill(path, text, strlen(text));
+    free(text);
+    json_decref(config);
+    snprintf(path, sizeof path, "%s.gguf", model);
+    coe(0, COE_ARGS("quantize", "f32", model, "-o", path));
+    assert_true(key_is(path, "general.architecture", arch));
+    check_foreign_model(model, family, arch);
+}
+
+/* The fixtures have chunks short enough to be seen; llama.cpp knows those of the released models only. */
+static void check_llama4(const char *family)
+{
+    char relative[64];
+    json_t *config;
+    snprintf(relative, sizeof relative, "families/%s/config.json", family);
+    need_fixture(relative);
+    assert_ok(json_read_file(&config, fixture(relative)));
+    json_t *text = json_object_get(config, "text_config");
+    if (!text) text = config;
+    json_object_set_new(text, "attention_chunk_size", json_integer(8192));
+    json_object_set_new(text, "floor_scale", json_integer(8192));
+    json_object_set_new(text, "use_qk_norm", json_boolean(true));
+    check_reconfigured(family, "llama4", config);
+}
+
+static void llama_4_with_the_released_constants_is_the_same_model(void **state)
+{
+    (void)state;
+    check_llama4("llama4_text");
+    check_llama4("llama4");
+}
+
 /* Dimensions of the first filter: blk.L.shortconv.conv.weight, model.layers.L.conv.conv.weight. */
 static int filter_dims(const char *path, const char *format)
 {
@@ -216,28 +262,12 @@ static void lfm2_files_that_cannot_be_are_refused_by_name(void **state)
 static void trinity_in_llama_cpp_s_order_of_layers_is_the_same_model(void **state)
 {
     (void)state;
-    char model[1200], path[1300];
-    size_t n;
     json_t *config;
     need_fixture("families/afmoe");
     assert_ok(json_read_file(&config, fixture("families/afmoe/config.json")));
     json_object_del(config, "layer_types");
     json_object_set_new(config, "global_attn_every_n_layers", json_integer(4));
-    keep(model, temp_path("trinity"));
-    assert_ok(dir_make(model));
-    unsigned char *weights = slurp(fixture("families/afmoe/model.safetensors"), &n);
-    snprintf(path, sizeof path, "%s/model.safetensors", model);
-    spill(path, weights, n);
-    free(weights);
-    char *text = json_dumps(config, 0);
-    snprintf(path, sizeof path, "%s/config.json", model);
-    spill(path, (const unsigned char *)text, strlen(text));
-    free(text);
-    json_decref(config);
-    snprintf(path, sizeof path, "%s.gguf", model);
-    coe(0, COE_ARGS("quantize", "f32", model, "-o", path));
-    assert_true(key_is(path, "general.architecture", "afmoe"));
-    check_foreign_model(model, "afmoe", "afmoe");
+    check_reconfigured("afmoe", "afmoe", config);
 }
 
 static void files_in_llama_cpp_s_keys_alone_are_the_same_models(void **state)
@@ -504,6 +534,7 @@ int main(void)
         cmocka_unit_test(files_in_llama_cpp_s_keys_alone_are_the_same_models),
         cmocka_unit_test(filters_lose_their_dimension_of_one_and_get_it_back),
         cmocka_unit_test(lfm2_files_that_cannot_be_are_refused_by_name),
+        cmocka_unit_test(llama_4_with_the_released_constants_is_the_same_model),
         cmocka_unit_test(trinity_in_llama_cpp_s_order_of_layers_is_the_same_model),
         cmocka_unit_test(llama_comes_back),
         cmocka_unit_test(mixtral_comes_back),

@@ -57,7 +57,7 @@ static void assert_form(const char *config, const char *arch, const char *reason
     char why[160] = "";
     read_spec(config);
     const struct gguf_arch *a = gguf_arch_of(&spec, why);
-    if (!a != !arch || (a && strcmp(a->name, arch))) fail_msg("%s: %s (%s)", config, a ? a->name : "coe", why);
+    if (!a != !arch || (a && arch && strcmp(a->name, arch))) fail_msg("%s: %s (%s)", config, a ? a->name : "coe", why);
     if (reason && !strstr(why, reason)) fail_msg("%s: '%s', expected '%s'", config, why, reason);
 }
 
@@ -75,6 +75,31 @@ static void what_llama_cpp_computes_otherwise_is_our_own_form(void **state)
     assert_form("{\"model_type\": \"mixtral\", \"coe\": {\"chain\": {\"iterations\": 2}}, " SIZES "}", NULL, "chain");
     assert_form("{\"model_type\": \"coe\", \"coe\": {\"n_experts\": 4, \"expert_ffn\": 32}, " SIZES "}", NULL,
                 "this family");
+}
+
+#define LLAMA4                                                                                                         \
+    "{\"model_type\": \"llama4_text\", \"hidden_size\": 32, \"num_hidden_layers\": 8, "                                \
+    "\"num_attention_heads\": 4, \"num_key_value_heads\": 2, \"intermediate_size\": 64, "                              \
+    "\"intermediate_size_mlp\": 96, \"vocab_size\": 100, \"max_position_embeddings\": 64, "                            \
+    "\"num_experts_per_tok\": 1, "
+
+static void llama_4_is_llama_cpp_s_with_the_constants_it_knows_by_heart(void **state)
+{
+    (void)state;
+    assert_form(LLAMA4 "\"num_local_experts\": 4}", "llama4", NULL);
+    assert_form(LLAMA4 "\"num_local_experts\": 4, \"interleave_moe_layer_step\": 2}", "llama4", NULL);
+    assert_form(LLAMA4 "\"num_local_experts\": 128, \"interleave_moe_layer_step\": 2, \"use_qk_norm\": false}",
+                "llama4", NULL);
+    assert_form(LLAMA4 "\"num_local_experts\": 128}", NULL, "norm of queries and keys");
+    assert_form(LLAMA4 "\"num_local_experts\": 4, \"use_qk_norm\": false}", NULL, "norm of queries and keys");
+    assert_form(LLAMA4 "\"num_local_experts\": 4, \"moe_layers\": [1, 2, 5]}", NULL, "dense layers");
+    assert_form(LLAMA4 "\"num_local_experts\": 4, \"moe_layers\": [0, 1, 2]}", NULL, "dense layers");
+    assert_form(LLAMA4 "\"num_local_experts\": 4, \"interleave_moe_layer_step\": 9}", NULL, "without experts");
+    assert_form(LLAMA4 "\"num_local_experts\": 4, \"attention_chunk_size\": 16}", NULL, "chunks");
+    assert_form(LLAMA4 "\"num_local_experts\": 4, \"floor_scale\": 16}", NULL, "temper");
+    assert_form(LLAMA4 "\"num_local_experts\": 4, \"attn_temperature_tuning\": false}", NULL, "temper");
+    assert_form(LLAMA4 "\"num_local_experts\": 4, \"no_rope_layer_interval\": 2}", NULL, "layers without rope");
+    assert_form(LLAMA4 "\"num_local_experts\": 4, \"attention_bias\": true}", NULL, "biases");
 }
 
 static void assert_name(const char *want, struct place p, bool separate)
@@ -108,6 +133,7 @@ int main(void)
         cmocka_unit_test(rows_of_heads_move_there_and_back),
         cmocka_unit_test(only_q_k_and_norms_change),
         cmocka_unit_test(what_llama_cpp_computes_otherwise_is_our_own_form),
+        cmocka_unit_test(llama_4_is_llama_cpp_s_with_the_constants_it_knows_by_heart),
         cmocka_unit_test(names_tell_layers_experts_and_iterations),
     };
     return cmocka_run_group_tests_name("model/gguf_form", tests, NULL, free_arena);
