@@ -5,6 +5,9 @@ BUILD    ?= build
 PROGRAM  ?= coe
 PREFIX   ?= /usr/local
 OPT      ?= -O3
+# Tests are linked without debug information: every one of them would hold a copy of the library's, 4 GB in all. For a
+# debugger: make TESTLD= build/tests/…
+TESTLD   ?= -Wl,-S
 # -ffp-contract=off: a product and a sum are rounded twice unless the source says fma, whatever -m flags a file gets.
 # -fno-math-errno -fno-trapping-math: allow sqrt and comparisons in vector loops; neither changes a result.
 CFLAGS   ?= $(OPT) -g
@@ -74,7 +77,7 @@ $(BUILD)/parts.o: $(BUILD)/parts.c
 	@echo "  CC    $<"; $(CC) $(ALL_C) -c -o $@ $<
 
 $(BUILD)/tests/%: tests/%.c $(SUPPORTOBJ) $(BUILD)/libcoe.a
-	@mkdir -p $(@D); echo "  TEST  $<"; $(CC) $(ALL_C) -Itests -MMD -MP -MF $@.d -o $@ $< $(SUPPORTOBJ) $(BUILD)/libcoe.a $(LIBS) -lcmocka
+	@mkdir -p $(@D); echo "  TEST  $<"; $(CC) $(ALL_C) -Itests -MMD -MP -MF $@.d -o $@ $< $(SUPPORTOBJ) $(BUILD)/libcoe.a $(LIBS) -lcmocka $(TESTLD)
 $(BUILD)/tests/support/%.o: tests/support/%.c
 	@mkdir -p $(@D); $(CC) $(ALL_C) -Itests -MMD -MP -c -o $@ $<
 
@@ -96,7 +99,7 @@ gradient: $(filter $(BUILD)/tests/gradient/%,$(TESTBIN)) ## only the gradient te
 check: test
 
 asan: ## the tests under AddressSanitizer and UBSan, in build-asan
-	@LSAN_OPTIONS=suppressions=$(CURDIR)/tests/lsan.supp $(MAKE) BUILD=build-asan PROGRAM=build-asan/coe OPT=-O1 EXTRA="-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer" test
+	@LSAN_OPTIONS=suppressions=$(CURDIR)/tests/lsan.supp $(MAKE) BUILD=build-asan PROGRAM=build-asan/coe OPT=-O1 TESTLD= EXTRA="-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer" test
 
 -include tests/tensor/neon.mk
 -include tests/fuzz/fuzz.mk
