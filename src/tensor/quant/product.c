@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "block.h"
+#include "panel.h"
 #include "tensor/kernels.h"
 
 #define ALIGN 64
@@ -72,7 +73,7 @@ static void one_row(float *y, int64_t ldy, const struct codes *x, const int32_t 
             int32_t isum, msum;
             whole_sums(&isum, &msum, &u, (int)(k % block), len, x->q + row * x->k + k, x->sum + (row * x->k + k) / 16);
             y[i * ldy] = fmaf(u.d * d, (float)isum, y[i * ldy]);
-            if (u.dmin != 0) y[i * ldy] = fmaf(-(u.dmin * d), (float)msum, y[i * ldy]);
+            if (code_format[t].mins) y[i * ldy] = fmaf(-(u.dmin * d), (float)msum, y[i * ldy]);
         }
     }
 }
