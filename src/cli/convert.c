@@ -214,4 +214,5 @@ static const struct verb verb = {
     .max_args = 2,
     .run = run,
 };
-COE_PART(verb, convert, .summary = "change storage type or expert layout, make a chain", .impl = &verb)
+COE_PART(verb, convert, .summary = "change storage type, layout, chain, router or experts; merge an adapter",
+         .impl = &verb)

@@ -320,4 +320,4 @@ static const struct verb verb = {
     .max_args = -1,
     .run = run,
 };
-COE_PART(verb, eval, .summary = "measure a model on text, and the harm of plans", .impl = &verb)
+COE_PART(verb, eval, .summary = "measure a model on text, the harm of plans, the best routes", .impl = &verb)

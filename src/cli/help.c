@@ -43,7 +43,7 @@ static coe_status run(struct cli *c)
     const struct part *p;
     for (size_t i = 0; (p = part_at("verb", i)); i++) printf("  %-10s %s\n", p->name, p->summary);
     printf("\n`coe help VERB` explains one, `coe help route` the rules of routing. A model is a Hugging Face "
-           "directory; models/tales is one that ships.\n"
+           "directory or\na GGUF file; models/tales is one that ships.\n"
            "exit status: 0 done, 1 failed, 2 wrong usage, 3 bad input file, 4 out of memory budget\n");
     return COE_OK;
 }

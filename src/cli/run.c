@@ -258,7 +258,9 @@ static const struct verb verb = {
                "stops an answer.\n"
                "A model with a chat template takes the lines as messages of a conversation instead.\n"
                "The same seed gives the same text, with any number of threads.",
-    .example = "  coe run models/tales -p 'Once upon a time' --show-experts",
+    .example = "  coe run models/tales -p 'Once upon a time' --show-experts\n"
+               "  coe run models/tales -p 'Once upon a time' --route 'top_p=0.4' --kv q8_0 --math bf16\n"
+               "  coe run OLMoE-1B-7B -p 'Once upon a time' --adapter runs/tuned/adapter",
     .opts = opts,
     .n_opts = COE_COUNT(opts),
     .min_args = 1,
