@@ -157,6 +157,18 @@ coe_status json_need_str(const json_t *object, const char *key, const char **out
     return json_get_str(object, key, out, where);
 }
 
+coe_status json_need_print(const json_t *object, const char *key, char hex[17], bool may_be_empty,
+                           const char *where)
+{
+    const char *text = "";
+    COE_TRY(json_need_str(object, key, &text, where));
+    const size_t n = strlen(text);
+    if (!(n == 16 && strspn(text, "0123456789abcdef") == 16) && !(may_be_empty && !n))
+        return coe_fail(COE_E_INPUT, "%s: %s '%.40s' is not a fingerprint of 16 hexadecimal digits", where, key, text);
+    memcpy(hex, text, n + 1);
+    return COE_OK;
+}
+
 coe_status json_only_keys(const json_t *object, const char *const *keys, const char *where)
 {
     if (!json_is_object(object))

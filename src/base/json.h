@@ -34,6 +34,9 @@ coe_status json_get_str(const json_t *object, const char *key, const char **out,
 coe_status json_need_i32(const json_t *object, const char *key, int32_t lo, int32_t hi, int32_t *out,
                          const char *where);
 coe_status json_need_str(const json_t *object, const char *key, const char **out, const char *where);
+/* A fingerprint: 16 hexadecimal digits, copied with the zero behind them. */
+coe_status json_need_print(const json_t *object, const char *key, char hex[17], bool may_be_empty,
+                           const char *where);
 /* Appends the text of any value; `flags` are jansson's (JSON_COMPACT, JSON_INDENT(2), …). */
 coe_status json_add_text(struct str *out, const json_t *value, size_t flags);
 /* "a string", "an object", … for messages. */

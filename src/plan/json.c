@@ -14,17 +14,6 @@
 
 /* ---- reading ---- */
 
-static coe_status read_print(const json_t *o, const char *key, char hex[17], bool may_be_empty, const char *where)
-{
-    const char *text = "";
-    COE_TRY(json_need_str(o, key, &text, where));
-    const size_t n = strlen(text);
-    if (!(n == 16 && strspn(text, "0123456789abcdef") == 16) && !(may_be_empty && !n))
-        return coe_fail(COE_E_INPUT, "%s: %s '%.40s' is not a fingerprint of 16 hexadecimal digits", where, key, text);
-    memcpy(hex, text, n + 1);
-    return COE_OK;
-}
-
 static coe_status read_keep(struct plan *p, struct plan_layer *l, const json_t *list, const char *where)
 {
     const size_t n = json_array_size(list);
@@ -119,7 +108,7 @@ static coe_status read_model(struct plan *p, const json_t *o)
     const char *family = NULL;
     snprintf(where, sizeof where, "%.500s: model", p->path);
     COE_TRY(json_only_keys(o, keys, where));
-    COE_TRY(read_print(o, "fingerprint", p->model, false, where));
+    COE_TRY(json_need_print(o, "fingerprint", p->model, false, where));
     COE_TRY(json_need_str(o, "family", &family, where));
     COE_TRY(json_need_i32(o, "n_layers", 1, MAX_LAYERS, &p->n_model_layers, where));
     p->family = arena_strdup(&p->arena, family);
@@ -133,7 +122,7 @@ static coe_status read_trace(struct plan *p, const json_t *o)
     if (!o || json_is_null(o)) return COE_OK;
     snprintf(where, sizeof where, "%.500s: trace", p->path);
     COE_TRY(json_only_keys(o, keys, where));
-    return read_print(o, "fingerprint", p->trace, false, where);
+    return json_need_print(o, "fingerprint", p->trace, false, where);
 }
 
 static coe_status read_plan(struct plan *p, const json_t *o)

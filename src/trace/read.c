@@ -127,17 +127,6 @@ static coe_status read_domains(struct trace *t, const json_t *list, const char *
     return COE_OK;
 }
 
-static coe_status read_print(const json_t *o, const char *key, char hex[17], bool may_be_empty, const char *where)
-{
-    const char *text = "";
-    COE_TRY(json_need_str(o, key, &text, where));
-    const size_t n = strlen(text);
-    if (!(n == 16 && strspn(text, "0123456789abcdef") == 16) && !(may_be_empty && !n))
-        return coe_fail(COE_E_INPUT, "%s: %s '%.40s' is not a fingerprint of 16 hexadecimal digits", where, key, text);
-    memcpy(hex, text, n + 1);
-    return COE_OK;
-}
-
 static coe_status read_model(struct trace *t, const json_t *o, const char *where)
 {
     static const char *const keys[] = { "fingerprint", "family", "n_layers", "d_model", "vocab", NULL };
@@ -145,7 +134,7 @@ static coe_status read_model(struct trace *t, const json_t *o, const char *where
     const char *family = NULL;
     snprintf(place, sizeof place, "%.500s: model", where);
     COE_TRY(json_only_keys(o, keys, place));
-    COE_TRY(read_print(o, "fingerprint", t->model, true, place));
+    COE_TRY(json_need_print(o, "fingerprint", t->model, true, place));
     COE_TRY(json_need_str(o, "family", &family, place));
     COE_TRY(json_need_i32(o, "n_layers", 1, MAX_LAYERS, &t->n_model_layers, place));
     COE_TRY(json_need_i32(o, "d_model", 1, INT32_MAX, &t->d_model, place));
@@ -175,8 +164,8 @@ static coe_status read_header(struct trace *t, const json_t *o, const char *wher
     COE_TRY(expect_text(o, "level", trace_level_name[TRACE_COUNTS], where));
     COE_TRY(expect_text(o, "mask", "none", where));
     COE_TRY(json_get_int(o, "window", 1, INT64_MAX, &t->window, where));
-    COE_TRY(read_print(o, "tokenizer", t->tokenizer, true, where));
-    COE_TRY(read_print(o, "plan", t->plan, true, where));
+    COE_TRY(json_need_print(o, "tokenizer", t->tokenizer, true, where));
+    COE_TRY(json_need_print(o, "plan", t->plan, true, where));
     COE_TRY(json_only_keys(json_object_get(o, "dtype"), types, where));
     COE_TRY(json_need_str(json_object_get(o, "dtype"), "weights", &weights, where));
     COE_TRY(expect_text(json_object_get(o, "dtype"), "activations", "F32", where));
