@@ -161,6 +161,9 @@ struct arena_chunk {
 };
 
 #define CHUNK_MIN ((size_t)1 << 20)
+/* Larger ones would mostly stand empty, and huge pages make what was touched once resident. Activations are often of
+ * whole megabytes: four of 4 MB fit with small ones beside them; with the two headers all are whole huge pages. */
+#define CHUNK_MAX (((size_t)18 << 20) - 2 * ALIGN)
 
 static struct arena_chunk *new_chunk(size_t bytes)
 {
@@ -190,7 +193,7 @@ void *arena_push(struct arena *a, size_t bytes)
         struct arena_chunk *next = a->current ? a->current->next : a->first;
         if (!next || next->bytes < need) {
             size_t size = a->current ? a->current->bytes * 2 : CHUNK_MIN;
-            if (size > ((size_t)64 << 20)) size = (size_t)64 << 20;
+            if (size > CHUNK_MAX) size = CHUNK_MAX;
             struct arena_chunk *fresh = new_chunk(COE_MAX(size, need));
             if (!fresh) return NULL;
             fresh->next = next;

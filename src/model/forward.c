@@ -2,8 +2,8 @@
  *
  *   h = embed(ids);  for each layer:  h += mixer(norm(h));  h = ffn or MoE layer of norm(h) with its residual
  *   logits = head(norm(h))
- * Everything a family does differently is a field of the spec. Without a tape the arena is rewound after every layer:
- * two buffers hold the stream. */
+ * Everything a family does differently is a field of the spec. Without a tape the arena is rewound after every mixer
+ * and every layer: buffers hold the stream. */
 #include <string.h>
 
 #include "model/pass.h"
@@ -60,12 +60,31 @@ static struct val *beside(struct pass *p, int32_t l, struct val *x, struct val *
     return dense_ffn(p, l, x);
 }
 
+/* h where nothing else is, and the arena back at the mark. NULL stays NULL. */
+static struct val *move(struct pass *p, struct arena_mark mark, struct val *to, struct val *h)
+{
+    if (!h) return NULL;
+    memcpy(to->data, h->data, (size_t)(h->rows * h->cols) * sizeof(float));
+    val_changed(to);
+    arena_rewind(p->c->arena, mark);
+    return to;
+}
+
+/* Whether all but h may go once the mixer is done: a router may still want its queries and keys. */
+static bool mixer_leaves_nothing(const struct pass *p, const struct layer_spec *s)
+{
+    const struct router_part *r = s->is_moe ? moe_router(&s->moe) : NULL;
+    return !p->c->tape && !(r && r->sees_attention);
+}
+
 static struct val *layer(struct pass *p, int32_t l, struct val *h, struct val **later)
 {
+    const struct arena_mark mark = arena_save(p->c->arena);
     const struct layer_spec *s = &p->m->spec.layer[l];
     struct post after_attn = { p, l, SLOT_ATTN_POST_NORM }, after_ffn = { p, l, SLOT_FFN_POST_NORM };
     struct val *x = s->pre_norm ? norm(p, l, SLOT_ATTN_NORM, SLOT_ATTN_NORM_BIAS, h) : h;
     h = nn_add(p->c, h, behind(p->c, &after_attn, pass_mix(p, l, x)));
+    if (mixer_leaves_nothing(p, s)) h = move(p, mark, p->middle, h);
     if (!h) return NULL;
     x = s->pre_norm ? norm(p, l, SLOT_FFN_NORM, SLOT_FFN_NORM_BIAS, h) : h;
     if (s->dense_beside) return nn_add(p->c, h, behind(p->c, &after_ffn, beside(p, l, x, later)));
@@ -183,9 +202,8 @@ static struct val *embed(struct pass *p, const int32_t *ids, int64_t n)
     return nn_dropout(p->c, h);
 }
 
-/* Runs the layers. Without a tape the arena is rewound behind each: `stream` keeps h, `later` an output that joins
- * later. */
-static struct val *layers(struct pass *p, struct val *h, struct val *stream, struct val *later)
+/* Runs the layers. `later` keeps an output that joins later. */
+static struct val *layers(struct pass *p, struct val *h, struct val *later)
 {
     const struct spec *s = &p->m->spec;
     int32_t joins = -1;
@@ -196,11 +214,7 @@ static struct val *layers(struct pass *p, struct val *h, struct val *stream, str
         if (s->layer[l].dense_beside) joins = l + s->layer[l].moe_joins;
         h = layer(p, l, h, &later);
         if (l == joins) h = nn_add(p->c, h, later);
-        if (!h || p->c->tape) continue;
-        memcpy(stream->data, h->data, (size_t)(h->rows * h->cols) * sizeof(float));
-        h = stream;
-        val_changed(h);
-        arena_rewind(p->c->arena, mark);
+        if (!p->c->tape) h = move(p, mark, p->stream, h);
     }
     return h;
 }
@@ -231,11 +245,14 @@ struct val *model_forward(const struct coe_model *m, struct nn *c, const int32_t
         if (model_check_length(m, f->batch->pos0[i] + f->batch->off[i + 1] - f->batch->off[i])) return NULL;
     const int64_t carries = c->tape ? 0 : spec_carries(s);
     if (carries && !(p.moe.carry_room = arena_push(c->arena, (size_t)(n * carries) * sizeof(float)))) return NULL;
-    struct val *h = embed(&p, ids, n);
-    struct val *stream = c->tape ? NULL : nn_val(c, n, s->d_model);
     struct val *later = !c->tape && anything_later(s) ? nn_val(c, n, s->d_model) : NULL;
-    if (!h || (!c->tape && (!stream || (anything_later(s) && !later)))) return NULL;
-    h = layers(&p, h, stream, later);
+    if (!c->tape && (!(p.stream = nn_val(c, n, s->d_model)) || !(p.middle = nn_val(c, n, s->d_model)))) return NULL;
+    if (!c->tape && anything_later(s) && !later) return NULL;
+    const struct arena_mark mark = arena_save(c->arena);
+    struct val *h = embed(&p, ids, n);
+    if (!c->tape) h = move(&p, mark, p.stream, h);
+    if (!h) return NULL;
+    h = layers(&p, h, later);
     f->n_records = p.moe.n_records;
     if (h && f->hidden) f->hidden(f->hidden_user, s->n_layers / s->layers_per_block, h);
     return head(&p, h);

@@ -12,6 +12,7 @@ struct pass {
     const int64_t *position; /* [n] */
     const float *cos, *sin;  /* of the rope in use */
     const float *rope_of;    /* inv_freq they were made from */
+    struct val *stream, *middle; /* [n, d] without a tape: h behind a layer, and behind its mixer */
 };
 
 /* Tables of cos and sin of layer l's rope for this batch. */

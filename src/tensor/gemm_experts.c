@@ -76,3 +76,47 @@ void gemm_gate_up(float *u, int64_t ldu, const struct gemm_rows *x, struct group
     }
     count(began, w, g, up ? 2 : 1);
 }
+
+struct down {
+    float *y;
+    int64_t ldy;
+    const int32_t *token;
+    const float *weight;
+    const struct gemm_rows *u;
+    const struct weight *const *down, *const *bias;
+};
+
+/* Rows first … first+m-1, all of group g, columns c0 … c0+n-1 of y. */
+static void down_part(const struct down *p, int32_t g, int64_t first, int64_t m, int64_t c0, int64_t n)
+{
+    float out[STRIP_ROWS * STRIP_COLS];
+    gemm_part(out, n, p->u, first, m, p->down[g], c0, n);
+    for (int64_t r = 0; r < m; r++) {
+        if (p->bias) kern->add(out + r * n, (const float *)p->bias[g]->data + c0, n);
+        kern->fma_row(p->y + p->token[first + r] * p->ldy + c0, p->weight[first + r], out + r * n, n);
+    }
+}
+
+/* Columns of y that one thread owns while it walks all groups. */
+static int64_t owned_columns(int64_t columns)
+{
+    int64_t n = STRIP_COLS;
+    while (n > 32 && parts(columns, n) < 8 * coe_threads()) n /= 2;
+    return n;
+}
+
+void gemm_down(float *y, int64_t ldy, const int32_t *token, const float *weight, const struct gemm_rows *u,
+               struct groups g, const struct weight *const *down, const struct weight *const *bias)
+{
+    const struct down p = { y, ldy, token, weight, u, down, bias };
+    const struct weight *w = first_weight(down, g);
+    if (!w) return;
+    const double began = gemm_clock.on ? coe_now() : 0;
+    const int64_t owned = owned_columns(w->rows);
+#pragma omp parallel for schedule(dynamic) if (worth_threads(w, g, 1))
+    for (int64_t c0 = 0; c0 < w->rows; c0 += owned)
+        for (int32_t e = 0; e < g.n; e++)
+            for (int64_t r = g.off[e]; r < g.off[e + 1]; r += STRIP_ROWS)
+                down_part(&p, e, r, COE_MIN(g.off[e + 1] - r, STRIP_ROWS), c0, COE_MIN(w->rows - c0, owned));
+    count(began, w, g, 1);
+}

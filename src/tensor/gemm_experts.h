@@ -24,4 +24,10 @@ void gemm_part(float *y, int64_t ldy, const struct gemm_rows *x, int64_t first, 
 void gemm_gate_up(float *u, int64_t ldu, const struct gemm_rows *x, struct groups g, const struct weight *const *gate,
                   const struct weight *const *up, enum activation act, float act_limit);
 
+/* y [T, down.rows], ldy apart: y[token[r]] = fma(weight[r], u row r · downᵀ + bias, y[token[r]]) for the rows of the
+ * groups in ascending order, each element one chain; what y holds before is where the chains begin. bias [g.n] of F32,
+ * or NULL. Low-rank parts are not taken along. */
+void gemm_down(float *y, int64_t ldy, const int32_t *token, const float *weight, const struct gemm_rows *u,
+               struct groups g, const struct weight *const *down, const struct weight *const *bias);
+
 #endif

@@ -1,4 +1,5 @@
 /* The fused products of an expert layer have the bits of the separate steps. */
+#include <math.h>
 #include <string.h>
 
 #include "support/arrays.h"
@@ -64,8 +65,59 @@ static void gate_and_up_with_the_activation(void **state)
     check(DT_Q8_0, true, ACT_SWIGLU_CLAMP);
 }
 
+/* y, which begins with values of its own, against the products, biases and one chain of fma a token, step by step. */
+static void check_down(enum dtype t, bool with_bias)
+{
+    struct weight weights[GROUPS], biases[GROUPS];
+    const struct weight *down[GROUPS], *bias[GROUPS];
+    int32_t token[SLOTS];
+    const float *u = random_floats(4, SLOTS * D, 1), *weight = random_floats(5, SLOTS, 1);
+    const float *before = random_floats(6, TOKENS * F, 1);
+    float *rows = test_alloc(SLOTS * F * 4), *y = test_alloc(TOKENS * F * 4), *want = test_alloc(TOKENS * F * 4);
+    const struct codes *codes[CODES_KINDS] = { NULL };
+    struct codes made;
+    for (int g = 0; g < GROUPS; g++) {
+        fill(&weights[g], t, 30 + (uint64_t)g);
+        biases[g] = (struct weight){ .type = DT_F32, .rows = 1, .cols = F,
+                                     .data = random_floats(40 + (uint64_t)g, F, 1) };
+        down[g] = &weights[g], bias[g] = &biases[g];
+    }
+    for (int r = 0; r < SLOTS; r++) token[r] = r * 7 % TOKENS;
+    const int32_t block = dtype_info[t].x_block;
+    if (block) {
+        codes_make(&made, test_alloc(codes_bytes(SLOTS, D, block)), u, D, SLOTS, D, block);
+        codes[codes_kind(block)] = &made;
+    }
+    const struct groups of = { GROUPS, off };
+    gemm_grouped_xwt(rows, F, u, D, codes, NULL, of, down);
+    memcpy(want, before, TOKENS * F * 4);
+    for (int g = 0; g < GROUPS; g++)
+        for (int r = off[g]; r < off[g + 1]; r++)
+            for (int j = 0; j < F; j++) {
+                const float out = with_bias ? rows[r * F + j] + ((const float *)biases[g].data)[j] : rows[r * F + j];
+                want[token[r] * F + j] = fmaf(weight[r], out, want[token[r] * F + j]);
+            }
+    const struct gemm_rows x = { u, D, codes, NULL };
+    for (int threads = 1; threads <= 3; threads++) {
+        coe_set_threads(threads);
+        memcpy(y, before, TOKENS * F * 4);
+        gemm_down(y, F, token, weight, &x, of, down, with_bias ? bias : NULL);
+        assert_same_bits(dtype_info[t].name, y, want, TOKENS * F);
+    }
+}
+
+static void down_with_the_weighted_sum(void **state)
+{
+    (void)state;
+    check_down(DT_F32, true);
+    check_down(DT_BF16, false);
+    check_down(DT_Q4_0, false);
+    check_down(DT_Q6_K, true);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(gate_and_up_with_the_activation) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(gate_and_up_with_the_activation),
+                                        cmocka_unit_test(down_with_the_weighted_sum) };
     return kernels_init() || cmocka_run_group_tests_name("tensor/gemm_experts", tests, NULL, NULL);
 }

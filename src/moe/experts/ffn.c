@@ -166,10 +166,46 @@ static void show_hidden(const struct ffn_saved *s, const struct expert_call *cal
         memcpy(call->hidden + row * stride, u + row * f, (size_t)f * sizeof(float));
 }
 
+/* Outputs go to their tokens as they are made: nobody asks for the rows, for training or to look at. */
+static bool can_combine(const struct nn *c, const struct ffn_saved *s, const struct expert_call *call)
+{
+    return !c->tape && !call->rows && !call->spec->weigh_input && !adapted(s->w->down, s);
+}
+
+/* y += weight * (u · W2ᵀ + bias) over the range's rows; false when memory is out. */
+static bool down_to_tokens(struct nn *c, const struct ffn_saved *s, struct expert_call *call, struct val *u)
+{
+    const struct route *r = s->route;
+    const int32_t e = s->range.first;
+    const struct groups g = { s->range.n, r->off + e };
+    const struct weight *const *bias = s->w->down_bias ? s->w->down_bias + e : NULL;
+    float *weight = arena_push(c->arena, (size_t)r->n_slots * sizeof *weight);
+    if (!weight || !nn_codes_for(c, u, g, s->w->down + e)) return false;
+    for (int32_t row = first_row(s); row < end_row(s); row++) weight[row] = r->weight[r->row_slot[row]];
+    const struct gemm_rows rows = { u->data, u->cols, u->codes, NULL };
+    experts_begin(call);
+    gemm_down(call->y->data, call->y->cols, r->row_token, weight, &rows, g, s->w->down + e, bias);
+    return true;
+}
+
+/* The same by way of call->rows, or rows of its own. */
+static bool down_by_rows(struct nn *c, const struct ffn_saved *s, struct expert_call *call, struct val *u)
+{
+    const int64_t d = call->x->cols;
+    const int32_t e = s->range.first;
+    const struct groups g = { s->range.n, s->route->off + e };
+    const size_t bytes = (size_t)s->route->n_slots * (size_t)d * sizeof(float);
+    float *rows = call->rows ? call->rows : arena_push(c->arena, bytes);
+    if (!rows || !nn_grouped(c, rows, d, u, NULL, g, s->w->down + e)) return false;
+    add_bias_rows(rows, d, s, s->w->down_bias);
+    experts_combine(call, &s->range, rows + first_row(s) * d);
+    return true;
+}
+
 static coe_status run(struct nn *c, struct expert_call *call, const struct expert_range *range)
 {
     const struct route *r = call->route;
-    const int64_t f = range->ffn, d = call->x->cols;
+    const int64_t f = range->ffn;
     const int32_t e = range->first;
     const size_t hidden = (size_t)r->n_slots * (size_t)f * sizeof(float);
     const bool weighed = call->spec->weigh_input;
@@ -188,15 +224,14 @@ static coe_status run(struct nn *c, struct expert_call *call, const struct exper
     if (!fused && call->w->up) s->h3 = arena_push(c->arena, hidden);
     struct arena_mark kept = arena_save(c->arena);
     float *u = arena_push(c->arena, hidden);
-    float *rows = call->rows ? call->rows : arena_push(c->arena, (size_t)r->n_slots * (size_t)d * sizeof(float));
     struct val *x = weighed ? weighed_input(c, s) : call->x, *hidden_rows = nn_wrap(c, u, r->n_slots, f);
     const int32_t *token = weighed ? NULL : r->row_token;
-    if ((!fused && (!s->h1 || (call->w->up && !s->h3))) || !u || !rows || !x || !hidden_rows) return COE_E_NOMEM;
+    if ((!fused && (!s->h1 || (call->w->up && !s->h3))) || !u || !x || !hidden_rows) return COE_E_NOMEM;
     if (!hidden_rows_of(c, s, x, token, u)) return COE_E_NOMEM;
     show_hidden(s, call, u);
-    if (!nn_grouped(c, rows, d, hidden_rows, NULL, g, call->w->down + e)) return COE_E_NOMEM;
-    add_bias_rows(rows, d, s, call->w->down_bias);
-    experts_combine(call, range, rows + first_row(s) * d);
+    const bool done = can_combine(c, s, call) ? down_to_tokens(c, s, call, hidden_rows)
+                                              : down_by_rows(c, s, call, hidden_rows);
+    if (!done) return COE_E_NOMEM;
     arena_rewind(c->arena, c->tape ? kept : mark);
     return nn_record(c, ffn_back, s) ? COE_OK : COE_E_NOMEM;
 }

@@ -13,6 +13,12 @@ static int32_t next_slot(const struct route *r, int32_t t, int32_t from, int32_t
     return slot;
 }
 
+void experts_begin(struct expert_call *call)
+{
+    if (!call->filled) memset(call->y->data, 0, (size_t)(call->y->rows * call->y->cols) * sizeof(float));
+    call->filled = true;
+}
+
 /* Threads own tokens or, for few tokens, column strips: each output element is one chain either way. */
 void experts_combine(struct expert_call *call, const struct expert_range *g, const float *rows)
 {

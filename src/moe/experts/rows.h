@@ -12,6 +12,8 @@ static inline int32_t range_rows(const struct route *r, const struct expert_rang
     return r->off[g->first + g->n] - r->off[g->first];
 }
 
+/* The first range finds y zero, later ones what is there. */
+void experts_begin(struct expert_call *call);
 /* call->y [T, d] (+)= Σ weight·row over the range's rows [n, d], a token's in ascending row = ascending expert id, one
  * fma each; so that all ranges in order make one chain. */
 void experts_combine(struct expert_call *call, const struct expert_range *g, const float *rows);
