@@ -54,6 +54,7 @@ void gguf_add_str(struct gguf_out *o, const char *key, const char *text, size_t 
 void gguf_add_bytes(struct gguf_out *o, const char *key, const char *bytes, size_t n);
 void gguf_add_strs(struct gguf_out *o, const char *key, const struct str *text, size_t n);
 void gguf_add_i32s(struct gguf_out *o, const char *key, const int32_t *x, size_t n);
+void gguf_add_bools(struct gguf_out *o, const char *key, const int32_t *x, size_t n);
 void gguf_add_f32s(struct gguf_out *o, const char *key, const float *x, size_t n);
 /* Key and value of another file as they are. */
 void gguf_add_value(struct gguf_out *o, const struct gguf_value *v);

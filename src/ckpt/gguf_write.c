@@ -105,6 +105,12 @@ void gguf_add_i32s(struct gguf_out *o, const char *key, const int32_t *x, size_t
     for (size_t i = 0; i < n; i++) add_u32(&o->text, (uint32_t)x[i]);
 }
 
+void gguf_add_bools(struct gguf_out *o, const char *key, const int32_t *x, size_t n)
+{
+    begin_array(o, key, GGUF_BOOL, n);
+    for (size_t i = 0; i < n; i++) str_addc(&o->text, x[i] != 0);
+}
+
 void gguf_add_f32s(struct gguf_out *o, const char *key, const float *x, size_t n)
 {
     begin_array(o, key, GGUF_F32, n);

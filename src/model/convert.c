@@ -22,6 +22,7 @@
 #include "model/bind.h"
 #include "model/convert.h"
 #include "model/convert_rows.h"
+#include "model/gguf_form.h"
 #include "model/resume.h"
 
 struct conversion {
@@ -75,9 +76,18 @@ static const struct param *find_param(const struct conversion *c, struct place p
 static const struct param *source_of(const struct conversion *c, struct place p)
 {
     const struct param *found = find_param(c, p);
+    if (!found && p.slot == SLOT_DELTA_QKVZ) p.slot = SLOT_DELTA_QKV, found = find_param(c, p);
     if (found || slot_info[p.slot].scope != SCOPE_ITERATION) return found;
     p.iteration = 0;
     return find_param(c, p);
+}
+
+/* Of two matrices that the new model has as one, the second */
+static const struct param *second_half(const struct conversion *c, const struct param *p)
+{
+    struct place at = p->at;
+    at.slot = SLOT_DELTA_Z;
+    return p->at.slot == SLOT_DELTA_QKV ? find_param(c, at) : NULL;
 }
 
 static bool is_part(struct cut cut) { return cut.how || cut.parts > 1; }
@@ -95,7 +105,12 @@ static struct piece piece_of(const struct conversion *c, const struct param *p)
 {
     const bool vector = slot_info[p->at.slot].is_vector;
     const struct tensor *t = vector && !p->w.master ? stored_alone(c, p) : NULL;
-    struct piece piece = { p, p->w.data, p->w.type, p->w.cols, row_change_between(&c->m->spec, &c->spec, p) };
+    struct piece piece = { .from = p,
+                           .data = p->w.data,
+                           .type = p->w.type,
+                           .cols = p->w.cols,
+                           .change = row_change_between(&c->m->spec, &c->spec, p) };
+    if (piece.change.regroup) piece.also = second_half(c, p);
     if (vector && piece.change.head_dim) piece.cols = 1;
     if (t && dtype_info[t->type].block == 1) piece.data = t->data, piece.type = t->type;
     return piece;
@@ -109,7 +124,10 @@ static coe_status fill(void *user, const struct tensor *t, int64_t first, int64_
     c->written += (uint64_t)count * (uint64_t)dtype_info[t->type].bytes;
     progress_set(&c->progress, (double)c->written, "%s", t->name);
     for (int64_t i = 0; i < s->n_pieces && first + count == tensor_count(t); i++)
-        if (s->piece[i].from) param_release(s->piece[i].from);
+        for (int also = 0; also < 2; also++) {
+            const struct param *p = also ? s->piece[i].also : s->piece[i].from;
+            if (p) param_release(p);
+        }
     return COE_OK;
 }
 
@@ -123,7 +141,7 @@ static bool fits(const struct piece *p, int64_t n, enum dtype type)
     for (int64_t i = 0; i < n; i += (int64_t)COE_COUNT(wide)) {
         const int64_t m = COE_MIN((int64_t)COE_COUNT(wide), n - i);
         widen(wide, (const char *)p->data + i * dtype_info[p->type].bytes, p->type, m); /* such slots are plain */
-        for (int64_t j = 0; j < m; j++) wide[j] += p->change.add;
+        for (int64_t j = 0; j < m; j++) wide[j] = row_change_value(&p->change, wide[j]);
         narrow(narrowed, type, wide, m);
         widen(again, narrowed, type, m);
         if (memcmp(wide, again, (size_t)m * sizeof *wide)) return false;
@@ -139,6 +157,7 @@ static enum dtype unpacked_type(const struct conversion *c, struct place p, cons
     const struct tensor *t = from ? ckpt_find(c->m->ckpt, from->w.name) : NULL;
     const bool plain = t && (t->type == DT_F32 || t->type == DT_F16 || t->type == DT_BF16);
     if (!plain) return c->vectors;
+    if (piece->also && piece->also->w.type != from->w.type) return DT_F32; /* two plain types in one tensor */
     if (!gguf_stays_f32(p.slot)) return t->type;
     return fits(piece, weight_count(&from->w), c->vectors) ? c->vectors : DT_F32;
 }

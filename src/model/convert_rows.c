@@ -30,9 +30,10 @@ static bool merges(const struct piece *p) { return p->from && p->from->w.low_ran
 static void read_piece(const struct source *s, const struct piece *p, int64_t first, int64_t n, float *x)
 {
     const int64_t row = row_change_source(&p->change, first / p->cols), col = first % p->cols;
-    if (p->data) widen(x, (const char *)p->data + (row * p->cols + col) * dtype_info[p->type].bytes, p->type, n);
+    if (p->also && row >= p->from->w.rows) param_part(s->m, p->also, row - p->from->w.rows, col, n, x);
+    else if (p->data) widen(x, (const char *)p->data + (row * p->cols + col) * dtype_info[p->type].bytes, p->type, n);
     else param_part(s->m, p->from, row, col, n, x);
-    for (int64_t i = 0; i < n && p->change.add != 0; i++) x[i] += p->change.add;
+    for (int64_t i = 0; i < n && row_change_of_values(&p->change); i++) x[i] = row_change_value(&p->change, x[i]);
     if (merges(p)) low_rank_values(x, p->from->w.low_rank, row, col, n);
 }
 

@@ -2,11 +2,12 @@
 #ifndef COE_MODEL_CONVERT_ROWS_H
 #define COE_MODEL_CONVERT_ROWS_H
 
-#include "model/gguf_form.h"
+#include "model/row_change.h"
 #include "model/stored.h"
 
 struct piece {
     const struct param *from; /* NULL: made here */
+    const struct param *also; /* holds the rows behind those of `from`, or NULL */
     const void *data;         /* of a plain type; NULL: read by stored.h */
     enum dtype type;
     int64_t cols;             /* values between which no row begins */

@@ -14,8 +14,8 @@
 coe_status gguf_config(json_t **out, const struct ckpt *c);
 /* Interleaved ropes of permuted q and k, norms stored whole, frequency factors from rope_freqs.weight. */
 coe_status gguf_adjust(struct spec *s, struct arena *a, const struct ckpt *c);
-/* The family with the names of GGUF files; in the arena. NULL when memory is out. */
-const struct family *gguf_family(struct arena *a, const struct family *f);
+/* The family with the names of that file; in the arena. NULL when memory is out. */
+const struct family *gguf_family(struct arena *a, const struct family *f, const struct ckpt *c);
 /* The name under which a place is written in a file of architecture `arch` (NULL: coe), with the experts of a layer in
  * one tensor or each apart; false when there is none. */
 bool gguf_name(const char *arch, const struct spec *s, struct place p, bool separate, char *out, size_t cap);

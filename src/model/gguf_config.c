@@ -3,6 +3,7 @@
  * The keys are llama.cpp's, below the name of the architecture. What that program knows by heart about an architecture,
  * and so does not write, stands in the table. A key that many families spell differently is written under all its
  * spellings: a family reads its own. */
+#include <math.h>
 #include <string.h>
 
 #include "model/gguf_form.h"
@@ -42,6 +43,7 @@ static const struct arch {
     { "afmoe", NULL, "afmoe", 0 },
     { "lfm2moe", NULL, "lfm2_moe", RENORMALISE },
     { "llama4", NULL, "llama4_text", NORM_ROPE | EXPERT_FFN },
+    { "qwen3next", NULL, "qwen3_next", WHOLE_NORMS | RENORMALISE },
 };
 
 struct reading {
@@ -167,6 +169,44 @@ static coe_status attention(struct reading *r)
     return put(r, "qkv_bias", json_boolean(ckpt_find(r->c, "blk.0.attn_q.bias") != NULL));
 }
 
+/* The list of layers with the delta rule, one for each block; layers behind the last are among them. */
+static coe_status delta_layers(struct reading *r)
+{
+    char key[128];
+    const int64_t layers = json_integer_value(json_object_get(r->config, "num_hidden_layers"));
+    json_t *types = json_array();
+    key_of(r, "attention.recurrent_layers", key);
+    const struct gguf_value *v = gguf_find(r->g, key);
+    COE_TRY(put(r, "layer_types", types));
+    if (!v->array || (v->type != GGUF_BOOL && v->type != GGUF_I32 && v->type != GGUF_U32) ||
+        v->count < (uint64_t)layers)
+        return coe_fail(COE_E_INPUT, "%s: key %s is not a list of a truth value for each of %lld layers", r->g->where,
+                        key, (long long)layers);
+    for (int64_t l = 0; l < layers; l++)
+        if (json_array_append_new(
+                types, json_string(gguf_int_at(v, (uint64_t)l) ? "linear_attention" : "full_attention")))
+            return coe_fail(COE_E_NOMEM, "no memory for a config");
+    return COE_OK;
+}
+
+/* Qwen3-Next: all heads of the delta rule have one size. */
+static coe_status qwen3_next(struct reading *r)
+{
+    int64_t inner, heads;
+    COE_TRY(copy_int(r, "ssm.conv_kernel", KEYS("linear_conv_kernel_dim")));
+    COE_TRY(copy_int(r, "ssm.state_size", KEYS("linear_key_head_dim")));
+    COE_TRY(copy_int(r, "ssm.group_count", KEYS("linear_num_key_heads")));
+    COE_TRY(copy_int(r, "ssm.time_step_rank", KEYS("linear_num_value_heads")));
+    COE_TRY(copy_int(r, "full_attention_interval", KEYS("full_attention_interval")));
+    COE_TRY(whole(r, "ssm.inner_size", &inner));
+    COE_TRY(whole(r, "ssm.time_step_rank", &heads));
+    if (heads < 1 || inner < 1 || inner % heads)
+        return coe_fail(COE_E_INPUT, "%s: qwen3next.ssm.inner_size is %lld, which %lld heads do not share", r->g->where,
+                        (long long)inner, (long long)heads);
+    COE_TRY(put(r, "linear_value_head_dim", json_integer(inner / heads)));
+    return has(r, "attention.recurrent_layers") ? delta_layers(r) : COE_OK;
+}
+
 /* The size of a head where the file does not say it */
 static int64_t head_dim(const struct reading *r)
 {
@@ -198,18 +238,26 @@ static coe_status scaled_rope(struct reading *r, const char *kind)
     return COE_OK;
 }
 
+/* As a share of a head, from which the family makes a whole number again by cutting it off. */
+static coe_status rotated_part(struct reading *r)
+{
+    const int64_t head = head_dim(r);
+    int64_t turned;
+    COE_TRY(whole(r, "rope.dimension_count", &turned));
+    if (turned < 1 || turned > head || has(r, "attention.kv_lora_rank")) return COE_OK;
+    double part = (double)turned / (double)head;
+    if ((int64_t)((double)head * part) < turned) part = nextafter(part, 1);
+    COE_TRY(put(r, "partial_rotary_factor", json_real(part)));
+    return put(r, "rotary_dim", json_integer(turned));
+}
+
 static coe_status rope(struct reading *r)
 {
-    int64_t turned;
     char key[128];
     struct gguf_text kind = { NULL, 0 };
     COE_TRY(copy_num(r, "rope.freq_base", "rope_theta"));
     COE_TRY(copy_num(r, "rope.freq_base_swa", "rope_local_base_freq"));
-    COE_TRY(whole(r, "rope.dimension_count", &turned));
-    if (turned > 0 && turned < head_dim(r) && !has(r, "attention.kv_lora_rank")) {
-        COE_TRY(put(r, "partial_rotary_factor", json_real((double)turned / (double)head_dim(r))));
-        COE_TRY(put(r, "rotary_dim", json_integer(turned)));
-    }
+    COE_TRY(rotated_part(r));
     key_of(r, "rope.scaling.type", key);
     COE_TRY(gguf_str(r->g, key, &kind));
     if (kind.n == 4 && !memcmp(kind.at, "yarn", 4)) return scaled_rope(r, "yarn");
@@ -350,6 +398,7 @@ static coe_status read_all(struct reading *r)
     if (n_experts > 0) COE_TRY(experts(r));
     if (!strcmp(type, "afmoe")) COE_TRY(trinity(r));
     if (!strcmp(r->arch->name, "llama4")) COE_TRY(llama4(r));
+    if (!strcmp(r->arch->name, "qwen3next")) COE_TRY(qwen3_next(r));
     if (r->arch->how & HEAD_IS_SCALAR) COE_TRY(put(r, "query_pre_attn_scalar", json_integer(head_dim(r))));
     return tokens(r);
 }
@@ -402,10 +451,24 @@ static coe_status frequency_factors(struct spec *s, struct arena *a, const struc
     return COE_OK;
 }
 
+/* How the delta rule's weights lie, told by their names. */
+static void delta_form(struct spec *s, const struct ckpt *c)
+{
+    char qkv[64], a[64];
+    for (int32_t l = 0; l < s->n_layers; l++) {
+        if (s->layer[l].attn.kind != MIX_DELTA) continue;
+        snprintf(qkv, sizeof qkv, "blk.%d.attn_qkv.weight", l);
+        snprintf(a, sizeof a, "blk.%d.ssm_a", l);
+        s->layer[l].attn.recurrent.ungrouped = ckpt_find(c, qkv) != NULL;
+        s->layer[l].attn.recurrent.negative_a = ckpt_find(c, a) != NULL;
+    }
+}
+
 coe_status gguf_adjust(struct spec *s, struct arena *a, const struct ckpt *c)
 {
     const struct arch *arch = NULL;
     struct gguf_text name = { NULL, 0 };
+    delta_form(s, c);
     COE_TRY(gguf_str(ckpt_gguf(c), "general.architecture", &name));
     if (name.n == strlen(GGUF_ARCH_COE) && !memcmp(name.at, GGUF_ARCH_COE, name.n)) return COE_OK;
     COE_TRY(find_arch(&arch, ckpt_gguf(c)));

@@ -30,6 +30,7 @@ static const struct gguf_arch archs[] = {
     { "afmoe", "afmoe", false, false, -1 },
     { "lfm2_moe", "lfm2moe", false, false, 1 },
     { "llama4", "llama4", false, false, 0 },
+    { "qwen3_next", "qwen3next", false, true, 1 },
 };
 
 const struct gguf_arch *gguf_arch_of_family(const char *family)
@@ -43,16 +44,17 @@ const struct gguf_arch *gguf_arch_of_family(const char *family)
 
 static bool attention_fits(const struct attn_spec *a, const struct gguf_arch *arch, const char **why)
 {
-    const bool conv = a->kind == MIX_CONV && !strcmp(arch->name, "lfm2moe");
+    const bool conv = a->kind == MIX_CONV && !strcmp(arch->name, "lfm2moe"), next = !strcmp(arch->name, "qwen3next");
     const bool llama4 = !strcmp(arch->name, "llama4"); /* constants_fit knows its chunks and tempers */
     const struct {
         bool wrong;
         const char *text;
     } checks[] = {
-        { a->kind != MIX_ATTENTION && a->kind != MIX_LATENT && !conv, "layers that are no attention" },
+        { a->kind != MIX_ATTENTION && a->kind != MIX_LATENT && !conv && !(next && a->kind == MIX_DELTA),
+          "layers that are no attention" },
         { conv && a->recurrent.bias, "convolutions with biases" },
         { conv && a->recurrent.kernel < 2, "convolutions of one token" },
-        { a->gate != ATTN_GATE_NONE && strcmp(arch->name, "afmoe"), "gated attention" },
+        { a->gate != ATTN_GATE_NONE && strcmp(arch->name, "afmoe") && !next, "gated attention" },
         { a->clip > 0, "clamped queries, keys and values" },
         { a->temper > 0 && !llama4, "tempered queries" },
         { a->chunk > 0 && !llama4, "attention in chunks" },
@@ -63,7 +65,7 @@ static bool attention_fits(const struct attn_spec *a, const struct gguf_arch *ar
         { arch->pairs && a->rope.kind != ROPE_NONE && a->rope.n_rot != a->head_dim, "rope on a part of the head" },
         { arch->pairs && (a->rope.interleaved || a->qk_norm == QK_NORM_HEAD), "another order inside the heads" },
         { a->qkv_bias && (!strcmp(arch->name, "olmoe") || !strcmp(arch->name, "qwen3moe") ||
-                          !strcmp(arch->name, "qwen3") || !strcmp(arch->name, "olmo2") || llama4),
+                          !strcmp(arch->name, "qwen3") || !strcmp(arch->name, "olmo2") || llama4 || next),
           "biases of attention" },
     };
     for (size_t i = 0; i < COE_COUNT(checks); i++)
@@ -127,11 +129,24 @@ static bool llama4_fits(const struct spec *s, int32_t l, const char **why)
     return !*why;
 }
 
+/* Qwen3-Next: one size for all heads of the delta rule, whose unit vectors take the norms' epsilon. */
+static bool qwen3_next_fits(const struct spec *s, int32_t l, const char **why)
+{
+    const struct attn_spec *a = &s->layer[l].attn;
+    const struct layer_spec *layer = &s->layer[l];
+    if (a->kind == MIX_DELTA && a->recurrent.d_k != a->recurrent.d_v) *why = "keys and values of different widths";
+    else if (a->kind == MIX_DELTA && s->norm_eps != 1e-6f) *why = "norms with another epsilon than unit vectors";
+    else if (!layer->is_moe) *why = "dense layers among the others";
+    else if (!layer->moe.shared_ffn) *why = "experts without a shared one";
+    return !*why;
+}
+
 /* What llama.cpp knows by heart about an architecture must be so: which layers have a window, how scores are scaled. */
 static bool constants_fit(const struct spec *s, int32_t l, const struct gguf_arch *arch, const char **why)
 {
     const struct attn_spec *a = &s->layer[l].attn;
     if (!strcmp(arch->name, "llama4")) return llama4_fits(s, l, why);
+    if (!strcmp(arch->name, "qwen3next")) return qwen3_next_fits(s, l, why);
     const bool gemma2 = !strcmp(arch->name, "gemma2"), gemma3 = !strcmp(arch->name, "gemma3"),
                gpt_oss = !strcmp(arch->name, "gpt-oss"), afmoe = !strcmp(arch->name, "afmoe");
     if (gemma2 || gemma3) {
@@ -206,30 +221,16 @@ bool gguf_stays_f32(enum slot slot)
 bool gguf_is_norm_weight(enum slot slot)
 {
     return slot_info[slot].class == CLASS_NORM && slot != SLOT_ATTN_NORM_BIAS && slot != SLOT_FFN_NORM_BIAS &&
-           slot != SLOT_FINAL_NORM_BIAS;
+           slot != SLOT_FINAL_NORM_BIAS && slot != SLOT_DELTA_NORM;
 }
 
-struct row_change row_change_between(const struct spec *from, const struct spec *to, const struct param *p)
+void gguf_adapt_spec(struct spec *s, const struct gguf_arch *arch, const struct spec *from)
 {
-    const enum slot slot = p->at.slot;
-    const struct attn_spec *now = &from->layer[p->at.layer].attn, *then = &to->layer[p->at.layer].attn;
-    const bool turned = slot == SLOT_Q || slot == SLOT_K || slot == SLOT_Q_BIAS || slot == SLOT_K_BIAS;
-    struct row_change c = { .cols = slot_info[slot].is_vector ? 1 : p->w.cols };
-    if (turned && now->rope.interleaved != then->rope.interleaved)
-        c.head_dim = then->rope.interleaved ? now->head_dim : -now->head_dim;
-    if (gguf_is_norm_weight(slot)) c.add = from->norm_add - to->norm_add;
-    return c;
-}
-
-int64_t row_change_source(const struct row_change *c, int64_t row)
-{
-    if (!c->head_dim) return row;
-    const int64_t head = c->head_dim > 0 ? c->head_dim : -c->head_dim, half = head / 2, in = row % head;
-    return row - in + (c->head_dim > 0 ? in % 2 * half + in / 2 : in % half * 2 + in / half);
-}
-
-void gguf_adapt_spec(struct spec *s, const struct gguf_arch *arch)
-{
+    for (int32_t l = 0; l < s->n_layers; l++) {
+        struct recurrent_spec *r = &s->layer[l].attn.recurrent;
+        r->ungrouped = s->layer[l].attn.kind == MIX_DELTA;
+        r->negative_a = arch ? r->ungrouped : from->layer[l].attn.recurrent.negative_a;
+    }
     if (!arch) return;
     for (int32_t l = 0; l < s->n_layers && arch->pairs; l++) s->layer[l].attn.rope.interleaved = true;
     if (arch->whole_norms) s->norm_add = 0;

@@ -10,6 +10,7 @@
 #define COE_MODEL_GGUF_FORM_H
 
 #include "model/gguf.h"
+#include "model/row_change.h"
 
 #define GGUF_KEY_CONFIG "coe.config"
 #define GGUF_KEY_FILE "coe.file." /* + the name of a small file beside the config */
@@ -33,17 +34,6 @@ bool gguf_stays_f32(enum slot slot);
 /* Weights that norm_add belongs to. */
 bool gguf_is_norm_weight(enum slot slot);
 
-/* What a matrix or vector needs when a model moves between two forms of itself: rows of q and k inside heads of
- * |head_dim| rows in another order (> 0: from halves to neighbours), a constant added (a norm's one). */
-struct row_change {
-    int64_t cols, head_dim; /* a vector's elements are rows of one value */
-    float add;
-};
-struct row_change row_change_between(const struct spec *from, const struct spec *to, const struct param *p);
-static inline bool row_change_any(const struct row_change *c) { return c->head_dim || c->add != 0; }
-/* The row in the old form that becomes `row` of the new one. */
-int64_t row_change_source(const struct row_change *c, int64_t row);
-
 /* Sizes, rope, routing and the rest under ARCH.*, and general.architecture, .type, .name, .quantization_version. */
 coe_status gguf_add_spec(struct gguf_out *o, const struct spec *s, const struct gguf_arch *arch, const char *name);
 /* Vocabulary, special tokens and chat template of a model directory (or, as they are, of a GGUF file), and its small
@@ -60,8 +50,8 @@ coe_status gguf_plain_type(const struct coe_model *m, enum dtype *out);
  * and the chat template. */
 coe_status gguf_write_companions(const struct coe_model *m, const char *dir);
 
-/* Changes a spec made from the config into what a file of that architecture holds: heads of neighbours, whole norms.
- */
-void gguf_adapt_spec(struct spec *s, const struct gguf_arch *arch);
+/* Changes a spec made from the config into what a file of that architecture holds: heads of neighbours, whole norms, the
+ * delta rule's projections and decay; in our own form decays stay as `from`, the model to be written, has them. */
+void gguf_adapt_spec(struct spec *s, const struct gguf_arch *arch, const struct spec *from);
 
 #endif

@@ -117,6 +117,31 @@ static coe_status put_kv_heads(const struct keys *k)
     return COE_OK;
 }
 
+/* Qwen3-Next: the delta rule, and which layers have it. */
+static coe_status put_delta(const struct keys *k)
+{
+    const struct spec *s = k->s;
+    const struct recurrent_spec *r = NULL;
+    int32_t every = 1;
+    char text[96];
+    for (int32_t l = s->n_layers - 1; l >= 0; l--)
+        if (s->layer[l].attn.kind == MIX_DELTA) r = &s->layer[l].attn.recurrent;
+    if (!r) return COE_OK;
+    put_u32(k, "ssm.conv_kernel", r->kernel);
+    put_u32(k, "ssm.state_size", r->d_k);
+    put_u32(k, "ssm.group_count", r->n_k);
+    put_u32(k, "ssm.time_step_rank", r->n_v);
+    put_u32(k, "ssm.inner_size", (int64_t)r->n_v * r->d_v);
+    while (every <= s->n_layers && s->layer[every - 1].attn.kind == MIX_DELTA) every++;
+    put_u32(k, "full_attention_interval", every);
+    int32_t *recurrent = mem_alloc("gguf keys", (size_t)s->n_layers * sizeof *recurrent);
+    if (!recurrent) return COE_E_NOMEM;
+    for (int32_t l = 0; l < s->n_layers; l++) recurrent[l] = s->layer[l].attn.kind == MIX_DELTA;
+    gguf_add_bools(k->o, key(k, "attention.recurrent_layers", text), recurrent, (size_t)s->n_layers);
+    mem_free(recurrent);
+    return COE_OK;
+}
+
 static coe_status put_attention(const struct keys *k)
 {
     const struct attn_spec *a = &k->s->layer[0].attn;
@@ -124,6 +149,7 @@ static coe_status put_attention(const struct keys *k)
     for (int32_t l = 0; l < k->s->n_layers; l++) window = COE_MAX(window, k->s->layer[l].attn.window);
     put_u32(k, "attention.head_count", a->n_heads);
     COE_TRY(put_kv_heads(k));
+    if (!strcmp(k->arch, "qwen3next")) COE_TRY(put_delta(k));
     put_u32(k, "attention.key_length", a->head_dim);
     put_u32(k, "attention.value_length", a->kind == MIX_LATENT ? a->latent.v_dim : a->head_dim);
     if (window) put_u32(k, "attention.sliding_window", window);

@@ -52,12 +52,22 @@ static const struct name_row names[] = {
     NAME(SLOT_CONV_IN_BIAS, BLK "shortconv.in_proj.bias"),
     NAME(SLOT_CONV_BIAS, BLK "shortconv.conv.bias"),
 
-    /* names of our own, in files of architecture coe */
+    NAME(SLOT_DELTA_QKV, BLK "attn_qkv.weight"),
+    NAME(SLOT_DELTA_Z, BLK "attn_gate.weight"),
+    NAME(SLOT_DELTA_QKVZ, BLK "ssm_in.weight"), /* files of 2025 */
     NAME(SLOT_DELTA_QKVZ, BLK "delta_qkvz.weight"),
+    NAME(SLOT_DELTA_BA, BLK "ssm_ba.weight"),
     NAME(SLOT_DELTA_BA, BLK "delta_ba.weight"),
-    NAME(SLOT_DELTA_A, BLK "delta_a.bias"),
+    NAME(SLOT_DELTA_A, BLK "ssm_a"),
+    NAME(SLOT_DELTA_A, BLK "delta_a.bias"), /* of our own: as the directory has it */
+    NAME(SLOT_DELTA_DT, BLK "ssm_dt.bias"),
     NAME(SLOT_DELTA_DT, BLK "delta_dt.bias"),
+    NAME(SLOT_DELTA_NORM, BLK "ssm_norm.weight"),
     NAME(SLOT_DELTA_NORM, BLK "delta_norm.weight"),
+    NAME(SLOT_CONV, BLK "ssm_conv1d.weight"),
+    NAME(SLOT_O, BLK "ssm_out.weight"),
+
+    /* names of our own, in files of architecture coe */
     NAME(SLOT_ATTN_ROUTER, BLK "attn_gate_inp.weight"),
     CUT(SLOT_ATTN_EXPERT_IN, BLK "attn_in_exps.weight", CUT_EXPERT, 0, 1),
     CUT(SLOT_ATTN_EXPERT_OUT, BLK "attn_out_exps.weight", CUT_EXPERT, 0, 1),
@@ -98,7 +108,18 @@ static const struct name_row names[] = {
 static const char *const ignore[] = { "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight",
                                       NULL };
 
-const struct family *gguf_family(struct arena *a, const struct family *f)
+/* Layers that predict several tokens at once stand behind the last. */
+static bool has_extra_layers(const struct gguf *g)
+{
+    struct gguf_text arch = { NULL, 0 };
+    char key[128];
+    int64_t extra = 0;
+    if (gguf_str(g, "general.architecture", &arch) || !arch.n) return false;
+    snprintf(key, sizeof key, "%.*s.nextn_predict_layers", (int)COE_MIN(arch.n, (size_t)80), arch.at);
+    return !gguf_int(g, key, 0, INT32_MAX, &extra) && extra > 0;
+}
+
+const struct family *gguf_family(struct arena *a, const struct family *f, const struct ckpt *c)
 {
     struct family *copy = arena_push(a, sizeof *copy);
     if (!copy) return NULL;
@@ -106,7 +127,7 @@ const struct family *gguf_family(struct arena *a, const struct family *f)
                              .translate = f->translate,
                              .names = names,
                              .ignore = ignore,
-                             .extra_layers = f->extra_layers };
+                             .extra_layers = f->extra_layers || has_extra_layers(ckpt_gguf(c)) };
     return copy;
 }
 
@@ -117,8 +138,12 @@ static const char *wanted(const char *arch, const struct spec *s, struct place p
 {
     const struct attn_spec *a = &s->layer[p.layer].attn;
     if (p.slot == SLOT_Q && a->kind == MIX_LATENT && a->latent.q_rank) return "attn_q_b";
-    if (p.slot == SLOT_FFN_NORM && arch && (!strcmp(arch, "gpt-oss") || !strcmp(arch, "glm4moe")))
+    const bool next = arch && !strcmp(arch, "qwen3next");
+    if (p.slot == SLOT_FFN_NORM && arch && (next || !strcmp(arch, "gpt-oss") || !strcmp(arch, "glm4moe")))
         return "post_attention_norm";
+    if (p.slot == SLOT_DELTA_A) return a->recurrent.negative_a ? "ssm_a" : "delta_a";
+    if (p.slot == SLOT_CONV && a->kind == MIX_DELTA) return "ssm_conv1d";
+    if (p.slot == SLOT_O && a->kind == MIX_DELTA) return "ssm_out";
     if (arch && !strcmp(arch, "lfm2moe")) {
         if (p.slot == SLOT_FINAL_NORM) return "token_embd_norm";
         if (p.slot == SLOT_O && a->kind == MIX_CONV) return "shortconv.out_proj";

@@ -176,21 +176,35 @@ static struct val *convolution(struct pass *p, int32_t l, struct val *x)
     return nn_linear(c, nn_mul(c, nn_columns(c, all, 3 * d, &out, 1), y), w[SLOT_O], w[SLOT_O_BIAS]);
 }
 
-/* Qwen3-Next: the projections come grouped by key head, [q | k | v of its value heads | z of its value heads] and [b |
- * a]. */
+/* The projections of the delta rule: *z, and [q | k | v] of all heads. */
+static struct val *delta_inputs(struct pass *p, int32_t l, struct val *x, struct val **z)
+{
+    const struct recurrent_spec *r = &p->m->spec.layer[l].attn.recurrent;
+    const struct weight *const *w = p->m->layer[l].slot;
+    struct nn *c = p->c;
+    const int64_t dk = r->d_k, dv = (int64_t)(r->n_v / r->n_k) * r->d_v, group = 2 * dk + 2 * dv;
+    const struct columns qkv[] = { { 0, dk }, { dk, dk }, { 2 * dk, dv } }, z_of = { 2 * dk + dv, dv };
+    if (r->ungrouped) {
+        *z = nn_linear(c, x, w[SLOT_DELTA_Z], NULL);
+        return nn_linear(c, x, w[SLOT_DELTA_QKV], NULL);
+    }
+    struct val *all = nn_linear(c, x, w[SLOT_DELTA_QKVZ], NULL);
+    *z = nn_columns(c, all, group, &z_of, 1);
+    return nn_columns(c, all, group, qkv, 3);
+}
+
+/* Qwen3-Next; b and a come grouped by key head. */
 static struct val *delta(struct pass *p, int32_t l, struct val *x)
 {
     const struct recurrent_spec *r = &p->m->spec.layer[l].attn.recurrent;
     const struct weight *const *w = p->m->layer[l].slot;
     struct nn *c = p->c;
-    const int64_t dk = r->d_k, share = r->n_v / r->n_k, dv = share * r->d_v, group = 2 * dk + 2 * dv;
-    const struct columns qkv[] = { { 0, dk }, { dk, dk }, { 2 * dk, dv } }, z_of = { 2 * dk + dv, dv };
+    const int64_t share = r->n_v / r->n_k;
     const struct columns ba_of[] = { { 0, share }, { share, share } };
-    struct val *all = nn_linear(c, x, w[SLOT_DELTA_QKVZ], NULL);
-    struct val *z = nn_columns(c, all, group, &z_of, 1);
+    struct val *z, *qkv = delta_inputs(p, l, x, &z);
     struct val *ba = nn_columns(c, nn_linear(c, x, w[SLOT_DELTA_BA], NULL), 2 * share, ba_of, 2);
-    struct val *mixed = nn_conv(c, nn_columns(c, all, group, qkv, 3), w[SLOT_CONV], NULL, p->f->batch, cache(p, l));
-    const struct delta_shape shape = { r->n_k, r->n_v, r->d_k, r->d_v };
+    struct val *mixed = nn_conv(c, qkv, w[SLOT_CONV], NULL, p->f->batch, cache(p, l));
+    const struct delta_shape shape = { r->n_k, r->n_v, r->d_k, r->d_v, r->negative_a };
     struct val *o = nn_delta(c, nn_act(c, ACT_SILU, mixed, NULL), ba, w[SLOT_DELTA_A], w[SLOT_DELTA_DT], &shape,
                              p->f->batch, cache(p, l), nn_conv_state(w[SLOT_CONV]->rows, r->kernel));
     o = nn_rmsnorm(c, o, w[SLOT_DELTA_NORM], 0, p->m->spec.norm_eps);

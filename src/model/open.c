@@ -58,7 +58,7 @@ static coe_status read_gguf(struct coe_model *m)
     coe_status s = read_spec(m, m->gguf_config, m->path);
     if (!s) s = gguf_adjust(&m->spec, &m->arena, m->ckpt);
     if (s) return s;
-    m->family = gguf_family(&m->arena, m->family);
+    m->family = gguf_family(&m->arena, m->family, m->ckpt);
     return m->family ? COE_OK : COE_E_NOMEM;
 }
 
@@ -151,7 +151,8 @@ static void init_param(struct coe_model *m, size_t i, uint64_t seed, double std)
     const bool norm = slot_info[p->at.slot].class == CLASS_NORM;
     if (norm && p->at.slot != SLOT_ATTN_NORM_BIAS && p->at.slot != SLOT_FFN_NORM_BIAS &&
         p->at.slot != SLOT_FINAL_NORM_BIAS)
-        for (int64_t j = 0; j < n; j++) p->w.master[j] = 1.0f - m->spec.norm_add;
+        for (int64_t j = 0; j < n; j++)
+            p->w.master[j] = p->at.slot == SLOT_DELTA_NORM ? 1.0f : 1.0f - m->spec.norm_add;
     const struct part_weight *part = place_part(&m->spec, p->at);
     struct rng r = rng_make(seed, rng_stream(RNG_INIT, i));
     if (part) {

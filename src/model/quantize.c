@@ -24,6 +24,7 @@ struct matrix_source {
     struct job *of;
     const struct param *first; /* of expert 0; the others follow at `step` */
     int64_t n, step, rows;
+    int64_t rows_before; /* of the parameter, in the new form, that belong to another tensor */
     bool packed; /* the rows are copied: they have the type already */
     struct row_change change;
     const struct imatrix_entry *importance;
@@ -67,7 +68,7 @@ static uint64_t count_overflow(const float *x, const uint16_t *half, int64_t n)
 static void read_vector(const struct matrix_source *s, const struct param *p, float *x, float *scratch)
 {
     param_part(s->of->m, p, 0, 0, p->w.cols, scratch);
-    for (int64_t i = 0; i < p->w.cols; i++) x[i] = scratch[row_change_source(&s->change, i)] + s->change.add;
+    for (int64_t i = 0; i < p->w.cols; i++) x[i] = row_change_value(&s->change, scratch[row_change_source(&s->change, i)]);
 }
 
 /* Row `row` of the tensor, counted through all its matrices. */
@@ -81,7 +82,7 @@ static uint64_t put_row(const struct matrix_source *s, const struct tensor *t, i
         param_packed_row(s->of->m, p, at, out);
         return 0;
     }
-    if (w->data && w->type == t->type && s->change.add == 0 && !(vector && s->change.head_dim)) {
+    if (w->data && w->type == t->type && !row_change_of_values(&s->change) && !(vector && s->change.head_dim)) {
         const size_t bytes = (size_t)(cols * dtype_info[w->type].bytes);
         memcpy(out, (const char *)w->data + (size_t)at * bytes, bytes);
         return 0;
@@ -218,7 +219,7 @@ static bool keep_shape(struct tensor *t, const struct matrix_source *s)
     const struct param *p = s->first;
     const struct tensor *old = s->of->m->ckpt ? ckpt_find(s->of->m->ckpt, p->w.name) : NULL;
     if (!old || (s->of->arch && p->at.slot == SLOT_CONV)) return false;
-    if (s->n > 1 || s->step || p->cut.how || p->cut.parts > 1) return false;
+    if (s->n > 1 || s->step || p->cut.how || p->cut.parts > 1 || s->rows != p->w.rows) return false;
     if (tensor_count(old) != weight_count(&p->w) || old->dim[old->n_dims - 1] != p->w.cols) return false;
     t->n_dims = old->n_dims;
     memcpy(t->dim, old->dim, sizeof t->dim);
@@ -253,6 +254,7 @@ static coe_status add_tensor(struct job *j, struct matrix_source *s, const char 
     char *kept = arena_strdup(&j->arena, name);
     if (!kept) return COE_E_NOMEM;
     s->change = row_change_between(&j->m->spec, &j->spec, s->first);
+    s->change.first = s->rows_before;
     *t = (struct tensor){ .name = kept, .type = type_of(j, s) };
     set_shape(t, s);
     s->packed = dtype_info[t->type].block > 1 && packed_type(j, s) == t->type;
@@ -290,9 +292,30 @@ static int64_t count_experts(const struct job *j, const struct param *p, int64_t
     return n;
 }
 
+/* One matrix of the model that is two in the file. */
+static coe_status add_halves(struct job *j, const struct param *p)
+{
+    static const enum slot half[] = { SLOT_DELTA_QKV, SLOT_DELTA_Z };
+    int64_t before = 0, cols;
+    char name[256];
+    for (size_t i = 0; i < COE_COUNT(half); i++) {
+        const struct place at = { half[i], p->at.layer, 0, 0, 0 };
+        struct matrix_source *s = arena_push_zero(&j->arena, sizeof *s);
+        if (!s) return COE_E_NOMEM;
+        *s = (struct matrix_source){ .of = j, .first = p, .n = 1, .rows_before = before };
+        if (!place_shape(&j->spec, at, &s->rows, &cols) ||
+            !gguf_name(j->arch ? j->arch->name : NULL, &j->spec, at, false, name, sizeof name))
+            return coe_fail(COE_E_USAGE, "%s: GGUF has no name for %s", j->m->path, slot_info[half[i]].name);
+        before += s->rows;
+        COE_TRY(add_tensor(j, s, name));
+    }
+    return COE_OK;
+}
+
 static coe_status add_param(struct job *j, const struct param *p)
 {
     char name[256];
+    if (p->at.slot == SLOT_DELTA_QKVZ) return add_halves(j, p);
     const enum slot_scope scope = slot_info[p->at.slot].scope;
     const bool expert = scope == SCOPE_EXPERT || scope == SCOPE_ATTN_EXPERT;
     /* ranges of experts have widths of their own, and what kinds declare has no joined form */
@@ -312,7 +335,7 @@ static coe_status add_param(struct job *j, const struct param *p)
 static coe_status repeat_embedding(struct job *j)
 {
     static const char *const shared[] = { "llama", "qwen2", "qwen3", "gemma2",  "gemma3",
-                                         "smollm3", "afmoe", "lfm2moe" };
+                                         "smollm3", "afmoe", "lfm2moe", "qwen3next" };
     if (!j->spec.tied || !j->arch) return COE_OK;
     for (size_t i = 0; i < COE_COUNT(shared); i++)
         if (!strcmp(shared[i], j->arch->name)) return COE_OK;
@@ -392,8 +415,8 @@ static coe_status prepare(struct job *j)
         snprintf(j->report.why_coe, sizeof j->report.why_coe, "llama.cpp has no experts of different types");
     }
     j->report.arch = j->arch ? j->arch->name : GGUF_ARCH_COE;
-    gguf_adapt_spec(&j->spec, j->arch);
-    if (!(j->item = arena_push_zero(&j->arena, (j->m->n_params + 2) * sizeof *j->item))) return COE_E_NOMEM;
+    gguf_adapt_spec(&j->spec, j->arch, &j->m->spec);
+    if (!(j->item = arena_push_zero(&j->arena, (j->m->n_params + (size_t)j->spec.n_layers + 2) * sizeof *j->item))) return COE_E_NOMEM;
     for (size_t i = 0; i < j->m->n_params; i++) COE_TRY(add_param(j, &j->m->params[i]));
     COE_TRY(repeat_embedding(j));
     return add_rope_factors(j);

@@ -37,6 +37,8 @@ const struct slot_info slot_info[SLOT_COUNT] = {
     [SLOT_CONV] = { "conv", SCOPE_LAYER, CLASS_ATTENTION, false },
     [SLOT_CONV_BIAS] = { "conv_bias", SCOPE_LAYER, CLASS_ATTENTION, true },
     [SLOT_DELTA_QKVZ] = { "delta_qkvz", SCOPE_LAYER, CLASS_ATTENTION, false },
+    [SLOT_DELTA_QKV] = { "delta_qkv", SCOPE_LAYER, CLASS_ATTENTION, false },
+    [SLOT_DELTA_Z] = { "delta_z", SCOPE_LAYER, CLASS_ATTENTION, false },
     [SLOT_DELTA_BA] = { "delta_ba", SCOPE_LAYER, CLASS_ATTENTION, false },
     [SLOT_DELTA_A] = { "delta_a", SCOPE_LAYER, CLASS_ATTENTION, true },
     [SLOT_DELTA_DT] = { "delta_dt", SCOPE_LAYER, CLASS_ATTENTION, true },
@@ -164,7 +166,9 @@ static bool delta_slot_shape(const struct spec *s, const struct recurrent_spec *
 {
     const int64_t k = (int64_t)r->n_k * r->d_k, v = (int64_t)r->n_v * r->d_v;
     switch (slot) {
-    case SLOT_DELTA_QKVZ: *rows = 2 * k + 2 * v; return true;
+    case SLOT_DELTA_QKVZ: *rows = 2 * k + 2 * v; return !r->ungrouped;
+    case SLOT_DELTA_QKV: *rows = 2 * k + v; return r->ungrouped;
+    case SLOT_DELTA_Z: *rows = v; return r->ungrouped;
     case SLOT_DELTA_BA: *rows = 2 * (int64_t)r->n_v; return true;
     case SLOT_CONV: *rows = 2 * k + v, *cols = r->kernel; return true;
     case SLOT_DELTA_A: case SLOT_DELTA_DT: *cols = r->n_v; return true;

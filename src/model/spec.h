@@ -49,6 +49,9 @@ struct recurrent_spec {
     int32_t kernel; /* taps of the convolution, the last one on the current token */
     bool bias;      /* of the convolution and its projections */
     int32_t n_k, n_v, d_k, d_v;
+    bool ungrouped;  /* MIX_DELTA: rows of all heads, [q | k | v] and z in a matrix of its own, as GGUF files have them;
+                      * else one matrix grouped by key head, [q | k | v of its heads | z of its heads] */
+    bool negative_a; /* MIX_DELTA: the decay is stored as -exp(A_log), else as A_log */
 };
 
 struct attn_spec {
@@ -103,7 +106,7 @@ enum slot {
     SLOT_Q_BIAS, SLOT_K_BIAS, SLOT_V_BIAS, SLOT_O_BIAS, SLOT_Q_NORM, SLOT_K_NORM, SLOT_SINK, SLOT_ATTN_GATE,
     SLOT_Q_A, SLOT_Q_A_NORM, SLOT_KV_A, SLOT_KV_A_NORM, SLOT_KV_B, /* latent: SLOT_Q is then the second factor */
     SLOT_CONV_IN, SLOT_CONV_IN_BIAS, SLOT_CONV, SLOT_CONV_BIAS,
-    SLOT_DELTA_QKVZ, SLOT_DELTA_BA, SLOT_DELTA_A, SLOT_DELTA_DT, SLOT_DELTA_NORM,
+    SLOT_DELTA_QKVZ, SLOT_DELTA_QKV, SLOT_DELTA_Z, SLOT_DELTA_BA, SLOT_DELTA_A, SLOT_DELTA_DT, SLOT_DELTA_NORM,
     SLOT_ATTN_ROUTER, SLOT_ATTN_EXPERT_IN, SLOT_ATTN_EXPERT_OUT, SLOT_ATTN_EXPERT_BIAS,
     SLOT_ATTN_POST_NORM,
     SLOT_FFN_NORM, SLOT_FFN_NORM_BIAS, SLOT_FFN_POST_NORM,
@@ -173,6 +176,9 @@ struct cut {
     uint8_t how, part, parts; /* parts 0 is 1 */
 };
 
+/* Layers that a name is for. */
+enum name_if { NAME_ALWAYS, NAME_IN_CONV, NAME_IN_DELTA, NAME_IN_LOW_RANK /* latent attention's queries */ };
+
 /* Tensor name of a slot. {l} {e} {t} stand for layer, expert, chain iteration; {b} {s} for the block of layers that the
  * family counts as one and the layer within it. Several rows of one slot are alternatives for reading; the first is
  * written. */
@@ -180,6 +186,7 @@ struct name_row {
     enum slot slot;
     const char *pattern;
     struct cut cut;
+    enum name_if only;
 };
 struct family {
     const char *const *model_types; /* NULL-terminated values of config "model_type" */

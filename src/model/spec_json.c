@@ -383,6 +383,17 @@ bool name_beside_router(const struct family *f, struct place p, const char *name
     return expand_name(pattern, p, out, cap);
 }
 
+static bool fits_layer(enum name_if only, const struct spec *s, int32_t layer)
+{
+    const struct attn_spec *a = &s->layer[layer].attn;
+    switch (only) {
+    case NAME_IN_CONV: return a->kind == MIX_CONV;
+    case NAME_IN_DELTA: return a->kind == MIX_DELTA;
+    case NAME_IN_LOW_RANK: return a->kind == MIX_LATENT && a->latent.q_rank > 0;
+    default: return true;
+    }
+}
+
 bool family_name_cut(const struct family *f, const struct spec *s, struct place p, int which, char *out, size_t cap,
                      struct cut *cut)
 {
@@ -390,7 +401,7 @@ bool family_name_cut(const struct family *f, const struct spec *s, struct place 
     for (const char *const *prefix = f->prefixes ? f->prefixes : no_prefix; *prefix; prefix++)
         for (const struct name_row *r = f->names; r->pattern; r++) {
             char pattern[256];
-            if (r->slot != p.slot || which-- > 0) continue;
+            if (r->slot != p.slot || !fits_layer(r->only, s, p.layer) || which-- > 0) continue;
             snprintf(pattern, sizeof pattern, "%s%s", *prefix, r->pattern);
             const struct chain_spec *c = &s->layer[p.layer].moe.chain;
             const char *dot = strrchr(r->pattern, '.');

@@ -185,8 +185,9 @@ static inline int64_t nn_conv_state(int64_t cols, int32_t kernel) { return cols 
  * with q and k of length one and q scaled by d_k^-½. → [n, n_v*d_v]; the state is behind the convolution's. */
 struct delta_shape {
     int32_t n_k, n_v, d_k, d_v;
+    bool negative_a; /* `a` holds -exp(A) */
 };
-struct val *nn_delta(struct nn *c, struct val *x, struct val *ba, const struct weight *a_log, const struct weight *dt,
+struct val *nn_delta(struct nn *c, struct val *x, struct val *ba, const struct weight *a, const struct weight *dt,
                      const struct delta_shape *s, const struct attn_batch *batch, struct kv_layer *kv,
                      int64_t state_offset);
 

@@ -83,7 +83,7 @@ struct delta {
     const struct delta_shape *s;
     const struct val *x, *ba;
     struct val *y;
-    const float *a_log, *dt;
+    const float *a, *dt;
 };
 
 /* One token through one value head; S [d_k, d_v]; scratch [2*d_k + d_v] */
@@ -96,7 +96,8 @@ static void delta_token(const struct delta *d, int64_t t, int32_t h, float *stat
     const float *v = row + 2 * s->n_k * dk + h * dv;
     unit(q, row + kh * dk, dk, 1 / sqrtf((float)dk));
     unit(k, row + (s->n_k + kh) * dk, dk, 1);
-    const float keep = fm_exp(-fm_exp(d->a_log[h]) * softplus(ba[s->n_v + h] + d->dt[h])), beta = fm_sigmoid(ba[h]);
+    const float a = s->negative_a ? d->a[h] : -fm_exp(d->a[h]);
+    const float keep = fm_exp(a * softplus(ba[s->n_v + h] + d->dt[h])), beta = fm_sigmoid(ba[h]);
     kern->scale(state, state, keep, dk * dv);
     memset(delta, 0, (size_t)dv * sizeof(float));
     for (int64_t i = 0; i < dk; i++) kern->fma_row(delta, k[i], state + i * dv, dv);
@@ -108,7 +109,7 @@ static void delta_token(const struct delta *d, int64_t t, int32_t h, float *stat
     }
 }
 
-struct val *nn_delta(struct nn *c, struct val *x, struct val *ba, const struct weight *a_log, const struct weight *dt,
+struct val *nn_delta(struct nn *c, struct val *x, struct val *ba, const struct weight *a, const struct weight *dt,
                      const struct delta_shape *s, const struct attn_batch *batch, struct kv_layer *kv,
                      int64_t state_offset)
 {
@@ -117,7 +118,7 @@ struct val *nn_delta(struct nn *c, struct val *x, struct val *ba, const struct w
     struct val *y = nn_val(c, x->rows, (int64_t)s->n_v * s->d_v);
     float *scratch = arena_push(c->arena, (size_t)(width * s->n_v) * sizeof(float));
     if (!y || !scratch) return NULL;
-    const struct delta d = { s, x, ba, y, a_log->data, dt->data };
+    const struct delta d = { s, x, ba, y, a->data, dt->data };
     for (int32_t i = 0; i < batch->n_seq; i++) {
         float *state = state_of(c, kv, i, state_offset, s->n_v * head);
         if (!state) return NULL;

@@ -220,6 +220,84 @@ static void filters_lose_their_dimension_of_one_and_get_it_back(void **state)
     assert_same_logits(model, back);
 }
 
+static const struct tensor *find_for_layer(const struct ckpt *c, const char *layer_name, int l)
+{
+    char name[96];
+    snprintf(name, sizeof name, layer_name, l);
+    return ckpt_find(c, name);
+}
+
+/* The file as converters of 2025 wrote it: the projections of the delta rule in one tensor, in the directory's order. */
+static void join_projections(const char *from, const char *model, const char *out)
+{
+    struct ckpt *c, *dir;
+    struct gguf_out meta = { 0 };
+    assert_ok(ckpt_open(&c, from));
+    assert_ok(ckpt_open(&dir, model));
+    const struct gguf *g = ckpt_gguf(c);
+    for (size_t i = 0; i < g->n; i++) gguf_add_value(&meta, &g->at[i]);
+    struct ckpt_item *item = test_alloc(ckpt_count(c) * sizeof *item);
+    size_t n = 0, joined = 0;
+    for (size_t i = 0; i < ckpt_count(c); i++) {
+        const struct tensor *t = ckpt_at(c, i);
+        char *name;
+        int l = 0, end = 0;
+        (void)sscanf(t->name, "blk.%d.attn_%n", &l, &end);
+        const struct tensor *whole = find_for_layer(dir, "model.layers.%d.linear_attn.in_proj_qkvz.weight", l);
+        const char *part = end && whole ? t->name + end : "";
+        if (!strcmp(part, "gate.weight")) continue;
+        item[n].t = *t;
+        if (!strcmp(part, "qkv.weight")) {
+            item[n].t = *whole, joined++;
+            item[n].t.name = name = test_alloc(32);
+            snprintf(name, 32, "blk.%d.ssm_in.weight", l);
+        }
+        n++;
+    }
+    assert_true(joined > 0);
+    assert_ok(gguf_write(out, &meta, item, n));
+    gguf_out_free(&meta);
+    ckpt_close(c);
+    ckpt_close(dir);
+}
+
+static void both_forms_of_the_delta_rule_s_projections_are_the_same_model(void **state)
+{
+    (void)state;
+    char model[1200], file[1200], old[1200], back[1200];
+    need_fixture("families/qwen3_next");
+    keep(model, fixture("families/qwen3_next"));
+    keep(file, temp_path("next.gguf"));
+    keep(old, temp_path("next.old.gguf"));
+    coe(0, COE_ARGS("convert", model, file));
+    if (!key_is(file, "general.architecture", "qwen3next")) return; /* heads that llama.cpp cannot have */
+    assert_same_logits(model, file);
+    hide_config(file);
+    join_projections(file, model, old);
+    assert_same_logits(model, old);
+    for (int form = 0; form < 2; form++) {
+        keep(back, temp_path(form ? "next.old" : "next"));
+        coe(0, COE_ARGS("convert", form ? old : file, back));
+        assert_same_logits(model, back);
+        struct ckpt *a, *b;
+        assert_ok(ckpt_open(&a, model));
+        assert_ok(ckpt_open(&b, back));
+        for (int l = 0; l < 4; l++) {
+            const struct tensor *x = find_for_layer(a, "model.layers.%d.linear_attn.in_proj_qkvz.weight", l);
+            const struct tensor *y = find_for_layer(b, "model.layers.%d.linear_attn.in_proj_qkvz.weight", l);
+            assert_true(!x == !y);
+            if (!x) continue;
+            uint64_t bytes = 0;
+            assert_true(x->type == y->type && dtype_bytes(x->type, (uint64_t)tensor_count(x), &bytes));
+            assert_int_equal(tensor_count(x), tensor_count(y));
+            assert_memory_equal(x->data, y->data, bytes);
+            assert_non_null(find_for_layer(b, "model.layers.%d.linear_attn.out_proj.weight", l));
+        }
+        ckpt_close(a);
+        ckpt_close(b);
+    }
+}
+
 static void poke(const char *file, const char *text, size_t at, unsigned char value)
 {
     size_t n;
@@ -276,7 +354,7 @@ static void files_in_llama_cpp_s_keys_alone_are_the_same_models(void **state)
     static const char *const known[][2] = { { "granitemoe", "granitemoe" },     { "glm4_moe", "glm4moe" },
                                             { "minimax_m2", "minimax-m2" },     { "hunyuan_v1_moe", "hunyuan-moe" },
                                             { "ernie4_5_moe", "ernie4_5-moe" }, { "dots1", "dots1" },
-                                            { "lfm2_moe", "lfm2moe" },
+                                            { "lfm2_moe", "lfm2moe" },      { "qwen3_next", "qwen3next" },
                                             { "qwen3_moe", "qwen3moe" } };
     for (size_t i = 0; i < COE_COUNT(known); i++) check_foreign(known[i][0], known[i][1]);
 }
@@ -535,6 +613,7 @@ int main(void)
         cmocka_unit_test(filters_lose_their_dimension_of_one_and_get_it_back),
         cmocka_unit_test(lfm2_files_that_cannot_be_are_refused_by_name),
         cmocka_unit_test(llama_4_with_the_released_constants_is_the_same_model),
+        cmocka_unit_test(both_forms_of_the_delta_rule_s_projections_are_the_same_model),
         cmocka_unit_test(trinity_in_llama_cpp_s_order_of_layers_is_the_same_model),
         cmocka_unit_test(llama_comes_back),
         cmocka_unit_test(mixtral_comes_back),

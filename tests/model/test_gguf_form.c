@@ -1,4 +1,4 @@
-/* What a model looks like in a GGUF file: rows inside heads by hand, names, and what makes a network our own form. */
+/* What a model looks like in a GGUF file: names, and what makes a network our own form. */
 #include <string.h>
 
 #include "model/gguf_form.h"
@@ -22,35 +22,6 @@ static void read_spec(const char *config)
     "\"max_position_embeddings\": 64, \"num_local_experts\": 4, \"num_experts\": 4, "                                  \
     "\"num_experts_per_tok\": 2, \"moe_intermediate_size\": 32, \"tie_word_embeddings\": false, "                      \
     "\"shared_expert_intermediate_size\": 32"
-
-/* A head of 8: neighbours 0 4 | 1 5 | 2 6 | 3 7 of the halves; the second head begins at row 8. */
-static void rows_of_heads_move_there_and_back(void **state)
-{
-    (void)state;
-    static const int64_t want[] = { 0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15 };
-    const struct row_change there = { .cols = 1, .head_dim = 8 }, back = { .cols = 1, .head_dim = -8 };
-    for (int64_t i = 0; i < 16; i++) {
-        assert_int_equal(row_change_source(&there, i), want[i]);
-        assert_int_equal(row_change_source(&there, row_change_source(&back, i)), i);
-    }
-}
-
-static void only_q_k_and_norms_change(void **state)
-{
-    (void)state;
-    read_spec("{\"model_type\": \"mixtral\", " SIZES "}");
-    struct spec there = spec;
-    struct layer_spec layer[2] = { spec.layer[0], spec.layer[1] };
-    there.layer = layer;
-    gguf_adapt_spec(&there, gguf_arch_of_family("mixtral"));
-    for (int slot = 0; slot < SLOT_COUNT; slot++) {
-        const struct param p = { .w = { .cols = 32 }, .at = { (enum slot)slot, 0, 0, 0 } };
-        const struct row_change c = row_change_between(&spec, &there, &p);
-        const bool turned = slot == SLOT_Q || slot == SLOT_K || slot == SLOT_Q_BIAS || slot == SLOT_K_BIAS;
-        assert_int_equal(c.head_dim, turned ? 8 : 0);
-        assert_true(c.add == 0);
-    }
-}
 
 static void assert_form(const char *config, const char *arch, const char *reason)
 {
@@ -102,6 +73,25 @@ static void llama_4_is_llama_cpp_s_with_the_constants_it_knows_by_heart(void **s
     assert_form(LLAMA4 "\"num_local_experts\": 4, \"attention_bias\": true}", NULL, "biases");
 }
 
+#define NEXT                                                                                                           \
+    "{\"model_type\": \"qwen3_next\", \"hidden_size\": 32, \"num_hidden_layers\": 4, "                                 \
+    "\"num_attention_heads\": 4, \"num_key_value_heads\": 2, \"intermediate_size\": 64, \"vocab_size\": 100, "         \
+    "\"max_position_embeddings\": 64, \"num_experts\": 4, \"num_experts_per_tok\": 2, \"moe_intermediate_size\": 32, " \
+    "\"linear_num_key_heads\": 2, \"linear_num_value_heads\": 4, \"linear_key_head_dim\": 8"
+#define NEXT_SHARED ", \"shared_expert_intermediate_size\": 32"
+
+static void qwen3_next_is_llama_cpp_s_with_heads_of_one_width(void **state)
+{
+    (void)state;
+    assert_form(NEXT NEXT_SHARED ", \"linear_value_head_dim\": 8}", "qwen3next", NULL);
+    assert_form(NEXT NEXT_SHARED ", \"linear_value_head_dim\": 16}", NULL, "different widths");
+    assert_form(NEXT NEXT_SHARED ", \"linear_value_head_dim\": 8, \"rms_norm_eps\": 1e-5}", NULL, "epsilon");
+    assert_form(NEXT NEXT_SHARED ", \"linear_value_head_dim\": 8, \"mlp_only_layers\": [1]}", NULL, "dense layers");
+    assert_form(NEXT NEXT_SHARED ", \"linear_value_head_dim\": 8, \"norm_topk_prob\": false}", NULL, "weights");
+    assert_form(NEXT NEXT_SHARED ", \"linear_value_head_dim\": 8, \"attention_bias\": true}", NULL, "biases");
+    assert_form(NEXT ", \"linear_value_head_dim\": 8, \"shared_expert_intermediate_size\": 0}", NULL, "shared");
+}
+
 static void assert_name(const char *want, struct place p, bool separate)
 {
     char name[256];
@@ -130,10 +120,9 @@ static int free_arena(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(rows_of_heads_move_there_and_back),
-        cmocka_unit_test(only_q_k_and_norms_change),
         cmocka_unit_test(what_llama_cpp_computes_otherwise_is_our_own_form),
         cmocka_unit_test(llama_4_is_llama_cpp_s_with_the_constants_it_knows_by_heart),
+        cmocka_unit_test(qwen3_next_is_llama_cpp_s_with_heads_of_one_width),
         cmocka_unit_test(names_tell_layers_experts_and_iterations),
     };
     return cmocka_run_group_tests_name("model/gguf_form", tests, NULL, free_arena);

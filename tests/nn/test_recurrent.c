@@ -70,7 +70,7 @@ static void the_delta_rule_by_hand(void **state)
     (void)state;
     struct nn c = context(NULL);
     float x[] = { 3, 2, 4, 5, -7, 2 }, zero[1] = { 0 }, ba[4] = { 0 };
-    const struct delta_shape s = { 1, 1, 1, 1 };
+    const struct delta_shape s = { 1, 1, 1, 1, false };
     const struct attn_batch b = whole(2);
     const struct val *y = nn_delta(&c, nn_wrap(&c, x, 2, 3), nn_wrap(&c, ba, 2, 2), test_weight("A", zero, 1, 1),
                                    test_weight("dt", zero, 1, 1), &s, &b, NULL, 0);
@@ -78,10 +78,28 @@ static void the_delta_rule_by_hand(void **state)
     assert_near("second", (double)y->data[1], -0.5, 1e-5);
 }
 
+static void a_decay_stored_as_a_rate_has_the_same_bits(void **state)
+{
+    (void)state;
+    struct delta_shape s = { 1, 3, 2, 4, false };
+    const int64_t width = 2 * s.n_k * s.d_k + s.n_v * s.d_v;
+    struct nn c = context(NULL);
+    float *log_a = random_floats(1, s.n_v, 1), *rate = random_floats(1, s.n_v, 1);
+    for (int32_t h = 0; h < s.n_v; h++) rate[h] = -fm_exp(log_a[h]);
+    const struct weight *dt = test_weight("dt", random_floats(2, s.n_v, 1), 1, s.n_v);
+    struct val *x = nn_wrap(&c, random_floats(3, TOKENS * width, 1), TOKENS, width);
+    struct val *ba = nn_wrap(&c, random_floats(4, TOKENS * 2 * s.n_v, 1), TOKENS, 2 * s.n_v);
+    const struct attn_batch b = whole(TOKENS);
+    const struct val *want = nn_delta(&c, x, ba, test_weight("A", log_a, 1, s.n_v), dt, &s, &b, NULL, 0);
+    s.negative_a = true;
+    const struct val *y = nn_delta(&c, x, ba, test_weight("-exp(A)", rate, 1, s.n_v), dt, &s, &b, NULL, 0);
+    assert_same_bits("rates", y->data, want->data, TOKENS * s.n_v * s.d_v);
+}
+
 static void a_cut_delta_rule_has_the_same_bits(void **state)
 {
     (void)state;
-    const struct delta_shape s = { 2, 4, 8, 6 };
+    const struct delta_shape s = { 2, 4, 8, 6, false };
     const int64_t width = 2 * s.n_k * s.d_k + s.n_v * s.d_v, out = s.n_v * s.d_v;
     struct nn c = context(NULL);
     struct weight *a = test_weight("A", random_floats(1, s.n_v, 1), 1, s.n_v);
@@ -121,6 +139,7 @@ int main(void)
         cmocka_unit_test(sequences_of_a_batch_begin_from_nothing),
         cmocka_unit_test(a_cut_convolution_has_the_same_bits),
         cmocka_unit_test(the_delta_rule_by_hand),
+        cmocka_unit_test(a_decay_stored_as_a_rate_has_the_same_bits),
         cmocka_unit_test(a_cut_delta_rule_has_the_same_bits),
         cmocka_unit_test(recording_is_refused_by_name),
     };

@@ -56,6 +56,10 @@ static coe_status translate(struct spec *s, struct arena *a, const json_t *confi
 
 #define FF LAYER "feed_forward."
 static const struct name_row names[] = {
+    NAME_ONLY(NAME_IN_CONV, SLOT_O, LAYER "conv.out_proj.weight"),
+    NAME(SLOT_O, LAYER "self_attn.out_proj.weight"),
+    NAME(SLOT_Q_NORM, LAYER "self_attn.q_layernorm.weight"),
+    NAME(SLOT_K_NORM, LAYER "self_attn.k_layernorm.weight"),
     NAMES_ATTENTION,
     NAME(SLOT_EMBED, "model.embed_tokens.weight"),
     NAME(SLOT_FINAL_NORM, "model.embedding_norm.weight"),
@@ -66,11 +70,7 @@ static const struct name_row names[] = {
     NAME(SLOT_CONV_IN_BIAS, LAYER "conv.in_proj.bias"),
     NAME(SLOT_CONV, LAYER "conv.conv.weight"),
     NAME(SLOT_CONV_BIAS, LAYER "conv.conv.bias"),
-    NAME(SLOT_O, LAYER "self_attn.out_proj.weight"),
-    NAME(SLOT_O, LAYER "conv.out_proj.weight"),
-    NAME(SLOT_O_BIAS, LAYER "conv.out_proj.bias"),
-    NAME(SLOT_Q_NORM, LAYER "self_attn.q_layernorm.weight"),
-    NAME(SLOT_K_NORM, LAYER "self_attn.k_layernorm.weight"),
+    NAME_ONLY(NAME_IN_CONV, SLOT_O_BIAS, LAYER "conv.out_proj.bias"),
     NAME(SLOT_GATE, FF "w1.weight"),
     NAME(SLOT_UP, FF "w3.weight"),
     NAME(SLOT_DOWN, FF "w2.weight"),

@@ -7,9 +7,10 @@
 
 #include "model/spec.h"
 
-#define NAME(slot, pattern) { slot, pattern, { 0, 0, 0 } }
-#define CUT(slot, pattern, how, part, parts) { slot, pattern, { how, part, parts } }
-#define NAMES_END { SLOT_COUNT, NULL, { 0, 0, 0 } }
+#define NAME(slot, pattern) { slot, pattern, { 0, 0, 0 }, NAME_ALWAYS }
+#define NAME_ONLY(only, slot, pattern) { slot, pattern, { 0, 0, 0 }, only }
+#define CUT(slot, pattern, how, part, parts) { slot, pattern, { how, part, parts }, NAME_ALWAYS }
+#define NAMES_END { SLOT_COUNT, NULL, { 0, 0, 0 }, NAME_ALWAYS }
 
 #define LAYER "model.layers.{l}."
 
@@ -32,7 +33,8 @@
         NAME(SLOT_Q_NORM, LAYER "self_attn.q_norm.weight"), NAME(SLOT_K_NORM, LAYER "self_attn.k_norm.weight")
 #define NAMES_LATENT(self_attn)                                                                                 \
     NAME(SLOT_Q_A, self_attn "q_a_proj.weight"), NAME(SLOT_Q_A_NORM, self_attn "q_a_layernorm.weight"),         \
-        NAME(SLOT_Q, self_attn "q_b_proj.weight"), NAME(SLOT_Q, self_attn "q_proj.weight"),                     \
+        NAME_ONLY(NAME_IN_LOW_RANK, SLOT_Q, self_attn "q_b_proj.weight"),                                       \
+        NAME(SLOT_Q, self_attn "q_proj.weight"),                                                                \
         NAME(SLOT_KV_A, self_attn "kv_a_proj_with_mqa.weight"),                                                 \
         NAME(SLOT_KV_A_NORM, self_attn "kv_a_layernorm.weight"), NAME(SLOT_KV_B, self_attn "kv_b_proj.weight"), \
         NAME(SLOT_O, self_attn "o_proj.weight"), NAME(SLOT_O_BIAS, self_attn "o_proj.bias")

@@ -56,6 +56,7 @@ static coe_status translate(struct spec *s, struct arena *a, const json_t *confi
 static const struct name_row names[] = {
     NAMES_MODEL,
     NAMES_PRE_NORMS,
+    NAME_ONLY(NAME_IN_DELTA, SLOT_O, LINEAR "out_proj.weight"),
     NAMES_ATTENTION,
     NAMES_DENSE(LAYER "mlp."),
     NAMES_GATE(LAYER "mlp."),
@@ -68,7 +69,6 @@ static const struct name_row names[] = {
     NAME(SLOT_DELTA_A, LINEAR "A_log"),
     NAME(SLOT_DELTA_DT, LINEAR "dt_bias"),
     NAME(SLOT_DELTA_NORM, LINEAR "norm.weight"),
-    NAME(SLOT_O, LINEAR "out_proj.weight"),
     NAMES_END,
 };
 static const char *const types[] = { "qwen3_next", NULL };
