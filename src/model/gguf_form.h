@@ -50,8 +50,8 @@ coe_status gguf_plain_type(const struct coe_model *m, enum dtype *out);
  * and the chat template. */
 coe_status gguf_write_companions(const struct coe_model *m, const char *dir);
 
-/* Changes a spec made from the config into what a file of that architecture holds: heads of neighbours, whole norms, the
- * delta rule's projections and decay; in our own form decays stay as `from`, the model to be written, has them. */
+/* Changes a spec made from the config into what a file of that architecture holds: heads of neighbours, whole norms,
+ * the delta rule's projections and decay; in our own form decays stay as `from`, the model to be written, has them. */
 void gguf_adapt_spec(struct spec *s, const struct gguf_arch *arch, const struct spec *from);
 
 #endif

@@ -68,7 +68,8 @@ static uint64_t count_overflow(const float *x, const uint16_t *half, int64_t n)
 static void read_vector(const struct matrix_source *s, const struct param *p, float *x, float *scratch)
 {
     param_part(s->of->m, p, 0, 0, p->w.cols, scratch);
-    for (int64_t i = 0; i < p->w.cols; i++) x[i] = row_change_value(&s->change, scratch[row_change_source(&s->change, i)]);
+    for (int64_t i = 0; i < p->w.cols; i++)
+        x[i] = row_change_value(&s->change, scratch[row_change_source(&s->change, i)]);
 }
 
 /* Row `row` of the tensor, counted through all its matrices. */
@@ -416,7 +417,8 @@ static coe_status prepare(struct job *j)
     }
     j->report.arch = j->arch ? j->arch->name : GGUF_ARCH_COE;
     gguf_adapt_spec(&j->spec, j->arch, &j->m->spec);
-    if (!(j->item = arena_push_zero(&j->arena, (j->m->n_params + (size_t)j->spec.n_layers + 2) * sizeof *j->item))) return COE_E_NOMEM;
+    const size_t most = j->m->n_params + (size_t)j->spec.n_layers + 2; /* halves, a head, factors of a rope */
+    if (!(j->item = arena_push_zero(&j->arena, most * sizeof *j->item))) return COE_E_NOMEM;
     for (size_t i = 0; i < j->m->n_params; i++) COE_TRY(add_param(j, &j->m->params[i]));
     COE_TRY(repeat_embedding(j));
     return add_rope_factors(j);

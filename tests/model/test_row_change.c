@@ -117,7 +117,8 @@ static void of_qwen3_next_norms_decays_and_projections_change(void **state)
     adapt(&there, layer, "qwen3_next");
     for (int slot = 0; slot < SLOT_COUNT; slot++) {
         const struct row_change c = change_of(&there, slot);
-        const bool whole = gguf_is_norm_weight((enum slot)slot), in_delta = slot >= SLOT_DELTA_QKVZ && slot <= SLOT_DELTA_Z;
+        const bool whole = gguf_is_norm_weight((enum slot)slot);
+        const bool in_delta = slot >= SLOT_DELTA_QKVZ && slot <= SLOT_DELTA_Z;
         assert_true(c.add == (whole ? 1 : 0));
         assert_int_equal(c.decay, slot == SLOT_DELTA_A);
         assert_int_equal(c.regroup, in_delta);
