@@ -95,6 +95,7 @@ typedef struct coe_session_opts {
     coe_mla mla;            /* COE_E_USAGE: expanded, and the model has no latent attention */
     coe_math math;          /* COE_E_USAGE: no such arithmetic */
     coe_kv kv;              /* COE_E_USAGE: no such type */
+    int32_t task;           /* of a model whose router tells tasks apart: the one that the tokens belong to */
 } coe_session_opts;
 
 coe_status coe_session_open(coe_session **out, const coe_model *m, const coe_session_opts *opts);

@@ -16,11 +16,18 @@ static coe_status route_by(struct cli *c, struct coe_model *m)
     return rule ? spec_route(&m->spec, rule) : COE_OK;
 }
 
+static coe_status set_task(struct cli *c, struct coe_model *m)
+{
+    m->task = (int32_t)cli_int(c, "task", 0);
+    return cli_given(c, "task") ? model_check_task(m, m->task) : COE_OK;
+}
+
 coe_status cli_open_model(struct cli *c, int i, struct coe_model **out)
 {
     const char *plan = cli_str(c, "plan", NULL), *adapter = cli_str(c, "adapter", NULL);
     COE_TRY(model_open(out, cli_arg(c, i)));
     coe_status s = route_by(c, *out);
+    if (!s) s = set_task(c, *out);
     if (!s && adapter) s = adapter_open(*out, adapter);
     if (!s && plan) s = plan_open_live(*out, plan);
     if (!s) s = model_pack(*out);

@@ -5,11 +5,13 @@
 #include "cli/cli.h"
 #include "model/model.h"
 
-/* How tokens are routed, changed without rewriting the model: two options of a verb's table. */
+/* How tokens are routed, changed without rewriting the model: three options of a verb's table. */
 #define CLI_ROUTE                                                                                                      \
     { "route", 'r', OPT_STR, "RULE", "route by another rule, e.g. 'top_p=0.4' (see: coe help route)", 0, 0, false },   \
+    { "experts-used", 0, OPT_INT, "K", "experts of each token, instead of the model's own number", 1, 1024, false },   \
     {                                                                                                                  \
-        "experts-used", 0, OPT_INT, "K", "experts of each token, instead of the model's own number", 1, 1024, false    \
+        "task", 0, OPT_INT, "N", "the task of the text, for models whose router tells tasks apart (default 0)", 0,     \
+            65535, false                                                                                               \
     }
 #define CLI_MLA                                                                                                        \
     { "mla", 0, OPT_STR, "FORM", "latent attention: absorbed (default) or expanded", 0, 0, false }

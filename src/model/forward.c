@@ -163,6 +163,14 @@ int32_t model_n_records(const struct coe_model *m)
     return n;
 }
 
+coe_status model_check_task(const struct coe_model *m, int32_t task)
+{
+    const int32_t n = spec_tasks(&m->spec);
+    if (task >= 0 && task < COE_MAX(n, 1)) return COE_OK;
+    if (!n) return coe_fail(COE_E_USAGE, "%s: task %d, but no router of the model tells tasks apart", m->path, task);
+    return coe_fail(COE_E_USAGE, "%s: task %d; the model knows tasks 0 … %d", m->path, task, n - 1);
+}
+
 coe_status model_check_length(const struct coe_model *m, int64_t length)
 {
     for (int32_t l = 0; l < m->spec.n_layers; l++) {
@@ -239,7 +247,9 @@ struct val *model_forward(const struct coe_model *m, struct nn *c, const int32_t
                                .observer = f->observer,
                                .records = f->records,
                                .max_records = f->max_records,
-                               .batch = f->batch } };
+                               .batch = f->batch,
+                               .task = f->task,
+                               .task_of_all = m->task } };
     if (!p.position || check_input(m, ids, n, p.position)) return NULL;
     for (int32_t i = 0; i < f->batch->n_seq; i++)
         if (model_check_length(m, f->batch->pos0[i] + f->batch->off[i + 1] - f->batch->off[i])) return NULL;

@@ -49,6 +49,7 @@ struct coe_model {
     struct weight *tied_head; /* a tied head in panels; NULL when it is the embedding itself */
     char *masters;           /* F32 parameters and gradients of a model in training; owned */
     struct adapter *adapter; /* low-rank parts of its weights (adapter.h), or NULL; owned */
+    int32_t task;            /* of every sequence of which nobody says another (routers/tasks.c) */
 };
 
 /* Opens a directory or GGUF file for inference: weights stay mapped, vectors are widened. The tokenizer is optional
@@ -92,6 +93,7 @@ coe_status model_write(const struct coe_model *m, const char *dir, const json_t 
 
 struct forward {
     const struct attn_batch *batch;
+    const int32_t *task;              /* [n] task of each token; NULL: the model's */
     struct kv_layer *kv;              /* [n_layers][n_seq], or NULL: whole sequences, no cache (training) */
     const struct moe_observer *observer;
     void (*hidden)(void *user, int32_t index, const struct val *h); /* 0 … n_layers: before layer index */
@@ -111,6 +113,8 @@ struct val *model_forward(const struct coe_model *m, struct nn *c, const int32_t
 /* Logits [rows, vocab] of some rows of the final hidden states that a pass with no_logits gave: the same bits, without
  * room for all rows' logits at once. */
 struct val *model_logits(const struct coe_model *m, struct nn *c, struct val *h);
+/* COE_E_USAGE when the model knows no such task; every model knows task 0. */
+coe_status model_check_task(const struct coe_model *m, int32_t task);
 /* COE_E_USAGE when a rope is not defined for sequences of this many tokens. */
 coe_status model_check_length(const struct coe_model *m, int64_t length);
 /* "f32", "f16", "q8_0": what reports call "kv". */
@@ -144,6 +148,7 @@ struct coe_session {
     coe_mla mla;
     coe_math math;
     coe_kv kv_type;
+    int32_t task;
     coe_route_fn *on_route;
     void *user;
 };

@@ -39,6 +39,7 @@ static bool shape_of(const struct spec *s, struct place p, int32_t owner, const 
 {
     struct part_at at = { .spec = &s->layer[p.layer].moe, .d_model = s->d_model };
     for (int32_t l = 0; l < p.layer; l++) at.nth += s->layer[l].is_moe;
+    at.iteration = p.iteration;
     const bool one_pass = w->scope == PART_OF_ITERATION && !at.spec->chain.shared_gate;
     at.first = !at.nth && !p.iteration && (one_pass || at.spec->chain.n_iterations == 1);
     (void)moe_part_table(at.spec, owner, &at.param);
@@ -102,6 +103,17 @@ int64_t spec_carries(const struct spec *s)
     int64_t widest = 0;
     for (int32_t l = 0; l < s->n_layers; l++) widest = COE_MAX(widest, carries(s, l));
     return widest;
+}
+
+int32_t spec_tasks(const struct spec *s)
+{
+    int32_t least = 0;
+    for (int32_t l = 0; l < s->n_layers; l++) {
+        const struct router_part *r = s->layer[l].is_moe ? moe_router(&s->layer[l].moe) : NULL;
+        const int32_t n = r && r->tasks ? r->tasks(&s->layer[l].moe) : 0;
+        if (n && (!least || n < least)) least = n;
+    }
+    return least;
 }
 
 static const char *owner_name(const struct moe_spec *m, int32_t owner)

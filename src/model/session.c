@@ -148,6 +148,10 @@ coe_status coe_session_open(coe_session **out, const coe_model *m, const coe_ses
         mem_free(s);
         return coe_fail(COE_E_USAGE, "%s: has no latent attention that could be expanded", m->path);
     }
+    if (model_check_task(m, o.task)) {
+        mem_free(s);
+        return COE_E_USAGE;
+    }
     int64_t capacity = o.max_tokens > 0 ? o.max_tokens : COE_MIN(m->spec.max_positions, (int64_t)4096);
     s->model = m;
     s->capacity = (capacity + KEY_BLOCK - 1) / KEY_BLOCK * KEY_BLOCK;
@@ -156,6 +160,7 @@ coe_status coe_session_open(coe_session **out, const coe_model *m, const coe_ses
     s->mla = o.mla;
     s->math = o.math;
     s->kv_type = o.kv;
+    s->task = o.task ? o.task : m->task;
     coe_status status = make_caches(s);
     if (status) {
         coe_session_close(s);
@@ -302,9 +307,10 @@ static coe_status eval_pass(struct coe_session *const *s, const int32_t *const *
     for (int32_t i = 0; i < n_seq; i++) total += take[i];
     int32_t *off = arena_push(a, ((size_t)n_seq + 1) * sizeof *off), *row = arena_push(a, total * sizeof *row);
     int64_t *pos0 = arena_push(a, (size_t)n_seq * sizeof *pos0);
+    int32_t *task = arena_push(a, total * sizeof *task);
     struct kv_layer *kv = arena_push(a, (size_t)(m->spec.n_layers * n_seq) * sizeof *kv);
     bool *far = arena_push(a, (size_t)n_seq * sizeof *far);
-    if (!off || !row || !pos0 || !kv || !far) goto out;
+    if (!off || !row || !pos0 || !task || !kv || !far) goto out;
     for (int32_t i = 0; i < n_seq; i++)
         if (s[i]->remembers && !VEC_RESERVE(&s[i]->past, s[i]->past.n + take[i])) goto out;
     off[0] = 0;
@@ -313,6 +319,7 @@ static coe_status eval_pass(struct coe_session *const *s, const int32_t *const *
         memcpy(row + off[i], ids[i] + done[i], take[i] * sizeof *row);
         off[i + 1] = off[i] + (int32_t)take[i];
         pos0[i] = s[i]->position;
+        for (int32_t t = off[i]; t < off[i + 1]; t++) task[t] = s[i]->task;
         far[i] = s[i]->far;
         observed = observed || s[i]->on_route;
         for (int32_t l = 0; l < m->spec.n_layers; l++) kv[(int64_t)l * n_seq + i] = s[i]->kv[l];
@@ -320,8 +327,8 @@ static coe_status eval_pass(struct coe_session *const *s, const int32_t *const *
     const struct attn_batch batch = { n_seq, off, pos0, NULL };
     struct reporter reporter = { s, &batch };
     const struct moe_observer observer = { .user = &reporter, .route = on_route };
-    struct forward f = { .batch = &batch, .kv = kv, .observer = observed ? &observer : NULL, .last_only = last_only,
-                         .mla = s[0]->mla, .kv_type = s[0]->kv_type, .far = far };
+    struct forward f = { .batch = &batch, .task = task, .kv = kv, .observer = observed ? &observer : NULL,
+                         .last_only = last_only, .mla = s[0]->mla, .kv_type = s[0]->kv_type, .far = far };
     struct nn c = { .arena = a, .math = s[0]->math };
     const struct val *y = model_forward(m, &c, row, (int64_t)total, &f);
     if (!y) {

@@ -159,6 +159,8 @@ const struct part_weight *place_part(const struct spec *s, struct place p);
 bool place_frozen(const struct spec *s, struct place p);
 /* Columns of the widest state that one routing decision leaves to the next; 0: none. */
 int64_t spec_carries(const struct spec *s);
+/* Tasks that routers tell apart, the least of all that do; 0: none does. */
+int32_t spec_tasks(const struct spec *s);
 /* Experts of the layer and kind that a place belongs to: what a fused tensor holds. */
 int32_t spec_experts(const struct spec *s, struct place p);
 /* Calls fn for every place of the network in canonical order (the order of execution); stops at the first failure. */

@@ -185,7 +185,7 @@ static struct val *pass_once(struct moe_pass *p, const struct moe_spec *spec, co
     struct route_hook seen;
     if (!pool_hide(c, spec, rec, hook, &seen)) return NULL;
     if (seen.keep) hook = &seen;
-    const struct router_call routing = { p, spec, w, layer, iteration, x, hook };
+    const struct router_call routing = { p, spec, w, layer, iteration, x, hook, &rec->added };
     const coe_math math = c->math;
     c->math = COE_MATH_FP32; /* a rounded input would choose other experts */
     struct val *z = moe_router(spec)->logits(&routing);

@@ -170,6 +170,7 @@ struct part_at {
     const struct expert_range *range; /* NULL for a router */
     int64_t d_model;
     int32_t nth;         /* so many layers with experts stand before this one */
+    int32_t iteration;   /* of weights that every pass has */
     bool first;          /* only the very first routing decision of a token uses it */
 };
 struct part_weight {
@@ -225,6 +226,7 @@ struct route_record {
     struct route route;
     struct route wanted; /* with a capacity or null experts: the choice before drops; else empty (tok_off NULL) */
     const struct attn_batch *batch; /* rows of sequences; NULL: all rows are one sequence from position 0 */
+    struct val *added; /* [T, E] what the router adds to the weights of the chosen, before `scale`; NULL: nothing */
     float *dz; /* [T, E] gradient contributed by losses, already scaled; NULL until a loss adds one */
     const struct weight *selection_bias, *expert_scale;
     const struct moe_weights *w; /* of the layer; NULL for a decision made alone */
@@ -281,6 +283,8 @@ struct moe_pass {
     int32_t n_records, max_records;
     const struct attn_batch *batch;      /* what route_record.batch will say */
     struct kv_layer *kv;                 /* [n_seq] caches of the layer at hand; NULL: whole sequences */
+    const int32_t *task;                 /* [T] the task that each token belongs to; NULL: all to task_of_all */
+    int32_t task_of_all;
     /* What the last routing decision left to the next one, in order of execution through chains and layers (NULL: this
      * is the first); set with moe_carry. Without a tape it lies in carry_room [T, widest], if there is one, and
      * outlives the layer. */
@@ -318,6 +322,7 @@ struct router_call {
     int32_t layer, iteration;
     struct val *x;
     const struct route_hook *hook; /* for routers that mix probabilities: those of masked experts are 0; or NULL */
+    struct val **added;            /* *added: route_record.added of the decision, NULL at first */
 };
 struct router_part {
     struct val *(*logits)(const struct router_call *call);
@@ -334,6 +339,8 @@ struct router_part {
     bool context;
     bool whole;          /* routes whole sequences only */
     bool sees_attention; /* reads moe_pass.attention: every layer's mixer must be plain attention */
+    int32_t (*tasks)(const struct moe_spec *m); /* how many tasks it tells apart; NULL: none */
+    bool masks;          /* a logit may be -inf: that token cannot choose that expert */
 };
 /* The router of a layer that moe_spec_check accepted; whether it has the matrix. */
 const struct router_part *moe_router(const struct moe_spec *m);

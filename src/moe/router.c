@@ -3,7 +3,7 @@
  * Forward, per token (sums over experts are one chain in ascending id; a masked expert adds +0):
  *   softmax   p = exp(z - max) / Σ exp(z - max)           sigmoid   p = σ(z)
  *   choose from p + b, outside the best groups -inf
- *   weight    g = scale · p_e,  or  scale · p_e / (Σ_chosen p + eps),  or  scale (unit_weights)
+ *   weight    g = scale · p_e,  or  scale · p_e / (Σ_chosen p + eps),  or  scale (unit_weights);  + scale · added_e
  * Backward (systems.md part D, modes A, B, C; the choice is constant), with D = scale·dg on the chosen:
  *   dp = D,  or  (D - Σ_j D_j g̃_j) / (Σ_chosen p + eps)  with g̃ = p / (Σ + eps);  then through the activation. */
 #include <math.h>
@@ -16,24 +16,28 @@ const char *const group_score_name[2] = { "max", "sum2" };
 const char *const capacity_order_name[3] = { "position", "best", "score" };
 const char *const residual_name[5] = { "prenorm", "inner", "outer", "both", "neither" };
 
+/* A plan has masked the expert, or the token's task does not see it. */
+static bool is_hidden(const struct route_hook *hook, const float *z, int32_t e)
+{
+    return z[e] == -INFINITY || (hook && hook->keep && !hook->keep[e]);
+}
+
 static void activate(const struct moe_spec *spec, const struct route_hook *hook, const float *z, float *p, int32_t n)
 {
-    const uint8_t *keep = hook ? hook->keep : NULL;
-    if (spec->router.score == SCORE_SIGMOID) {
-        kern->sigmoid(p, z, n);
-        for (int32_t e = 0; keep && e < n; e++)
-            if (!keep[e]) p[e] = 0;
-        return;
-    }
     float max = -INFINITY, sum = 0;
-    for (int32_t e = 0; e < n; e++)
-        if ((!keep || keep[e]) && z[e] > max) max = z[e];
-    kern->exp(p, z, max, n);
+    int32_t seen = 0;
     for (int32_t e = 0; e < n; e++) {
-        if (keep && !keep[e]) p[e] = 0;
+        if (is_hidden(hook, z, e)) continue;
+        seen++;
+        if (z[e] > max) max = z[e];
+    }
+    if (spec->router.score == SCORE_SIGMOID) kern->sigmoid(p, z, n);
+    else if (seen) kern->exp(p, z, max, n);
+    for (int32_t e = 0; e < n; e++) {
+        if (is_hidden(hook, z, e)) p[e] = 0;
         sum += p[e];
     }
-    for (int32_t e = 0; e < n; e++) p[e] /= sum;
+    for (int32_t e = 0; seen && spec->router.score == SCORE_SOFTMAX && e < n; e++) p[e] /= sum;
 }
 
 static float group_value(enum group_score kind, const float *s, int32_t n)
@@ -62,10 +66,10 @@ static void keep_best_groups(const struct router_spec *r, float *s, int32_t n)
 }
 
 static void selection_scores(const struct moe_spec *spec, const struct route_hook *hook, const float *bias,
-                             const float *p, float *s, int32_t n)
+                             const float *z, const float *p, float *s, int32_t n)
 {
     for (int32_t e = 0; e < n; e++)
-        s[e] = hook && hook->keep && !hook->keep[e] ? -INFINITY : bias ? p[e] + bias[e] : p[e];
+        s[e] = is_hidden(hook, z, e) ? -INFINITY : bias ? p[e] + bias[e] : p[e];
     if (spec->router.n_group > 1) keep_best_groups(&spec->router, s, n);
 }
 
@@ -107,6 +111,7 @@ static void fill_weights(const struct route_record *rec, struct route *out)
         for (int32_t i = from; i < from + n; i++) {
             float g = r->renormalize ? out->score[i] / sum : out->score[i];
             if (r->unit_weights) g = 1;
+            if (rec->added) g += rec->added->data[(int64_t)t * out->n_experts + out->expert[i]];
             if (expert_scale) g *= expert_scale[out->expert[i]];
             out->weight[i] = g * r->scale;
         }
@@ -129,6 +134,12 @@ static void weights_back(const struct router_spec *r, const struct route *rt, in
     for (int32_t i = from; i < from + n; i++) dp[rt->expert[i]] += (scale * rt->weight_grad[i] - mean) / sum;
 }
 
+static void added_back(const struct route_record *rec, const struct route *rt, int32_t t, float *dadded)
+{
+    for (int32_t i = rt->tok_off[t]; i < rt->tok_off[t + 1]; i++)
+        dadded[(int64_t)t * rt->n_experts + rt->expert[i]] += rec->spec->router.scale * rt->weight_grad[i];
+}
+
 /* The route whose weights were made from the scores: with weigh_first the choice before drops. */
 static struct route *weighed_route(struct route_record *rec)
 {
@@ -142,6 +153,8 @@ static void route_back(struct nn *c, void *saved)
     float *dz = nn_grad(c, rec->z);
     if (!dz) return;
     if (weighed_route(rec) == &rec->wanted) capacity_back(rec);
+    float *dadded = rec->added ? nn_grad(c, rec->added) : NULL;
+    if (rec->added && !dadded) return;
     struct arena_mark mark = arena_save(c->arena);
     float *scratch = arena_push(c->arena, (size_t)coe_threads() * (size_t)n * sizeof(float));
     if (!scratch) return;
@@ -151,6 +164,7 @@ static void route_back(struct nn *c, void *saved)
         const float *p = rec->p + (int64_t)t * n;
         memset(dp, 0, (size_t)n * sizeof(float));
         if (!rec->route.weighed) weights_back(&rec->spec->router, weighed_route(rec), t, dp);
+        if (dadded) added_back(rec, weighed_route(rec), t, dadded);
         if (rec->spec->router.score == SCORE_SIGMOID) {
             for (int32_t e = 0; e < n; e++) out[e] += dp[e] * p[e] * (1.0f - p[e]);
         } else {
@@ -191,14 +205,16 @@ coe_status moe_route(struct nn *c, struct route_record *rec, const struct moe_sp
     if (!rec->p) return COE_E_NOMEM;
     COE_TRY(
         route_make(&rec->route, c->arena, tokens, n, selection->max_slots(&spec->router, tokens, n), c->tape != NULL));
-    const bool plain = !selection_bias && spec->router.n_group <= 1 && !(hook && hook->keep);
+    const bool plain =
+        !selection_bias && spec->router.n_group <= 1 && !(hook && hook->keep) && !moe_router(spec)->masks;
     struct arena_mark mark = arena_save(c->arena);
     float *s = plain ? rec->p : arena_push(c->arena, (size_t)z->rows * (size_t)n * sizeof(float));
     if (!s) return COE_E_NOMEM;
     const float *bias = selection_bias ? selection_bias->data : NULL;
     COE_SPREAD(tokens > 64, for (int32_t t = 0; t < tokens; t++), {
         activate(spec, hook, z->data + (int64_t)t * n, rec->p + (int64_t)t * n, n);
-        if (!plain) selection_scores(spec, hook, bias, rec->p + (int64_t)t * n, s + (int64_t)t * n, n);
+        if (!plain) selection_scores(spec, hook, bias, z->data + (int64_t)t * n, rec->p + (int64_t)t * n,
+                                     s + (int64_t)t * n, n);
     });
     COE_TRY(selection->choose(&(struct selection_call){ c, spec, k, s, rec->p, z->data, rec, &rec->route }));
     arena_rewind(c->arena, mark);

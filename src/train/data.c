@@ -54,7 +54,9 @@ static void take_part(struct corpus *c, const struct reading *r, const struct da
     const size_t from = COE_MAX(doc0, i ? r->file.at[i - 1] : 0), to = COE_MIN(doc1, r->file.at[i]);
     if (from >= to) return;
     struct corpus_part *part = &c->parts[c->n_parts];
-    *part = (struct corpus_part){ .label = files[i].label, .first_alike = (int32_t)c->n_parts };
+    *part = (struct corpus_part){ .label = files[i].label,
+                                   .first_alike = (int32_t)c->n_parts,
+                                   .task = files[i].task };
     for (size_t k = c->n_parts; k-- > 0;)
         if (!strcmp(c->parts[k].label, part->label)) part->first_alike = (int32_t)k;
     for (size_t d = from; d < to; d++) part->bytes += r->bytes.at[d];
@@ -163,15 +165,29 @@ static void cut(const struct corpus *c, size_t at, int32_t n, int32_t *input, in
     }
 }
 
+size_t corpus_row_at(const struct corpus *c, uint64_t seed, int64_t index, int32_t sequence)
+{
+    const int64_t rows = corpus_rows(c, sequence);
+    const uint64_t pass = (uint64_t)(index / rows), i = (uint64_t)(index % rows);
+    const uint64_t offset = rng_at(seed, rng_stream(RNG_DATA, 0xFFFFFFFFu), pass) % (uint64_t)sequence;
+    return (size_t)(offset + permute(i, (uint64_t)rows, seed, pass) * (uint64_t)sequence);
+}
+
+void corpus_tasks(const struct corpus *c, size_t at, int32_t n, int32_t *task)
+{
+    size_t part = 0;
+    for (int32_t i = 0; i < n; i++) {
+        while (at + (size_t)i >= c->parts[part].end) part++;
+        task[i] = c->parts[part].task;
+    }
+}
+
 coe_status corpus_row(struct corpus *c, uint64_t seed, int64_t index, int32_t sequence, int32_t *input, int32_t *target,
                       int64_t *start)
 {
     const int64_t rows = corpus_rows(c, sequence);
     if (!rows) return coe_fail(COE_E_INPUT, "the training text has %zu tokens, too few for rows of %d", c->n, sequence);
-    const uint64_t pass = (uint64_t)(index / rows), i = (uint64_t)(index % rows);
-    const uint64_t offset = rng_at(seed, rng_stream(RNG_DATA, 0xFFFFFFFFu), pass) % (uint64_t)sequence;
-    cut(c, (size_t)(offset + permute(i, (uint64_t)rows, seed, pass) * (uint64_t)sequence), sequence, input, target,
-        start);
+    cut(c, corpus_row_at(c, seed, index, sequence), sequence, input, target, start);
     return COE_OK;
 }
 

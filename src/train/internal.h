@@ -25,7 +25,7 @@ struct trainer {
     struct label_loss *labels;      /* [valid.n_parts] for it */
     struct arena arena;
     /* buffers of a micro-batch */
-    int32_t *input, *target, *off;
+    int32_t *input, *target, *task, *off;
     int64_t *start, *pos0;
     struct route_record **records;
     int32_t n_records;

@@ -20,12 +20,13 @@ static coe_status split_label(json_t **v, const char *where)
 
 static coe_status read_source(struct data_source *d, const json_t *v, const char *where)
 {
-    static const char *const keys[] = { "path", "label", "field", NULL };
+    static const char *const keys[] = { "path", "label", "field", "task", NULL };
     *d = (struct data_source){ 0 };
     COE_TRY(json_only_keys(v, keys, where));
     COE_TRY(json_need_str(v, "path", &d->path, where));
     d->label = path_base(d->path);
     COE_TRY(json_get_str(v, "label", &d->label, where));
+    COE_TRY(json_get_i32(v, "task", 0, 65535, &d->task, where));
     return json_get_str(v, "field", &d->field, where);
 }
 

@@ -14,6 +14,7 @@ static coe_status fill_batch(struct trainer *t, int64_t first_row)
     for (int32_t i = 0; i < t->r->micro_batch; i++) {
         COE_TRY(
             corpus_row(&t->train, t->r->seed, first_row + i, n, t->input + i * n, t->target + i * n, t->start + i * n));
+        corpus_tasks(&t->train, corpus_row_at(&t->train, t->r->seed, first_row + i, n), n, t->task + i * n);
         t->off[i + 1] = (i + 1) * n;
     }
     return COE_OK;
@@ -33,7 +34,7 @@ static struct val *forward_once(struct trainer *t, struct nn *c, const struct at
                                 struct forward *f)
 {
     c->dropout_index = (uint32_t)index << 10;
-    *f = (struct forward){ .batch = batch, .records = t->records, .max_records = t->n_records };
+    *f = (struct forward){ .batch = batch, .task = t->task, .records = t->records, .max_records = t->n_records };
     return model_forward(t->model, c, t->input, (int64_t)t->r->micro_batch * t->r->sequence, f);
 }
 

@@ -22,6 +22,7 @@
 struct data_source {
     const char *path, *label; /* label: the domain, default the file's name */
     const char *field;        /* JSONL field or template, see text/textin.h */
+    int32_t task;             /* that its documents belong to (router `tasks`) */
 };
 enum schedule_kind { SCHEDULE_COSINE, SCHEDULE_CONSTANT, SCHEDULE_LINEAR };
 
@@ -71,6 +72,7 @@ struct corpus_part {
     int32_t first_alike; /* index of the first part with this label */
     size_t end;          /* index behind its tokens */
     uint64_t bytes;      /* of text */
+    int32_t task;
 };
 struct corpus {
     int32_t *ids; /* the stream: an end token, then a document, and so on, and a last end token */
@@ -97,6 +99,9 @@ int64_t corpus_rows(const struct corpus *c, int32_t sequence);
  * wanted. */
 coe_status corpus_row(struct corpus *c, uint64_t seed, int64_t index, int32_t sequence, int32_t *input, int32_t *target,
                       int64_t *start);
+/* Where in the stream that row begins, and the task of each of n tokens from there on. */
+size_t corpus_row_at(const struct corpus *c, uint64_t seed, int64_t index, int32_t sequence);
+void corpus_tasks(const struct corpus *c, size_t at, int32_t n, int32_t *task);
 /* Window number i in order, without shuffling; returns how many tokens it holds (0 behind the end). */
 int32_t corpus_window(const struct corpus *c, int64_t i, int32_t sequence, int32_t *input, int32_t *target,
                       int64_t *start);

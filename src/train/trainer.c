@@ -45,12 +45,14 @@ static coe_status make_buffers(struct trainer *t)
     t->n_records = model_n_records(t->model);
     t->input = mem_alloc("batch", tokens * sizeof *t->input);
     t->target = mem_alloc("batch", tokens * sizeof *t->target);
+    t->task = mem_alloc("batch", tokens * sizeof *t->task);
     t->start = mem_alloc("batch", tokens * sizeof *t->start);
     t->off = mem_alloc("batch", (rows + 1) * sizeof *t->off);
     t->pos0 = mem_zalloc("batch", rows * sizeof *t->pos0);
     t->records = mem_zalloc("batch", ((size_t)t->n_records + 1) * sizeof(struct route_record *));
     t->counts = mem_zalloc("batch", ((size_t)t->n_records * (size_t)t->max_experts + 1) * sizeof *t->counts);
-    return t->input && t->target && t->start && t->off && t->pos0 && t->records && t->counts ? COE_OK : COE_E_NOMEM;
+    const bool all = t->input && t->target && t->task && t->start && t->off && t->pos0 && t->records && t->counts;
+    return all ? COE_OK : COE_E_NOMEM;
 }
 
 /* The recipe's config; what it leaves to the tokenizer is filled in. */
@@ -94,6 +96,19 @@ static coe_status check_consistency(const struct trainer *t)
                     r->path);
 }
 
+static coe_status check_tasks(const struct trainer *t)
+{
+    const struct recipe *r = t->r;
+    const int32_t n = spec_tasks(&t->model->spec);
+    for (size_t i = 0; n && i < r->n_train + r->n_valid; i++) {
+        const struct data_source *d = i < r->n_train ? &r->train[i] : &r->valid[i - r->n_train];
+        if (d->task >= n)
+            return coe_fail(COE_E_INPUT, "%s: %s is of task %d; the model knows tasks 0 … %d", r->path, d->path,
+                            d->task, n - 1);
+    }
+    return COE_OK;
+}
+
 static coe_status check_model(const struct trainer *t)
 {
     const struct recipe *r = t->r;
@@ -110,6 +125,7 @@ static coe_status check_model(const struct trainer *t)
     if (s->max_positions < r->sequence)
         return coe_fail(COE_E_INPUT, "%s: data.sequence %d, the model's context is %lld", r->path, r->sequence,
                         (long long)s->max_positions);
+    COE_TRY(check_tasks(t));
     return check_consistency(t);
 }
 
@@ -189,7 +205,7 @@ void trainer_close(struct trainer *t)
 {
     if (!t) return;
     monitor_close(t);
-    void *const owned[] = { t->input,   t->target, t->start,  t->off,     t->pos0,
+    void *const owned[] = { t->input,   t->target, t->task,   t->start,   t->off,   t->pos0,
                             t->records, t->counts, t->params, t->moments, t->labels };
     for (size_t i = 0; i < COE_COUNT(owned); i++) mem_free(owned[i]);
     corpus_free(&t->train);

@@ -26,7 +26,7 @@ static coe_status forward_windows(struct trainer *t, const int64_t *first, int32
     arena_rewind(&t->arena, (struct arena_mark){ 0 });
     struct nn c = { .arena = &t->arena };
     const struct attn_batch batch = { rows, t->off, t->pos0, t->r->boundaries ? t->start : NULL };
-    struct forward f = { .batch = &batch };
+    struct forward f = { .batch = &batch, .task = t->task };
     const struct val *logits = model_forward(t->model, &c, t->input, n, &f);
     float *loss = logits ? arena_push(&t->arena, (size_t)n * sizeof *loss) : NULL;
     if (!loss) return coe_last_status();
@@ -91,6 +91,7 @@ coe_status trainer_validate(struct trainer *t, int64_t n_tokens, struct validati
             off[0] = rows ? off[0] : 0;
             off[1] = off[0] + corpus_window(&t->valid, first[rows], (int32_t)n, t->input + off[0], t->target + off[0],
                                             t->start + off[0]);
+            corpus_tasks(&t->valid, (size_t)(first[rows] * n), off[1] - off[0], t->task + off[0]);
         }
         s = forward_windows(t, first, rows, &sum);
     }

@@ -274,6 +274,8 @@ static void kinds_of_experts(void **state)
                                                  { .kind = "lora", .n = 2, .param = { 2, 3 } },
                                                  { .kind = "rank1", .n = 2, .param = { 5 } },
                                                  { .kind = "film", .n = 3, .ffn = 3 },
+                                                 { .kind = "normed", .n = 2, .ffn = 3, .param = { 2, 2 } },
+                                                 { .kind = "normed", .n = 2, .ffn = 3, .param = { 0, 1, 1 } },
                                                  { .kind = "film", .n = 3, .ffn = 3, .param = { 1 } },
                                                  { .kind = "latent", .n = 4, .ffn = 3, .param = { 2, 2 } } };
     for (size_t k = 0; k < COE_COUNT(kinds); k++)

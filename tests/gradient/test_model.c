@@ -12,10 +12,11 @@
 #define GRADIENT_TOL                                                                                                   \
     1e-4 /* through two layers; single operations and layers are held to 1e-5 in the files beside this one */
 
-/* Two rows of 5 and 4 tokens; targets are the next ids, the last of each row has none */
+/* Two rows of 5 and 4 tokens, of several tasks; targets are the next ids, the last of each row has none */
 static const int32_t ids[] = { 3, 9, 1, 1, 7, 10, 0, 4, 2 }, targets[] = { 9, 1, 1, 7, -1, 0, 4, 2, -1 };
 static const int32_t off[] = { 0, 5, 9 };
 static const int64_t pos0[] = { 0, 0 };
+static const int32_t tasks[] = { 0, 0, 1, 1, 1, 1, 0, 0, 0 };
 static const struct attn_batch batch = { 2, off, pos0, NULL };
 #define N_TARGETS 7
 
@@ -99,7 +100,7 @@ static void check_choice(const struct twin_list *want, struct route_record *cons
 static double fast_objective(struct nn *c, const struct twin_model *t, const char *mode)
 {
     struct route_record *records[8];
-    struct forward f = { .batch = &batch, .records = records, .max_records = 8 };
+    struct forward f = { .batch = &batch, .task = tasks, .records = records, .max_records = 8 };
     double sum, total;
     int64_t count;
     struct val *y = model_forward(model, c, ids, COE_COUNT(ids), &f);
@@ -132,6 +133,7 @@ static void check_model(const char *mode)
     const struct arena_mark mark = arena_save(test_arena());
     struct twin_model t = twin_model_of(model, ids, targets, &batch);
     t.scale = 1.0 / N_TARGETS;
+    t.task = tasks;
     check_twin(&t, mode);
     check_fast(&t, mode);
     arena_rewind(test_arena(), mark);
@@ -225,6 +227,9 @@ static void every_router(void **state)
         "{\"kind\": \"segment\", \"width\": 3, \"temperature\": 0.7}",
         "{\"kind\": \"segment\", \"width\": 2, \"reads\": \"previous\"}",
         "{\"kind\": \"uncertainty\", \"dropout\": 0}",
+        "{\"kind\": \"tasks\", \"tasks\": 2, \"task_experts\": 1}",
+        "{\"kind\": \"tasks\", \"tasks\": 2, \"groups\": 2, \"group_experts\": 1, \"task_experts\": 1,"
+        " \"self_gate\": \"sigmoid\"}",
         "\"linear\"",
     };
     (void)state;
@@ -241,6 +246,23 @@ static void every_router(void **state)
         }
 }
 
+/* Two levels and self gates of both kinds: in a chain of passes with gates of their own */
+static void gates_of_tasks(void **state)
+{
+    static const char *const routers[] = {
+        "{\"kind\": \"tasks\", \"tasks\": 2, \"task_experts\": 1, \"levels\": 2, \"self_gate\": \"sigmoid\"}",
+        "{\"kind\": \"tasks\", \"tasks\": 2, \"task_experts\": 2, \"self_gate\": \"softmax\"}",
+    };
+    (void)state;
+    for (size_t i = 0; i < COE_COUNT(routers); i++) {
+        struct moe_spec s = mode_spec(2, RESIDUAL_PRENORM, 0);
+        s.chain.shared_gate = false;
+        assert_true(s.chain.n_iterations > 1);
+        make_model(&s, NULL, json_pack("{s:o}", "router", json_loads(routers[i], JSON_DECODE_ANY, NULL)), 120 + i);
+        check_model(routers[i]);
+    }
+}
+
 static int close_model(void **state)
 {
     (void)state;
@@ -253,14 +275,15 @@ int main(void)
 {
     enum { GROUPS = 5 * SHARED_MODES };
     static struct group groups[GROUPS];
-    struct CMUnitTest tests[GROUPS + 4] = { cmocka_unit_test(fields_of_the_config), cmocka_unit_test(dense_models),
-                                            cmocka_unit_test(fields_of_the_spec), cmocka_unit_test(every_router) };
+    struct CMUnitTest tests[GROUPS + 5] = { cmocka_unit_test(fields_of_the_config), cmocka_unit_test(dense_models),
+                                            cmocka_unit_test(fields_of_the_spec), cmocka_unit_test(every_router),
+                                            cmocka_unit_test(gates_of_tasks) };
     for (int i = 0; i < GROUPS; i++) {
         struct group *g = &groups[i];
         *g = (struct group){ .residual = (enum residual_mode)(i % 5), .shared = i / 5 };
         snprintf(g->name, sizeof g->name, "%s residual, %s, every router mode", residual_name[g->residual],
                  shared_name[g->shared]);
-        tests[4 + i] = (struct CMUnitTest){ g->name, every_router_mode, NULL, NULL, g };
+        tests[5 + i] = (struct CMUnitTest){ g->name, every_router_mode, NULL, NULL, g };
     }
     coe_set_threads(1); /* small products; that threads change nothing is tests/model/test_identity.c's business */
     return kernels_init() || cmocka_run_group_tests_name("gradient/model", tests, NULL, close_model);

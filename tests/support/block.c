@@ -23,7 +23,8 @@ static bool shape_of(const struct block *b, const struct part_weight *w, const d
                      int64_t *cols)
 {
     const bool first = !b->nth && !t && (!b->spec.chain.shared_gate || b->spec.chain.n_iterations == 1);
-    const struct part_at at = { .spec = &b->spec, .param = param, .d_model = b->d, .nth = b->nth, .first = first };
+    const struct part_at at = { .spec = &b->spec, .param = param, .d_model = b->d, .nth = b->nth,
+                                .iteration = t, .first = first };
     *rows = *cols = 1;
     return w->shape(&at, rows, cols);
 }
@@ -167,7 +168,8 @@ void block_zero_grad(struct block *b)
 
 struct val *block_logits(struct block *b, struct moe_pass *pass, int32_t t, struct val *x)
 {
-    const struct router_call call = { pass, &b->spec, &b->w, b->nth, t, x, NULL };
+    struct val *added = NULL;
+    const struct router_call call = { pass, &b->spec, &b->w, b->nth, t, x, NULL, &added };
     struct val *z = moe_router(&b->spec)->logits(&call);
     if (!z) fail_msg("%s", coe_error());
     return z;
@@ -183,7 +185,8 @@ struct val *block_forward(struct block *b, struct nn *c, struct val *h, struct v
                              .observer = how->observer,
                              .records = how->records,
                              .max_records = MAX_ITERATIONS,
-                             .batch = how->batch };
+                             .batch = how->batch,
+                             .task = how->task };
     struct val *y = moe_layer(&pass, &b->spec, &b->w, how->hook, 0, h, x0, NULL, NULL);
     if (!y) fail_msg("%s", coe_error());
     how->n_records = pass.n_records;

@@ -38,6 +38,7 @@ struct block_run {
     struct route_record *records[MAX_ITERATIONS]; /* filled */
     int32_t n_records;
     const struct attn_batch *batch; /* NULL: one sequence */
+    const int32_t *task;            /* of each token; NULL: 0 */
 };
 /* h NULL: a zero stream, so that the result in prenorm mode is the sum of the passes. Fails the test on an error. */
 struct val *block_forward(struct block *b, struct nn *c, struct val *h, struct val *x0, struct block_run *how);

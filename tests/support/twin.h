@@ -83,6 +83,8 @@ struct twin_moe {
     struct tv **gate, **up, **down, **gate_bias, **up_bias, **down_bias; /* [E] */
     struct tv *shared_gate, *shared_up, *shared_down, *shared_expert_gate;
     struct tv *router_part[MAX_ITERATIONS][PART_WEIGHTS];
+    const int32_t *task;              /* of each token; NULL: 0 */
+    struct tv *added;                 /* what the router left to be added to the weights of the pass, or NULL */
     struct tv **carried;              /* *carried: what the decision before left; NULL: no decision before */
     const struct attn_batch *batch;   /* rows of sequences; of routers with context */
     struct tv *q, *k;                 /* of the layer's attention */
@@ -91,8 +93,8 @@ struct twin_moe {
     struct tv **expert_part[MAX_RANGES][PART_WEIGHTS]; /* [E] */
 };
 /* Logits of pass t of any router but uncertainty's in training (twin_router.c). */
-struct tv *twin_router(const struct moe_spec *spec, const struct twin_moe *w, int32_t t, struct tv *x);
-/* What an expert of a kind without gate, up and down matrices makes of x (twin_expert.c). */
+struct tv *twin_router(const struct moe_spec *spec, struct twin_moe *w, int32_t t, struct tv *x);
+/* What an expert of a kind other than ffn makes of x (twin_expert.c). */
 struct tv *twin_expert(const struct moe_spec *s, const struct twin_moe *w, int32_t e, struct tv *x,
                        const struct twin_route *r);
 /* h' of a gated recurrent unit with weights w = W_i, W_h, b_i, b_h (twin_router.c). */

@@ -64,6 +64,24 @@ static struct tv *film(const struct moe_spec *s, const struct expert_range *r, s
     return twin_linear(y, all[2], NULL);
 }
 
+/* W2 (a(W1 x') ⊙ W3 x'), normed, swished */
+static struct tv *normed(const struct moe_spec *s, const struct twin_moe *w, const struct expert_range *r, int32_t e,
+                         struct tv *x)
+{
+    struct tv **const *each = w->expert_part[r->index], *sum = NULL;
+    for (int m = 0; r->param[0] > 0 && m < (int)r->param[1]; m++) {
+        struct tv *z = twin_linear(twin_linear(x, each[m][e], NULL), each[3 + m][e], NULL);
+        struct tv *y = twin_scale(twin_sigmoid_mul(x, z), 2 / r->param[1]);
+        sum = sum ? twin_add(sum, y) : y;
+    }
+    if (sum) x = sum;
+    struct tv *u = twin_act(s->act, twin_linear(x, w->gate[e], NULL), w->up ? twin_linear(x, w->up[e], NULL) : NULL);
+    struct tv *one = twin_zero(1, x->cols);
+    for (int64_t j = 0; j < x->cols; j++) one->x[j] = 1;
+    struct tv *y = twin_rmsnorm(twin_linear(u, w->down[e], NULL), one, 0, 1e-6);
+    return r->param[2] > 0 ? y : twin_act(ACT_SILU, y, NULL);
+}
+
 struct row {
     struct tv *all, *row;
     int64_t t;
@@ -119,6 +137,7 @@ struct tv *twin_expert(const struct moe_spec *s, const struct twin_moe *w, int32
         struct tv *up = in_group(&r, x, all[1], each[3][e], e);
         return twin_linear(twin_act(s->act, in_group(&r, x, all[0], each[2][e], e), up), each[4][e], NULL);
     }
+    if (!strcmp(r.kind, "normed")) return normed(s, w, &r, e, x);
     if (!strcmp(r.kind, "film")) return film(s, &r, all, each, e, x);
     fail_msg("the twin knows no expert of kind %s", r.kind);
     return NULL;

@@ -126,6 +126,7 @@ static struct tv *feed_forward(const struct twin_model *t, int32_t l, struct tv 
     if (s->is_moe) {
         struct twin_moe w = moe_weights(t, l);
         w.q = seen->q, w.k = seen->k, w.attention = seen->attention, w.carried = seen->carried;
+        w.task = t->task;
         return twin_moe_layer(&s->moe, &w, h, x, made, frozen);
     }
     struct tv *up = twin_linear(x, of_layer(t, SLOT_UP, l), of_layer(t, SLOT_UP_BIAS, l));

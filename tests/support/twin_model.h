@@ -14,6 +14,7 @@ struct twin_model {
     struct twin_list frozen; /* choices of the first evaluation; later ones keep them */
     const int32_t *ids, *target;
     const struct attn_batch *batch;
+    const int32_t *task; /* of each token; NULL: 0 */
     double scale; /* of the cross-entropy; auxiliary losses have scale 1 */
 };
 /* Copies the parameters of a model in training. */

@@ -35,17 +35,17 @@ static void mark_best(const double *c, int32_t m, int32_t n, uint8_t *mark)
     for (int32_t i = 0; i < n; i++) {
         int32_t best = -1;
         for (int32_t e = 0; e < m; e++)
-            if (!mark[e] && (best < 0 || c[e] > c[best])) best = e;
-        mark[best] = 1;
+            if (!mark[e] && c[e] > -INFINITY && (best < 0 || c[e] > c[best])) best = e;
+        if (best >= 0) mark[best] = 1;
     }
 }
 
-static void choose(const struct moe_spec *s, const double *p, const double *bias, uint8_t *chosen)
+static void choose(const struct moe_spec *s, const double *z, const double *p, const double *bias, uint8_t *chosen)
 {
     const int32_t n = s->n_experts, groups = s->router.n_group, size = n / groups;
     double *c = zeros(n), *value = zeros(groups);
     uint8_t *kept = test_alloc((size_t)groups);
-    for (int32_t e = 0; e < n; e++) c[e] = p[e] + (bias ? bias[e] : 0);
+    for (int32_t e = 0; e < n; e++) c[e] = z[e] == -INFINITY ? -INFINITY : p[e] + (bias ? bias[e] : 0);
     for (int32_t g = 0; g < groups; g++) value[g] = group_score(s, c + g * size, size);
     mark_best(value, groups, s->router.topk_group, kept);
     for (int32_t e = 0; e < n; e++)
@@ -115,7 +115,7 @@ struct twin_route *twin_route(const struct moe_spec *spec, struct tv *z, const d
         double *p = r->p + t * n;
         uint8_t *chosen = r->chosen + t * n;
         scores(spec, z->x + t * n, p);
-        if (!frozen) choose(spec, p, selection_bias, chosen);
+        if (!frozen) choose(spec, z->x + t * n, p, selection_bias, chosen);
         const double total = chosen_total(r, p, chosen);
         for (int32_t e = 0; e < n; e++)
             r->gates->x[t * n + e] = chosen[e] ? (double)spec->router.scale * p[e] / total : 0;
@@ -314,24 +314,52 @@ static struct tv *weighted(struct tv *gates, int32_t expert, struct tv *out)
 
 static struct tv *bias_of(struct tv *const *row, int32_t e) { return row ? row[e] : NULL; }
 
-static struct tv *one_pass(const struct moe_spec *s, const struct twin_moe *w, int32_t t, struct tv *x,
+struct added_note {
+    const struct twin_route *r;
+    struct tv *gates, *added;
+};
+
+static void added_back(void *saved)
+{
+    const struct added_note *a = saved;
+    for (int64_t i = 0; i < a->gates->rows * a->gates->cols; i++) {
+        a->r->gates->g[i] += a->gates->g[i];
+        if (a->r->chosen[i]) a->added->g[i] += a->gates->g[i] * (double)a->r->spec->router.scale;
+    }
+}
+
+/* The gates of the chosen, raised by what the router left */
+static struct tv *raised(const struct twin_route *r, struct tv *added)
+{
+    struct added_note *a = test_alloc(sizeof *a);
+    if (!added) return r->gates;
+    const int64_t n = added->rows * added->cols;
+    *a = (struct added_note){ r, twin_leaf(zeros(n), added->rows, added->cols), added };
+    for (int64_t i = 0; i < n; i++)
+        a->gates->x[i] = r->gates->x[i] + (r->chosen[i] ? added->x[i] * (double)r->spec->router.scale : 0);
+    twin_note(added_back, a);
+    return a->gates;
+}
+
+static struct tv *one_pass(const struct moe_spec *s, struct twin_moe *w, int32_t t, struct tv *x,
                            struct twin_list *made, const struct twin_list *frozen)
 {
     struct tv *z = twin_router(s, w, t, x), *y = twin_leaf(zeros(x->rows * x->cols), x->rows, x->cols);
     struct twin_route *r = twin_route(s, z, w->selection_bias[t] ? w->selection_bias[t]->x : NULL,
                                       frozen ? frozen->records[made->n] : NULL);
     made->records[made->n++] = r;
+    struct tv *gates = raised(r, w->added);
     twin_clamp_limit = (double)s->act_limit;
     struct tv *seen = twin_scale(x, (double)s->input_scale);
     for (int32_t e = 0; e < s->n_experts; e++) { /* every expert on every token; the gates of the others are 0 */
         const struct expert_range range = moe_range_of(s, e);
-        if (!moe_kind(&range)->matrices) {
-            y = twin_add(y, weighted(r->gates, e, twin_expert(s, w, e, seen, r)));
+        if (!moe_kind(&range)->matrices || !strcmp(range.kind, "normed")) {
+            y = twin_add(y, weighted(gates, e, twin_expert(s, w, e, seen, r)));
             continue;
         }
         struct tv *up = w->up ? twin_linear(seen, w->up[e], bias_of(w->up_bias, e)) : NULL;
         struct tv *u = twin_act(s->act, twin_linear(seen, w->gate[e], bias_of(w->gate_bias, e)), up);
-        y = twin_add(y, weighted(r->gates, e, twin_linear(u, w->down[e], bias_of(w->down_bias, e))));
+        y = twin_add(y, weighted(gates, e, twin_linear(u, w->down[e], bias_of(w->down_bias, e))));
     }
     if (s->out_bias) y = twin_add_row(y, w->out_bias);
     if (!s->shared_ffn) return y;
@@ -341,9 +369,10 @@ static struct tv *one_pass(const struct moe_spec *s, const struct twin_moe *w, i
     return twin_add(y, shared);
 }
 
-struct tv *twin_moe_layer(const struct moe_spec *s, const struct twin_moe *w, struct tv *h, struct tv *x0,
+struct tv *twin_moe_layer(const struct moe_spec *s, const struct twin_moe *weights, struct tv *h, struct tv *x0,
                           struct twin_list *made, const struct twin_list *frozen)
 {
+    struct twin_moe copy = *weights, *w = &copy;
     const enum residual_mode mode = s->chain.residual;
     const bool inner = mode == RESIDUAL_INNER || mode == RESIDUAL_BOTH,
                outer = mode == RESIDUAL_OUTER || mode == RESIDUAL_BOTH;

@@ -241,9 +241,125 @@ static struct tv *by_segment(struct tv *x, struct tv *w, const double *param, co
     return s->y;
 }
 
+/* ---- gates of tasks ---- */
+
+struct seen_note {
+    struct tv *to, *from;
+    int32_t *column; /* [T, E] of `from` where an expert's number stands; -1: nowhere */
+};
+
+static void seen_back(void *saved)
+{
+    const struct seen_note *s = saved;
+    for (int64_t i = 0; i < s->to->rows * s->to->cols; i++)
+        if (s->column[i] >= 0) s->from->g[i / s->to->cols * s->from->cols + s->column[i]] += s->to->g[i];
+}
+
+/* [T, E] with `otherwise` where a token sees nothing */
+static struct tv *spread_over(struct tv *from, const int32_t *column, int32_t n, double otherwise)
+{
+    struct seen_note *s = test_alloc(sizeof *s);
+    *s = (struct seen_note){ filled(from->rows, n, otherwise), from,
+                             test_alloc((size_t)(from->rows * n) * sizeof(int32_t)) };
+    memcpy(s->column, column, (size_t)(from->rows * n) * sizeof *column);
+    for (int64_t i = 0; i < from->rows * n; i++)
+        if (column[i] >= 0) s->to->x[i] = from->x[i / n * from->cols + column[i]];
+    twin_note(seen_back, s);
+    return s->to;
+}
+
+/* Softmax of a row over columns from … from + n - 1, by exponentials of FP64 operations: y = e^x / Σ e^x */
+struct soft_note {
+    struct tv *y, *z;
+};
+
+static void soft_back(void *saved)
+{
+    const struct soft_note *s = saved;
+    const int64_t n = s->y->cols;
+    for (int64_t t = 0; t < s->y->rows; t++)
+        for (int64_t i = 0; i < n; i++)
+            for (int64_t j = 0; j < n; j++)
+                s->z->g[t * n + j] += s->y->g[t * n + i] * s->y->x[t * n + i] * ((i == j) - s->y->x[t * n + j]);
+}
+
+static struct tv *soft(struct tv *z)
+{
+    struct soft_note *s = test_alloc(sizeof *s);
+    *s = (struct soft_note){ twin_zero(z->rows, z->cols), z };
+    for (int64_t t = 0; t < z->rows; t++) {
+        double sum = 0;
+        for (int64_t i = 0; i < z->cols; i++) sum += exp(z->x[t * z->cols + i]);
+        for (int64_t i = 0; i < z->cols; i++) s->y->x[t * z->cols + i] = exp(z->x[t * z->cols + i]) / sum;
+    }
+    twin_note(soft_back, s);
+    return s->y;
+}
+
+/* Owners of the experts in order of id, by counting them off: level 0 of groups, 1 of tasks */
+struct owner {
+    int level, kind, index;
+};
+enum { OF_ALL, OF_GROUP, OF_TASK };
+
+static struct owner *owners_of(const struct moe_spec *s)
+{
+    const double *p = s->router.kind_param; /* tasks, groups, group_experts, task_experts, levels */
+    struct owner *o = test_alloc((size_t)s->n_experts * sizeof *o);
+    const int shared = (int)((s->n_experts - p[0] * p[3]) / p[4] - p[1] * p[2]);
+    int e = 0;
+    for (int level = p[4] > 1 ? 0 : 1; level < 2; level++) {
+        for (int i = 0; i < shared; i++) o[e++] = (struct owner){ level, OF_ALL, 0 };
+        for (int g = 0; g < (int)p[1]; g++)
+            for (int i = 0; i < (int)p[2]; i++) o[e++] = (struct owner){ level, OF_GROUP, g };
+    }
+    for (int task = 0; task < (int)p[0]; task++)
+        for (int i = 0; i < (int)p[3]; i++) o[e++] = (struct owner){ 1, OF_TASK, task };
+    return o;
+}
+
+static struct tv *by_task(const struct moe_spec *s, struct twin_moe *w, int32_t t, struct tv *x)
+{
+    const double *p = s->router.kind_param;
+    const int32_t n = s->n_experts, level = p[4] > 1 && t < s->chain.n_iterations - 1 ? 0 : 1;
+    const struct owner *o = owners_of(s);
+    int32_t *gate = test_alloc((size_t)(x->rows * n) * sizeof *gate), *more = test_alloc((size_t)(x->rows * n) * 4);
+    int32_t all = 0, own = 0;
+    struct tv *const *part = w->router_part[t];
+    for (int64_t i = 0; i < x->rows; i++) {
+        const int32_t task = w->task ? w->task[i] : 0, group = task / ((int)p[0] / (int)p[1]);
+        int32_t sees = 0, shared = 0, mine = 0;
+        for (int32_t e = 0; e < n; e++) {
+            const int kind = o[e].kind;
+            const bool there = o[e].level == level && (kind == OF_ALL || (kind == OF_GROUP && o[e].index == group) ||
+                                                       (kind == OF_TASK && o[e].index == task));
+            gate[i * n + e] = there ? sees++ : -1;
+            more[i * n + e] = !there ? -1 : level == 0 && kind == OF_ALL ? shared++ : kind == OF_TASK ? mine++ : -1;
+        }
+        for (int32_t e = 0; e < n; e++) { /* rows of the owner */
+            if (gate[i * n + e] >= 0) gate[i * n + e] += (level ? task : group) * sees;
+            if (more[i * n + e] >= 0 && level) more[i * n + e] += task * mine;
+        }
+        all = sees, own = mine;
+    }
+    (void)all;
+    w->added = NULL;
+    if (part[2]) w->added = spread_over(soft(twin_linear(x, part[2], NULL)), more, n, 0);
+    if (part[1] && p[5] == 1) w->added = spread_over(sigmoid(twin_linear(x, part[1], NULL)), more, n, 0);
+    if (part[1] && p[5] == 2) { /* the softmax of every task by itself */
+        struct tv *z = twin_linear(x, part[1], NULL), *y = NULL;
+        for (int32_t task = 0; task < (int)p[0]; task++) {
+            struct tv *q = soft(part_of(z, (int64_t)task * own, own));
+            y = y ? twin_join(y, q) : q;
+        }
+        w->added = spread_over(y, more, n, 0);
+    }
+    return spread_over(twin_linear(x, part[0], NULL), gate, n, -INFINITY);
+}
+
 /* ---- by name ---- */
 
-struct tv *twin_router(const struct moe_spec *s, const struct twin_moe *w, int32_t t, struct tv *x)
+struct tv *twin_router(const struct moe_spec *s, struct twin_moe *w, int32_t t, struct tv *x)
 {
     const char *kind = s->router.kind;
     const double *param = s->router.kind_param;
@@ -254,6 +370,7 @@ struct tv *twin_router(const struct moe_spec *s, const struct twin_moe *w, int32
     if (!strcmp(kind, "cosine")) return cosine(part[0] ? twin_linear(x, part[0], NULL) : x, part[1], part[2], param[1]);
     if (!strcmp(kind, "similarity")) return similarity(x, plain, param[0], w->batch);
     if (!strcmp(kind, "attention")) return by_attention(w, plain);
+    if (!strcmp(kind, "tasks")) return by_task(s, w, t, x);
     if (!strcmp(kind, "segment")) return by_segment(x, part[0], param, w->batch);
     if (!strcmp(kind, "gating_residual")) {
         struct tv *z = param[0] > 0 ? two_layer(x, part[1], part[2], 0) : plain;

@@ -51,30 +51,12 @@ static bool list_visits(struct nn *c, const struct expert_rows *rows, struct vis
     return true;
 }
 
-/* The rows of each group in a matrix [groups * m, d] that lies in one piece. */
-static const struct weight *const *by_group(struct nn *c, const struct weight *all, int32_t groups, int64_t m)
-{
-    struct weight *w = arena_push(c->arena, (size_t)groups * sizeof *w);
-    const struct weight **row = arena_push(c->arena, (size_t)groups * sizeof *row);
-    for (int32_t g = 0; w && row && g < groups; g++) {
-        uint64_t at = 0;
-        const int64_t skip = g * m * all->cols;
-        (void)dtype_bytes(all->type, (uint64_t)skip, &at); /* within a tensor that was read */
-        w[g] = (struct weight){ .name = all->name, .type = all->type, .rows = m, .cols = all->cols,
-                                .data = (const char *)all->data + at };
-        if (all->grad) w[g].master = all->master + skip, w[g].grad = all->grad + skip;
-        row[g] = &w[g];
-    }
-    return w ? row : NULL;
-}
-
 /* Rows of gate or up: through the group's space, then by expert */
 static struct val *factored(struct nn *c, const struct expert_rows *rows, const struct visits *v, int32_t latent,
                             int32_t own)
 {
     const struct weight *all = experts_weight(rows, latent);
-    const int64_t m = (int64_t)rows->range->param[LATENT];
-    const struct weight *const *w = by_group(c, all, v->of_group.n, m);
+    const struct weight *const *w = experts_blocks(c, all, v->of_group.n);
     struct val *x = w ? experts_pick(c, rows->call->x, v->token, v->n) : NULL;
     struct val *h = experts_linear(c, x, v->of_group, w);
     return experts_linear(c, experts_pick(c, h, v->of_row, rows->n), rows->of, experts_weights(rows, own));

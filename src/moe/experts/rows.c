@@ -167,6 +167,22 @@ struct val *experts_linear(struct nn *c, struct val *x, struct groups of, const 
     return nn_grouped(c, y->data, y->cols, x, NULL, of, w) && nn_record(c, linear_back, s) ? y : NULL;
 }
 
+const struct weight *const *experts_blocks(struct nn *c, const struct weight *all, int32_t n)
+{
+    struct weight *w = arena_push(c->arena, (size_t)n * sizeof *w);
+    const struct weight **row = arena_push(c->arena, (size_t)n * sizeof *row);
+    for (int32_t g = 0; w && row && g < n; g++) {
+        uint64_t at = 0;
+        const int64_t rows = all->rows / n, skip = g * rows * all->cols;
+        (void)dtype_bytes(all->type, (uint64_t)skip, &at); /* within a tensor that was read */
+        w[g] = (struct weight){ .name = all->name, .type = all->type, .rows = rows, .cols = all->cols,
+                                .data = (const char *)all->data + at };
+        if (all->grad) w[g].master = all->master + skip, w[g].grad = all->grad + skip;
+        row[g] = &w[g];
+    }
+    return w ? row : NULL;
+}
+
 struct bias_saved {
     struct val *x;
     struct groups of;
