@@ -92,6 +92,16 @@ void file_ahead(const void *at, uint64_t bytes)
     if (bytes) (void)madvise((void *)begin, (uintptr_t)at + bytes - begin, MADV_WILLNEED); /* advice */
 }
 
+void file_present(const void *at, uint64_t bytes)
+{
+#ifdef MADV_POPULATE_READ
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)at / page * page;
+    if (bytes) (void)madvise((void *)begin, (uintptr_t)at + bytes - begin, MADV_POPULATE_READ); /* advice */
+#else
+    (void)at, (void)bytes;
+#endif
+}
+
 void file_release(const void *at, uint64_t bytes)
 {
     const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);

@@ -81,6 +81,7 @@ static void pack_one(struct weight *w, uint8_t *to)
 {
     const size_t bytes = (size_t)w->rows * row_bytes(w);
     const bool panels = dtype_info[w->type].block > 1;
+    file_present(w->data, bytes);
     if (panels) panel_pack_rows(to, w, 0, w->rows);
     else memcpy(to, w->data, bytes);
     file_release(w->data, bytes);

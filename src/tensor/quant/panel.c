@@ -60,12 +60,27 @@ static uint8_t *pack_half(uint8_t *panel, const uint8_t *src, size_t row_bytes, 
     return panel;
 }
 
-void panel_pack(uint8_t *panel, const uint8_t *src, size_t row_bytes, enum dtype t, int64_t n_blocks)
+static void fetch(const uint8_t *at, size_t bytes)
 {
+    for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(at + i, 0, 2);
+}
+
+/* While one panel is packed, the bytes of the next, if there is one, are fetched in the order in which they lie: a walk
+ * along sixteen rows at once is more streams than the hardware follows, and half as fast. */
+static void pack_and_fetch(uint8_t *panel, const uint8_t *src, size_t row_bytes, enum dtype t, int64_t n_blocks,
+                           const uint8_t *next)
+{
+    const size_t share = PANEL_ROWS * dtype_info[t].bytes;
     for (int64_t b = 0; b < n_blocks; b++, src += dtype_info[t].bytes) {
+        if (next) fetch(next + (size_t)b * share, share);
         panel = pack_half(panel, src, row_bytes, t);
         panel = pack_half(panel, src + PANEL_HALF * row_bytes, row_bytes, t);
     }
+}
+
+void panel_pack(uint8_t *panel, const uint8_t *src, size_t row_bytes, enum dtype t, int64_t n_blocks)
+{
+    pack_and_fetch(panel, src, row_bytes, t, n_blocks, NULL);
 }
 
 static const uint8_t *unpack_half(uint8_t *dst, size_t row_bytes, const uint8_t *panel, enum dtype t)
@@ -95,6 +110,7 @@ void panel_pack_rows(void *dst, const struct weight *w, int64_t row, int64_t n)
     uint8_t *to = dst;
     assert(panel_type(w->type) && row % PANEL_ROWS == 0);
     for (; n >= PANEL_ROWS; n -= PANEL_ROWS, src += PANEL_ROWS * row_bytes, to += PANEL_ROWS * row_bytes)
-        panel_pack(to, src, row_bytes, w->type, w->cols / dtype_info[w->type].block);
+        pack_and_fetch(to, src, row_bytes, w->type, w->cols / dtype_info[w->type].block,
+                       n >= 2 * PANEL_ROWS ? src + PANEL_ROWS * row_bytes : NULL);
     memcpy(to, src, (size_t)n * row_bytes);
 }
