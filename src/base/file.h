@@ -16,8 +16,8 @@ coe_status file_map_open(struct file_map *out, const char *path);
 void file_map_close(struct file_map *m);
 /* Asks the kernel to begin reading these bytes of a mapping, without waiting for them. */
 void file_ahead(const void *at, uint64_t bytes);
-/* Waits until these bytes of a mapping are in memory and reached without a fault each; where the system cannot do that at
- * once, they come one by one as they are touched. */
+/* Waits until these bytes of a mapping are in memory and can be reached without faults; where the system has no call
+ * for it, they come one by one as they are touched. */
 void file_present(const void *at, uint64_t bytes);
 /* Tells the kernel that these bytes of a mapping are not needed soon; pages shared with neighbours stay. */
 void file_release(const void *at, uint64_t bytes);

@@ -20,6 +20,8 @@ struct ckpt;
 coe_status ckpt_open(struct ckpt **out, const char *path);
 void ckpt_close(struct ckpt *c);
 const char *ckpt_path(const struct ckpt *c);
+/* Path of file i of those that hold the tensors (shards, parts of a split model), borrowed; NULL behind the last. */
+const char *ckpt_file(const struct ckpt *c, size_t i);
 /* config.json, borrowed; NULL for a lone file. */
 const json_t *ckpt_config(const struct ckpt *c);
 size_t ckpt_count(const struct ckpt *c);

@@ -287,6 +287,7 @@ void ckpt_close(struct ckpt *c)
 }
 
 const struct gguf *ckpt_gguf(const struct ckpt *c) { return c->is_gguf ? &c->file.at[0].gguf : NULL; }
+const char *ckpt_file(const struct ckpt *c, size_t i) { return i < c->file.n ? c->file.at[i].path : NULL; }
 const char *ckpt_path(const struct ckpt *c) { return c->path; }
 const json_t *ckpt_config(const struct ckpt *c) { return c->config; }
 size_t ckpt_count(const struct ckpt *c) { return c->tensor.n; }

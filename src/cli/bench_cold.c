@@ -12,6 +12,7 @@
 
 #include "base/file.h"
 #include "base/rng.h"
+#include "ckpt/ckpt.h"
 #include "cli/bench.h"
 #include "cli/model_args.h"
 
@@ -87,25 +88,74 @@ coe_status bench_once(struct cli *c, const struct bench_settings *how)
 
 #define PIECE ((size_t)8 << 20)
 
-/* Calls fn for each file of a model: the files of its directory, or the one file (of a split model only this part). */
-static coe_status each_file(const char *model, coe_status (*fn)(void *user, const char *path, int fd), void *user)
+typedef coe_status file_fn(void *user, const char *path, int fd);
+
+static coe_status with_file(const char *path, file_fn *fn, void *user)
 {
-    struct file_list files = { 0 };
+    struct stat st;
     coe_status s = COE_OK;
-    const bool dir = dir_exists(model);
-    if (dir) s = dir_list(&files, model);
-    for (size_t i = 0; !s && i < (dir ? files.n : 1); i++) {
-        char *path = dir ? path_join(model, files.name[i]) : NULL;
-        const char *name = dir ? path : model;
-        struct stat st;
-        if (!name) s = COE_E_NOMEM;
-        const int fd = s ? -1 : open(name, O_RDONLY | O_CLOEXEC);
-        if (!s && (fd < 0 || fstat(fd, &st))) s = coe_fail(COE_E_INPUT, "%s: %s", name, strerror(errno));
-        if (!s && S_ISREG(st.st_mode)) s = fn(user, name, fd);
-        if (fd >= 0) close(fd);
-        mem_free(path);
-    }
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &st)) s = coe_fail(COE_E_INPUT, "%s: %s", path, strerror(errno));
+    else if (S_ISREG(st.st_mode)) s = fn(user, path, fd);
+    if (fd >= 0) close(fd);
+    return s;
+}
+
+struct paths {
+    char **at;
+    size_t n, cap;
+};
+
+static void free_paths(struct paths *p)
+{
+    for (size_t i = 0; i < p->n; i++) mem_free(p->at[i]);
+    mem_free(p->at);
+}
+
+static char *path_copy(const char *path)
+{
+    const size_t n = strlen(path) + 1;
+    char *copy = mem_alloc("bench", n);
+    return copy ? memcpy(copy, path, n) : NULL;
+}
+
+/* `path` is given away */
+static coe_status add_path(struct paths *p, char *path)
+{
+    if (path && VEC_PUSH(p, path)) return COE_OK;
+    mem_free(path);
+    return COE_E_NOMEM;
+}
+
+/* All parts of a split model, else the one file. Closed again before anything is dropped: mapped pages stay. */
+static coe_status parts_of(struct paths *out, const char *model)
+{
+    struct ckpt *c;
+    const char *path;
+    COE_TRY(ckpt_open(&c, model));
+    coe_status s = COE_OK;
+    for (size_t i = 0; !s && (path = ckpt_file(c, i)); i++) s = add_path(out, path_copy(path));
+    ckpt_close(c);
+    return s;
+}
+
+static coe_status files_of(struct paths *out, const char *dir)
+{
+    struct file_list files;
+    COE_TRY(dir_list(&files, dir));
+    coe_status s = COE_OK;
+    for (size_t i = 0; !s && i < files.n; i++) s = add_path(out, path_join(dir, files.name[i]));
     file_list_free(&files);
+    return s;
+}
+
+/* Calls fn for each file of a model: those of its directory, or of its weights. */
+static coe_status each_file(const char *model, file_fn *fn, void *user)
+{
+    struct paths p = { 0 };
+    coe_status s = dir_exists(model) ? files_of(&p, model) : parts_of(&p, model);
+    for (size_t i = 0; !s && i < p.n; i++) s = with_file(p.at[i], fn, user);
+    free_paths(&p);
     return s;
 }
 

@@ -42,15 +42,6 @@ static bool read_by_kind(const struct coe_model *m, struct place at)
     return moe_kind(&range)->reads;
 }
 
-/* Asked of the system before it is needed, so that the disk reads while the processors copy. 64 MB: what a fast disk
- * reads in the time of a few matrices. */
-#define AHEAD ((size_t)64 << 20)
-
-static void ask_for(const struct weight *w) { file_ahead(w->data, (uint64_t)w->rows * row_bytes(w)); }
-
-/* How many of n matrices, `bytes` in all, make AHEAD */
-static size_t matrices_ahead(size_t n, size_t bytes) { return COE_MIN(n, AHEAD / (bytes / n + 1) + 1); }
-
 /* A matrix of a plain type that is used where it lies in the file */
 static bool wants_pages(const struct coe_model *m, const struct param *p)
 {
@@ -77,16 +68,84 @@ static int by_address(const void *a, const void *b)
     return ((uintptr_t)x->data > (uintptr_t)y->data) - ((uintptr_t)x->data < (uintptr_t)y->data);
 }
 
-static void pack_one(struct weight *w, uint8_t *to)
+/* Rows of one matrix on their way to their place: what a thread takes at a time. */
+struct piece {
+    const struct weight *w;
+    int64_t row, rows;
+    size_t at; /* in m->panels */
+};
+/* Bytes of a piece: small enough that the threads end together and that one advice covers it (the system reads at most
+ * as much ahead as its disk likes at once), large enough that a row's walk pays. */
+#define PIECES 256 /* of a model about */
+#define PIECE_LEAST ((size_t)64 << 10)
+#define PIECE_MOST ((size_t)4 << 20)
+/* Asked of the system before they are needed, so that the disk reads while the processors copy. */
+#define AHEAD 32 /* pieces */
+
+static size_t piece_size(size_t all) { return COE_MIN(COE_MAX(all / PIECES, PIECE_LEAST), PIECE_MOST); }
+
+static int64_t piece_rows(const struct weight *w, size_t size)
 {
-    const size_t bytes = (size_t)w->rows * row_bytes(w);
-    const bool panels = dtype_info[w->type].block > 1;
-    file_present(w->data, bytes);
-    if (panels) panel_pack_rows(to, w, 0, w->rows);
-    else memcpy(to, w->data, bytes);
-    file_release(w->data, bytes);
-    w->data = to;
-    w->panels = panels;
+    const int64_t rows = (int64_t)(size / row_bytes(w)) / PANEL_ROWS * PANEL_ROWS;
+    return COE_MAX(rows, PANEL_ROWS);
+}
+
+static size_t count_pieces(struct weight *const *list, size_t n, size_t size)
+{
+    size_t sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += (size_t)((list[i]->rows + piece_rows(list[i], size) - 1) / piece_rows(list[i], size));
+    return sum;
+}
+
+/* In the order of the list; each matrix begins at a multiple of ALIGN. */
+static void make_pieces(struct piece *to, struct weight *const *list, size_t n, size_t size)
+{
+    for (size_t i = 0, at = 0; i < n; at += padded_bytes(list[i]), i++) {
+        const struct weight *w = list[i];
+        for (int64_t row = 0, each = piece_rows(w, size); row < w->rows; row += each)
+            *to++ = (struct piece){ w, row, COE_MIN(each, w->rows - row), at + (size_t)row * row_bytes(w) };
+    }
+}
+
+static const uint8_t *stored_at(const struct piece *p)
+{
+    return (const uint8_t *)p->w->data + (size_t)p->row * row_bytes(p->w);
+}
+
+static size_t piece_bytes(const struct piece *p) { return (size_t)p->rows * row_bytes(p->w); }
+
+static void ask_for(const struct piece *p) { file_ahead(stored_at(p), piece_bytes(p)); }
+
+static void move(const struct piece *p, uint8_t *to)
+{
+    const uint8_t *from = stored_at(p);
+    file_present(from, piece_bytes(p));
+    if (dtype_info[p->w->type].block > 1) panel_pack_rows(to, p->w, p->row, p->rows);
+    else memcpy(to, from, piece_bytes(p));
+    file_release(from, piece_bytes(p));
+}
+
+/* Matrices, in the order of their addresses, `bytes` in all, into m->panels. */
+static coe_status move_all(struct coe_model *m, struct weight *const *list, size_t n, size_t bytes)
+{
+    const size_t size = piece_size(bytes), pieces = count_pieces(list, n, size);
+    struct piece *piece = mem_alloc("arrays", pieces * sizeof *piece);
+    uint8_t *to = (uint8_t *)m->panels;
+    if (!piece) return COE_E_NOMEM;
+    make_pieces(piece, list, n, size);
+    for (size_t i = 0; i < COE_MIN(pieces, AHEAD); i++) ask_for(&piece[i]);
+#pragma omp parallel for schedule(dynamic)
+    for (size_t i = 0; i < pieces; i++) {
+        if (i + AHEAD < pieces) ask_for(&piece[i + AHEAD]);
+        move(&piece[i], to + piece[i].at);
+    }
+    for (size_t i = 0; i < n; to += padded_bytes(list[i]), i++) {
+        list[i]->data = to;
+        list[i]->panels = dtype_info[list[i]->type].block > 1;
+    }
+    mem_free(piece);
+    return COE_OK;
 }
 
 /* Bytes that this machine can still give without paging; UINT64_MAX when it does not say. */
@@ -126,6 +185,7 @@ coe_status model_pack_from(struct coe_model *m, uint64_t least)
 {
     size_t n = 0, bytes = 0;
     const bool plain = plain_bytes(m) >= COE_MAX(least, 1);
+    coe_status s = COE_OK;
     COE_TRY(untie(m));
     struct weight **list = mem_alloc("arrays", (m->n_params + 1) * sizeof(struct weight *));
     if (!list) return COE_E_NOMEM;
@@ -138,18 +198,9 @@ coe_status model_pack_from(struct coe_model *m, uint64_t least)
         bytes += padded_bytes(w);
     }
     if (n && fits(bytes) && (m->panels = mem_alloc("weights", bytes))) {
-        size_t *place = mem_alloc("arrays", n * sizeof *place);
         qsort(list, n, sizeof *list, by_address);
-        for (size_t i = 0, at = 0; place && i < n; at += padded_bytes(list[i]), i++) place[i] = at;
-        const size_t ahead = matrices_ahead(n, bytes);
-        for (size_t i = 0; i < ahead; i++) ask_for(list[i]);
-#pragma omp parallel for schedule(dynamic)
-        for (size_t i = 0; i < (place ? n : 0); i++) {
-            if (i + ahead < n) ask_for(list[i + ahead]);
-            pack_one(list[i], (uint8_t *)m->panels + place[i]);
-        }
-        mem_free(place);
+        s = move_all(m, list, n, bytes);
     }
     mem_free(list);
-    return COE_OK;
+    return s;
 }

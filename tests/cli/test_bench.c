@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "cli/bench.h"
 #include "support/process.h"
 #include "support/tiny_model.h"
@@ -210,10 +211,41 @@ static void cold_starts_a_process_of_its_own(void **state)
     ran_free(&r);
     const char *no_model = temp_path("no-model.gguf");
     spill(no_model, "GGUF", 4);
-    struct ran broken = run_coe(COE_E_FAILED, NULL, COE_ARGS("bench", "cold", no_model, "-r", "1"));
+    struct ran broken = run_coe(COE_E_INPUT, NULL, COE_ARGS("bench", "cold", no_model, "-r", "1"));
     assert_non_null(strstr(broken.err, "no-model.gguf: "));
-    assert_non_null(strstr(broken.err, "fresh process"));
     ran_free(&broken);
+    char config[600];
+    snprintf(config, sizeof config, "%s/config.json", m);
+    spill(config, "{}", 2);
+    struct ran child = run_coe(COE_E_FAILED, NULL, COE_ARGS("bench", "cold", m, "-r", "1"));
+    assert_non_null(strstr(child.err, "fresh process"));
+    ran_free(&child);
+}
+
+static void cold_reads_all_parts_of_a_split_model(void **state)
+{
+    (void)state;
+    json_t *o = NULL;
+    const char *m = tiny_model("cold-split", &(struct tiny){ .no_tokenizer = true }), *dir = temp_path("cold-parts");
+    char part[600];
+    struct file_list files;
+    size_t all = 0, bytes;
+    assert_ok(dir_make(dir));
+    snprintf(part, sizeof part, "%s/m.gguf", dir);
+    struct ran made = run_coe(0, NULL, COE_ARGS("convert", m, part, "--shard-size", "100K"));
+    ran_free(&made);
+    assert_ok(dir_list(&files, dir));
+    assert_true(files.n > 1);
+    for (size_t i = 0; i < files.n; i++, all += bytes) {
+        snprintf(part, sizeof part, "%s/%s", dir, files.name[i]);
+        free(slurp(part, &bytes));
+    }
+    file_list_free(&files);
+    struct ran r = run_coe(0, NULL, COE_ARGS("bench", "cold", part, "-p", "4", "-t", "1", "-r", "1", "--json"));
+    assert_ok(json_read_text(&o, r.out, r.n_out, "stdout"));
+    assert_true(number_of(o, "file_bytes") == (double)all);
+    json_decref(o);
+    ran_free(&r);
 }
 
 int main(void)
@@ -230,6 +262,7 @@ int main(void)
         cmocka_unit_test(lists_that_mean_nothing_are_refused),
         cmocka_unit_test(once_tells_time_to_the_first_token_and_memory),
         cmocka_unit_test(cold_starts_a_process_of_its_own),
+        cmocka_unit_test(cold_reads_all_parts_of_a_split_model),
     };
     return cmocka_run_group_tests_name("cli/bench", tests, NULL, NULL);
 }
