@@ -121,16 +121,20 @@ static coe_status to_latent(struct cli *c, const char *in, const char *out, cons
     return s;
 }
 
-/* --slices N --top-k K, likewise */
+/* --slices N --top-k K, --heads H, likewise */
 static coe_status to_slices(struct cli *c, const char *in, const char *out, const struct convert_opts *o)
 {
     struct coe_model *m = NULL;
-    const int32_t n = (int32_t)cli_int(c, "slices", 1), k = (int32_t)cli_int(c, "top-k", n);
-    COE_TRY(check_form(c, out, o, "--slices", "--top-k"));
+    const int32_t n = (int32_t)cli_int(c, "slices", 0), k = (int32_t)cli_int(c, "top-k", n);
+    const struct slices how = { n, k, (int32_t)cli_int(c, "heads", 0) };
+    COE_TRY(check_form(c, out, o, n ? "--slices" : "--heads", "--top-k, --heads"));
     coe_status s = model_open(&m, in);
-    if (!s) s = model_to_slices(m, n, k, o->type == DT_COUNT ? DT_BF16 : o->type, out);
-    if (!s && cli_flag(c, "json")) cli_print_json(json_pack("{s:s, s:i, s:i}", "output", out, "slices", n, "top_k", k));
-    else if (!s) printf("%s: every network in %d slices, of which a token takes %d\n", out, n, k);
+    if (!s) s = model_to_slices(m, &how, o->type == DT_COUNT ? DT_BF16 : o->type, out);
+    const bool say = !s && !cli_flag(c, "json");
+    if (!s && !say)
+        cli_print_json(json_pack("{s:s, s:i, s:i, s:i}", "output", out, "slices", n, "top_k", k, "heads", how.heads));
+    if (say && n) printf("%s: every network in %d slices, of which a token takes %d\n", out, n, k);
+    if (say && how.heads) printf("%s: a token takes part in %d key heads of every attention\n", out, how.heads);
     model_close(m);
     return s;
 }
@@ -151,7 +155,7 @@ static coe_status run(struct cli *c)
     if (cli_given(c, "top-k") && !cli_given(c, "slices"))
         return coe_fail(COE_E_USAGE, "--top-k belongs to --slices");
     if (cli_given(c, "latent")) return to_latent(c, in, out, &o);
-    if (cli_given(c, "slices")) return to_slices(c, in, out, &o);
+    if (cli_given(c, "slices") || cli_given(c, "heads")) return to_slices(c, in, out, &o);
     coe_status s = model_open_stored(&m, in);
     if (!s && cli_given(c, "merge-adapter")) s = adapter_open(m, cli_str(c, "merge-adapter", NULL));
     if (!s) s = is_gguf(out) ? to_gguf(m, out, dry, &o, &r) : model_convert(m, dry ? NULL : out, &o, &r);
@@ -179,6 +183,10 @@ static const struct cli_opt opts[] = {
       "a dense model's networks as N experts that are added as they are, --top-k of them by a router to be trained", 1,
       1024, false },
     { "top-k", 0, OPT_INT, "K", "with --slices: slices of a token (default all: the same logits)", 1, 1024, false },
+    { "heads", 0, OPT_INT, "H",
+      "a dense model's key heads, with their query heads, as experts: H of a token by a router to be trained (all of "
+      "them: the same logits)",
+      1, 1024, false },
     { "fuse", 0, OPT_FLAG, NULL, "write all experts of a layer as one tensor, where the family has such a form", 0, 0,
       false },
     { "unfuse", 0, OPT_FLAG, NULL, "write every expert's matrices apart", 0, 0, false },

@@ -168,6 +168,9 @@ static void print_model(const struct coe_model *m, const struct spec_sizes *size
     printf("  layers        %d, %d of them with experts\n", s->n_layers, count_moe(s));
     printf("  width         %d; %d heads of %d over %d key/value heads; context %lld\n", s->d_model, a->n_heads,
            a->head_dim, a->n_kv_heads, (long long)s->max_positions);
+    if (a->kind == MIX_HEADS)
+        printf("  attention     a token takes part in %d of the key heads (%s)\n", a->moe.router.top_k,
+               a->moe.router.selection);
     if (model_mla_name(m, COE_MLA_ABSORBED))
         printf("  mla           %s (run, eval, logits and bench take --mla expanded)\n",
                model_mla_name(m, COE_MLA_ABSORBED));

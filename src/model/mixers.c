@@ -229,12 +229,15 @@ static struct val *experts(struct pass *p, int32_t l, struct val *x)
     return moe_attention(&p->moe, &call, x, k, v);
 }
 
+static struct val *heads(struct pass *p, int32_t l, struct val *x) { return pass_heads(p, l, x, cache(p, l)); }
+
 struct val *pass_mix(struct pass *p, int32_t l, struct val *x)
 {
     static struct val *(*const mixer[MIX_COUNT])(struct pass *, int32_t, struct val *) = { [MIX_ATTENTION] = attention,
                                                                                            [MIX_LATENT] = latent,
                                                                                            [MIX_CONV] = convolution,
                                                                                            [MIX_DELTA] = delta,
-                                                                                           [MIX_EXPERTS] = experts };
+                                                                                           [MIX_EXPERTS] = experts,
+                                                                                           [MIX_HEADS] = heads };
     return x ? mixer[p->m->spec.layer[l].attn.kind](p, l, x) : NULL;
 }

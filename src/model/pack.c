@@ -30,6 +30,13 @@ static bool wants_panels(const struct coe_model *m, const struct weight *w)
     return panel_type(w->type) && !w->panels && !w->master && w != m->slot[SLOT_EMBED] && w->rows >= PANEL_ROWS;
 }
 
+/* Projections whose heads are read one by one */
+static bool read_by_head(const struct coe_model *m, struct place at)
+{
+    const bool qkv = at.slot == SLOT_Q || at.slot == SLOT_K || at.slot == SLOT_V;
+    return qkv && m->spec.layer[at.layer].attn.kind == MIX_HEADS;
+}
+
 /* Weights that a kind of experts reads by itself */
 static bool read_by_kind(const struct coe_model *m, struct place at)
 {
@@ -192,7 +199,7 @@ coe_status model_pack_from(struct coe_model *m, uint64_t least)
     for (size_t i = 0; i <= m->n_params; i++) {
         struct weight *w = i < m->n_params ? &m->params[i].w : m->tied_head;
         const struct param *p = i < m->n_params ? &m->params[i] : NULL;
-        const bool panels = w && wants_panels(m, w) && !(p && read_by_kind(m, p->at));
+        const bool panels = w && wants_panels(m, w) && !(p && (read_by_kind(m, p->at) || read_by_head(m, p->at)));
         if (!w || !(panels || (plain && p && wants_pages(m, p)))) continue;
         list[n++] = w;
         bytes += padded_bytes(w);

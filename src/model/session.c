@@ -38,6 +38,11 @@ static struct cache_size cache_size(const struct coe_session *s, int32_t l)
     case MIX_DELTA:
         return (struct cache_size){ 0, 0,
                                     aligned(4 * (nn_conv_state(qkv, r->kernel) + (int64_t)r->n_v * r->d_k * r->d_v)) };
+    case MIX_HEADS: { /* and how many tokens each head has */
+        struct cache_size size = of_heads(s, a->n_kv_heads, a->head_dim, a->head_dim);
+        size.state = aligned(4 * (int64_t)a->n_kv_heads);
+        return size;
+    }
     default: return of_heads(s, a->n_kv_heads, a->head_dim, a->head_dim);
     }
 }
@@ -122,7 +127,7 @@ static coe_status make_caches(struct coe_session *s)
     for (int32_t l = 0; l < spec->n_layers; l++) {
         const struct cache_size n = cache_size(s, l);
         s->kv[l] = (struct kv_layer){
-            .k = at, .v = at + n.k, .state = n.state ? (float *)(void *)at : NULL, .capacity = s->capacity
+            .k = at, .v = at + n.k, .state = n.state ? (float *)(void *)(at + n.k + n.v) : NULL, .capacity = s->capacity
         };
         at += n.k + n.v + n.state;
     }
@@ -252,8 +257,11 @@ static void on_route(void *user, const struct route_record *r)
 static const char *needs_whole(const struct coe_model *m)
 {
     const char *why = NULL;
-    for (int32_t l = 0; l < m->spec.n_layers && !why; l++)
-        if (m->spec.layer[l].is_moe) why = moe_needs_whole_sequence(&m->spec.layer[l].moe);
+    for (int32_t l = 0; l < m->spec.n_layers && !why; l++) {
+        const struct layer_spec *s = &m->spec.layer[l];
+        if (s->is_moe) why = moe_needs_whole_sequence(&s->moe);
+        if (!why && s->attn.kind == MIX_HEADS) why = moe_needs_whole_sequence(&s->attn.moe);
+    }
     return why;
 }
 

@@ -109,7 +109,7 @@ static bool plain_slot_shape(const struct spec *s, const struct attn_spec *a, en
                              int64_t *cols)
 {
     const int64_t q = q_cols(a), kv = kv_cols(a);
-    const bool own_q = a->kind == MIX_ATTENTION, norm = a->qk_norm == QK_NORM_HEAD || a->qk_norm == QK_NORM_FULL;
+    const bool own_q = a->kind != MIX_EXPERTS, norm = a->qk_norm == QK_NORM_HEAD || a->qk_norm == QK_NORM_FULL;
     const int64_t wide = a->gate == ATTN_GATE_IN_Q ? 2 * q : q;
     switch (slot) {
     case SLOT_Q: *rows = wide; return own_q;
@@ -122,7 +122,7 @@ static bool plain_slot_shape(const struct spec *s, const struct attn_spec *a, en
     case SLOT_K_NORM: *cols = a->qk_norm == QK_NORM_FULL ? kv : a->head_dim; return norm;
     case SLOT_SINK: *cols = a->n_heads; return a->sinks;
     case SLOT_ATTN_GATE: *rows = q; return a->gate == ATTN_GATE_OWN;
-    case SLOT_ATTN_ROUTER: *rows = a->moe.n_experts; return !own_q;
+    case SLOT_ATTN_ROUTER: *rows = a->moe.n_experts; return a->kind != MIX_ATTENTION;
     case SLOT_ATTN_EXPERT_IN: *rows = kv; return !own_q;
     case SLOT_ATTN_EXPERT_OUT: *rows = s->d_model, *cols = kv; return !own_q;
     case SLOT_ATTN_EXPERT_BIAS: return !own_q && a->moe.out_bias;

@@ -12,8 +12,8 @@ enum norm_kind { NORM_RMS, NORM_LAYER };
 enum qk_norm { QK_NORM_NONE, QK_NORM_HEAD, QK_NORM_FULL, QK_NORM_UNIT };
 enum rope_kind { ROPE_NONE, ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3, ROPE_YARN, ROPE_LONG };
 /* How a layer mixes tokens: attention; latent attention (MLA); a gated short convolution; the gated delta rule;
- * attention whose query and output projections are experts (JetMoE). */
-enum mixer { MIX_ATTENTION, MIX_LATENT, MIX_CONV, MIX_DELTA, MIX_EXPERTS, MIX_COUNT };
+ * attention whose query and output projections are experts (JetMoE); attention whose heads are (heads.c). */
+enum mixer { MIX_ATTENTION, MIX_LATENT, MIX_CONV, MIX_DELTA, MIX_EXPERTS, MIX_HEADS, MIX_COUNT };
 /* The gate of attention: a projection of its own, or in q, per head [query | gate]. */
 enum attn_gate { ATTN_GATE_NONE, ATTN_GATE_OWN, ATTN_GATE_IN_Q };
 
@@ -69,7 +69,8 @@ struct attn_spec {
     struct rope_spec rope;
     struct latent_spec latent;       /* MIX_LATENT */
     struct recurrent_spec recurrent; /* MIX_CONV, MIX_DELTA */
-    struct moe_spec moe;             /* MIX_EXPERTS: what chooses the projections; heads of one expert = n_kv_heads */
+    struct moe_spec moe;             /* MIX_EXPERTS: what chooses the projections; heads of one expert = n_kv_heads.
+                                      * MIX_HEADS: what chooses key heads with their query heads */
 };
 
 struct layer_spec {
@@ -220,6 +221,8 @@ coe_status spec_overlay(struct spec *s, const json_t *coe, const char *where);
 coe_status spec_route(struct spec *s, const char *text);
 /* COE_E_USAGE unless every layer's router can become `router` with the parameters it has: both are one matrix. */
 coe_status spec_router_fits(const struct spec *s, const char *router, const char *where);
+/* COE_E_INPUT naming what about a layer's attention keeps its heads from being experts. */
+coe_status heads_check(const struct attn_spec *a, const char *where);
 /* Every layer's moe_spec_check, with the layer in the message. */
 coe_status spec_check(const struct spec *s, const char *where);
 /* Reads the keys shared by almost all families: sizes, heads, norm eps, rope, tied embeddings, end tokens. */

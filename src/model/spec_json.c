@@ -13,6 +13,7 @@
  *            "shared_gate": false, "shared_segment": 0,
  *            "chain": { "iterations": 2, "gate": "independent", "residual": "prenorm", "weight": "learned" },
  *            "losses": [ { "kind": "sequence", "coef": 0.001 }, { "kind": "tsallis", "coef": 0.01, "q": 1.1 } ],
+ *            "attention_experts": { "top_k": 2, "unit_weights": true, "score": "softmax", "selection": "top_k", … },
  *            "dense_layers": [ 0 ], "top_k_per_layer": [ 2, 2, … ], "qk_norm": "head",
  *            "experts_per_layer": [ 16, 12, … ] or { "shape": "descending", "min": 8, "max": 24 } } */
 #include <math.h>
@@ -278,6 +279,32 @@ static coe_status read_moe(struct moe_spec *m, const json_t *o, const char *wher
     return read_losses(m, json_object_get(o, "losses"), where);
 }
 
+/* "attention_experts": the heads of attention are experts, a key head with its query heads each. */
+static coe_status read_heads(struct attn_spec *a, const json_t *o, const char *where)
+{
+    static const char *const keys[] = { "top_k", "unit_weights", "renormalize", "scale", "score", "selection", NULL };
+    if (!o) return COE_OK;
+    if (!json_is_object(o))
+        return coe_fail(COE_E_INPUT, "%s: attention_experts is %s, expected an object", where, json_kind(o));
+    COE_TRY(json_only_keys(o, keys, where));
+    struct moe_spec *m = &a->moe;
+    struct router_spec *r = &m->router;
+    int score = SCORE_SOFTMAX;
+    *m = moe_spec_default();
+    m->n_experts = a->n_kv_heads;
+    m->expert_ffn = 1; /* no expert is a network */
+    r->top_k = COE_MAX(1, a->n_kv_heads / 2); /* the paper's data selection: half of them */
+    COE_TRY(json_get_i32(o, "top_k", 1, 1024, &r->top_k, where));
+    COE_TRY(json_get_bool(o, "unit_weights", &r->unit_weights, where));
+    COE_TRY(json_get_bool(o, "renormalize", &r->renormalize, where));
+    COE_TRY(json_get_f32(o, "scale", &r->scale, where));
+    COE_TRY(choice(o, "score", score_name, 2, &score, where));
+    COE_TRY(read_selection(r, o, where));
+    r->score = (enum score_kind)score;
+    if (a->kind == MIX_ATTENTION) a->kind = MIX_HEADS;
+    return heads_check(a, where);
+}
+
 static coe_status dense_layers(struct spec *s, const json_t *list, const char *where)
 {
     if (list && !json_is_array(list))
@@ -299,7 +326,8 @@ coe_status spec_overlay(struct spec *s, const json_t *o, const char *where)
         "groups_kept",  "group_score",       "shared_ffn",      "shared_gate",    "chain",       "losses",
         "dense_layers", "experts_per_layer", "top_k_per_layer", "qk_norm",        "capacity",    "n_identity",
         "n_null",       "bias_rule",         "bias_decay",      "experts",        "bias_in_weights",
-        "input_scale",  "unit_weights",      "shared_segment",  "pool",           NULL
+        "input_scale",  "unit_weights",      "shared_segment",  "pool",           "attention_experts",
+        NULL
     };
     static const char *const qk[] = { "none", "head", "full" };
     COE_TRY(json_only_keys(o, keys, where));
@@ -309,6 +337,7 @@ coe_status spec_overlay(struct spec *s, const json_t *o, const char *where)
         int norm = s->layer[l].attn.qk_norm;
         COE_TRY(choice(o, "qk_norm", qk, 3, &norm, where));
         s->layer[l].attn.qk_norm = (enum qk_norm)norm;
+        COE_TRY(read_heads(&s->layer[l].attn, json_object_get(o, "attention_experts"), where));
         if (!any && (json_object_get(o, "n_experts") || json_object_get(o, "experts"))) s->layer[l].is_moe = true;
         if (s->layer[l].is_moe) COE_TRY(read_moe(&s->layer[l].moe, o, where));
         if (s->layer[l].is_moe) COE_TRY(read_pool(&s->layer[l].moe, l, json_object_get(o, "pool"), where));
@@ -324,6 +353,8 @@ coe_status spec_check(const struct spec *s, const char *where)
     for (int32_t l = 0; l < s->n_layers; l++) {
         char place[600];
         snprintf(place, sizeof place, "%.500s: layer %d", where, l);
+        const struct attn_spec *a = &s->layer[l].attn;
+        if (a->kind == MIX_HEADS) COE_TRY(heads_check(a, place));
         if (s->layer[l].is_moe) COE_TRY(moe_spec_check(&s->layer[l].moe, place));
         else if (s->layer[l].ffn < 1)
             return coe_fail(COE_E_INPUT, "%s: a dense layer without intermediate_size", place);

@@ -128,6 +128,10 @@ static json_t *draw(struct rng *r)
         json_object_set_new(moe, "capacity",
                             json_pack("{s:f,s:s,s:b,s:b}", "factor", 0.5 + rng_uniform(r), "order", pick(r, orders, 3),
                                       "weigh_first", (int)rng_below(r, 2), "always", (int)rng_below(r, 2)));
+    if (!rng_below(r, 4))
+        json_object_set_new(moe, "attention_experts",
+                            json_pack("{s:i, s:b, s:s}", "top_k", (int)(1 + rng_below(r, 2)), "unit_weights",
+                                      (int)rng_below(r, 2), "selection", part_of(r, "selection")));
     return json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:o}", "model_type", "coe", "vocab_size", 11, "hidden_size", 8,
                      "num_hidden_layers", 3, "num_attention_heads", 2, "intermediate_size", 6, "coe", moe);
 }
@@ -189,6 +193,7 @@ static bool refusal_is_known(const char *config, uint64_t seed)
         "balances groups",
         "needs softmax scores",
         "(router tasks)",
+        "needs a layer with plain attention",
         "router tasks ",
         "a task sees",
         "groups of equal size",

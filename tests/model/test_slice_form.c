@@ -23,7 +23,7 @@ static coe_status slice(const char *from, const char *to, int32_t n, int32_t k)
 {
     struct coe_model *m;
     assert_ok(model_open(&m, from));
-    coe_status s = model_to_slices(m, n, k, DT_F32, to);
+    coe_status s = model_to_slices(m, &(struct slices){ n, k, 0 }, DT_F32, to);
     model_close(m);
     return s;
 }

@@ -17,6 +17,7 @@ static const struct name_row names[] = {
     NAMES_MODEL,
     NAMES_PRE_NORMS,
     NAMES_ATTENTION,
+    NAME(SLOT_ATTN_ROUTER, LAYER "self_attn.router.weight"),
     NAMES_DENSE(LAYER "mlp."),
     NAMES_GATE(LAYER "mlp."),
     NAME(SLOT_ROUTER_BIAS, LAYER "mlp.gate.bias"),

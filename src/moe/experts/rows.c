@@ -171,11 +171,17 @@ const struct weight *const *experts_blocks(struct nn *c, const struct weight *al
 {
     struct weight *w = arena_push(c->arena, (size_t)n * sizeof *w);
     const struct weight **row = arena_push(c->arena, (size_t)n * sizeof *row);
+    const bool vector = all->rows == 1;
+    const int64_t rows = vector ? 1 : all->rows / n, cols = vector ? all->cols / n : all->cols;
+    if (all->low_rank) {
+        (void)coe_fail(COE_E_USAGE, "%s is read in %d pieces, and a low-rank adapter of it cannot be", all->name, n);
+        return NULL;
+    }
     for (int32_t g = 0; w && row && g < n; g++) {
         uint64_t at = 0;
-        const int64_t rows = all->rows / n, skip = g * rows * all->cols;
+        const int64_t skip = g * rows * cols;
         (void)dtype_bytes(all->type, (uint64_t)skip, &at); /* within a tensor that was read */
-        w[g] = (struct weight){ .name = all->name, .type = all->type, .rows = rows, .cols = all->cols,
+        w[g] = (struct weight){ .name = all->name, .type = all->type, .rows = rows, .cols = cols,
                                 .data = (const char *)all->data + at };
         if (all->grad) w[g].master = all->master + skip, w[g].grad = all->grad + skip;
         row[g] = &w[g];

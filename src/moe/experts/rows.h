@@ -36,7 +36,8 @@ struct val *experts_inputs(struct nn *c, const struct expert_rows *rows);
 struct val *experts_pick(struct nn *c, struct val *x, const int32_t *row, int64_t n);
 /* y [n, w[0].rows] = x·wᵀ, group by group; w [of.n], all of one shape. */
 struct val *experts_linear(struct nn *c, struct val *x, struct groups of, const struct weight *const *w);
-/* n matrices of equally many rows, one behind the other in `all`. */
+/* n matrices of equally many rows, one behind the other in `all`; of a vector, n vectors. NULL also when `all` carries
+ * a low-rank adapter, which has no such pieces (COE_E_USAGE). */
 const struct weight *const *experts_blocks(struct nn *c, const struct weight *all, int32_t n);
 /* x += b in place, group by group; x must not be kept by what made it (a product keeps its input only). */
 struct val *experts_add_bias(struct nn *c, struct val *x, struct groups of, const struct weight *const *b);
