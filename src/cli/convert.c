@@ -10,6 +10,7 @@
 #include "model/adapter.h"
 #include "model/convert.h"
 #include "model/latent_form.h"
+#include "model/projection_form.h"
 #include "model/quantize.h"
 #include "model/slice_form.h"
 
@@ -139,6 +140,36 @@ static coe_status to_slices(struct cli *c, const char *in, const char *out, cons
     return s;
 }
 
+/* "q,v" → a list */
+static json_t *split_names(const char *text)
+{
+    json_t *list = json_array();
+    for (const char *at = text; list && *at;) {
+        const size_t n = strcspn(at, ",");
+        json_array_append_new(list, json_stringn(at, n));
+        at += n + (at[n] == ',');
+    }
+    return list;
+}
+
+/* --projection-experts E --rank R --alpha A --targets LIST, likewise */
+static coe_status to_projections(struct cli *c, const char *in, const char *out, const struct convert_opts *o)
+{
+    struct coe_model *m = NULL;
+    const int32_t n = (int32_t)cli_int(c, "projection-experts", 8), rank = (int32_t)cli_int(c, "rank", 16);
+    COE_TRY(check_form(c, out, o, "--projection-experts", "--rank, --targets"));
+    json_t *how = json_pack("{s:i, s:i, s:o*}", "n", n, "rank", rank, "targets",
+                            cli_given(c, "targets") ? split_names(cli_str(c, "targets", "")) : NULL);
+    if (!how) return coe_fail(COE_E_NOMEM, "%s", out);
+    coe_status s = model_open(&m, in);
+    if (!s) s = model_to_projections(m, how, 0, o->type == DT_COUNT ? DT_BF16 : o->type, out);
+    if (!s && cli_flag(c, "json")) cli_print_json(json_pack("{s:s, s:O}", "output", out, "projection_experts", how));
+    else if (!s) printf("%s: %d experts of rank %d beside each projection\n", out, n, rank);
+    model_close(m);
+    json_decref(how);
+    return s;
+}
+
 static coe_status run(struct cli *c)
 {
     struct convert_opts o = { 0 };
@@ -155,6 +186,9 @@ static coe_status run(struct cli *c)
     if (cli_given(c, "top-k") && !cli_given(c, "slices"))
         return coe_fail(COE_E_USAGE, "--top-k belongs to --slices");
     if (cli_given(c, "latent")) return to_latent(c, in, out, &o);
+    if (cli_given(c, "projection-experts")) return to_projections(c, in, out, &o);
+    if (cli_given(c, "rank") || cli_given(c, "targets"))
+        return coe_fail(COE_E_USAGE, "--rank and --targets belong to --projection-experts");
     if (cli_given(c, "slices") || cli_given(c, "heads")) return to_slices(c, in, out, &o);
     coe_status s = model_open_stored(&m, in);
     if (!s && cli_given(c, "merge-adapter")) s = adapter_open(m, cli_str(c, "merge-adapter", NULL));
@@ -187,6 +221,12 @@ static const struct cli_opt opts[] = {
       "a dense model's key heads, with their query heads, as experts: H of a token by a router to be trained (all of "
       "them: the same logits)",
       1, 1024, false },
+    { "projection-experts", 0, OPT_INT, "E",
+      "E low-rank experts and a router, to be trained, beside each projection: the same logits until then", 1, 65536,
+      false },
+    { "rank", 0, OPT_INT, "R", "with --projection-experts: of each expert (default 16)", 1, 65536, false },
+    { "targets", 0, OPT_STR, "LIST", "with --projection-experts: of q,k,v,o,gate,up,down (default all there are)", 0, 0,
+      false },
     { "fuse", 0, OPT_FLAG, NULL, "write all experts of a layer as one tensor, where the family has such a form", 0, 0,
       false },
     { "unfuse", 0, OPT_FLAG, NULL, "write every expert's matrices apart", 0, 0, false },

@@ -251,6 +251,9 @@ static void link_param(struct coe_model *m, struct param *p)
     case SLOT_COE_WEIGHT: l->moe.coe_weight = w; break;
     case SLOT_EXPERT_GATE: case SLOT_EXPERT_UP: case SLOT_EXPERT_DOWN:
     case SLOT_EXPERT_GATE_BIAS: case SLOT_EXPERT_UP_BIAS: case SLOT_EXPERT_DOWN_BIAS: link_expert(m, p); break;
+    case SLOT_MIX_ROUTER: case SLOT_MIX_A: case SLOT_MIX_B:
+        l->mix[p->at.iteration][p->at.slot - SLOT_MIX_ROUTER] = w;
+        break;
     case SLOT_ATTN_ROUTER: l->attn_moe.router[0] = w; break;
     case SLOT_ATTN_EXPERT_IN: set_expert(l->attn_moe.gate, p->at.expert, w); break;
     case SLOT_ATTN_EXPERT_OUT: set_expert(l->attn_moe.down, p->at.expert, w); break;

@@ -22,10 +22,10 @@ static struct val *dense_ffn(struct pass *p, int32_t l, struct val *x)
     const struct layer_spec *s = &p->m->spec.layer[l];
     const struct weight *const *w = p->m->layer[l].slot;
     struct nn *c = p->c;
-    struct val *up = nn_linear(c, x, w[SLOT_UP], w[SLOT_UP_BIAS]);
+    struct val *up = pass_linear(p, l, x, 5, w[SLOT_UP_BIAS]);
     struct val *u = s->ungated ? nn_act(c, s->act, up, NULL)
-                               : nn_act(c, s->act, nn_linear(c, x, w[SLOT_GATE], w[SLOT_GATE_BIAS]), up);
-    return nn_linear(c, u, w[SLOT_DOWN], w[SLOT_DOWN_BIAS]);
+                               : nn_act(c, s->act, pass_linear(p, l, x, 4, w[SLOT_GATE_BIAS]), up);
+    return u ? pass_linear(p, l, u, 6, w[SLOT_DOWN_BIAS]) : NULL;
 }
 
 struct post {

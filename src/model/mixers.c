@@ -84,8 +84,8 @@ static struct val *attention(struct pass *p, int32_t l, struct val *x)
     const struct attn_spec *a = &p->m->spec.layer[l].attn;
     const struct weight *const *w = p->m->layer[l].slot;
     struct nn *c = p->c;
-    struct val *q = nn_linear(c, x, w[SLOT_Q], w[SLOT_Q_BIAS]), *k = nn_linear(c, x, w[SLOT_K], w[SLOT_K_BIAS]);
-    struct val *v = nn_linear(c, x, w[SLOT_V], w[SLOT_V_BIAS]), *gate = NULL;
+    struct val *q = pass_linear(p, l, x, 0, w[SLOT_Q_BIAS]), *k = pass_linear(p, l, x, 1, w[SLOT_K_BIAS]);
+    struct val *v = pass_linear(p, l, x, 2, w[SLOT_V_BIAS]), *gate = NULL;
     if (a->gate == ATTN_GATE_OWN) gate = nn_linear(c, x, w[SLOT_ATTN_GATE], NULL);
     if (a->gate == ATTN_GATE_IN_Q) {
         const struct columns query = { 0, a->head_dim }, own = { a->head_dim, a->head_dim };
@@ -99,7 +99,7 @@ static struct val *attention(struct pass *p, int32_t l, struct val *x)
     struct val *o = nn_attention(c, q, k, v, &shape, p->f->batch, cache(p, l));
     p->moe.attention = (struct moe_attention_seen){ q, k, shape };
     if (a->gate != ATTN_GATE_NONE) o = nn_sigmoid_mul(c, o, gate);
-    return nn_linear(c, o, w[SLOT_O], w[SLOT_O_BIAS]);
+    return o ? pass_linear(p, l, o, 3, w[SLOT_O_BIAS]) : NULL;
 }
 
 /* One key head for all: keys are [rope | latent], values the latent. */

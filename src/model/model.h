@@ -23,6 +23,7 @@ struct layer_weights {
     const struct weight *slot[SLOT_COUNT]; /* SCOPE_LAYER slots */
     struct moe_weights moe;
     struct moe_weights attn_moe; /* MIX_EXPERTS: gate makes queries, down the output */
+    const struct weight *mix[PROJECTIONS][3]; /* experts beside a projection: router, A, B; or NULL */
 };
 
 struct coe_model {
@@ -100,6 +101,9 @@ struct forward {
     void *hidden_user;
     struct route_record **records;    /* training: filled with the routing records */
     int32_t n_records, max_records;
+    /* the same of routers beside projections, which have losses of their own */
+    struct route_record **projection_records;
+    int32_t n_projection_records, max_projection_records;
     const bool *far;                  /* [n_seq] LongRoPE beyond the original length; NULL: sequences that end there */
     bool last_only;                   /* logits of the last row of each sequence only */
     bool no_logits;                   /* the final hidden states, normed, instead */
@@ -125,8 +129,9 @@ enum dtype model_kv_dtype(coe_kv type);
 const char *model_mla_name(const struct coe_model *m, coe_mla mla);
 /* "fp32", or "bf16" and what computes it on this machine. What reports call "math"; a pass has it in struct nn. */
 const char *model_math_name(coe_math math);
-/* Routing records one forward pass makes: MoE layers times their iterations. */
+/* Routing records one forward pass makes: MoE layers times their iterations; those of routers beside projections. */
 int32_t model_n_records(const struct coe_model *m);
+int32_t model_n_projections(const struct coe_model *m);
 
 /* ---- sessions ---- */
 

@@ -8,6 +8,7 @@
 #include "model/bind.h"
 #include "model/gguf.h"
 #include "model/part_places.h"
+#include "model/projection_form.h"
 
 static coe_status make(struct coe_model **out, const char *path)
 {
@@ -157,6 +158,10 @@ static void init_param(struct coe_model *m, size_t i, uint64_t seed, double std)
     struct rng r = rng_make(seed, rng_stream(RNG_INIT, i));
     if (part) {
         part_init(p->w.master, part, place_param(&m->spec, p->at), p->w.rows, p->w.cols, std, &r);
+        return;
+    }
+    if (slot_info[p->at.slot].scope == SCOPE_PROJECTION) {
+        projection_init(p->w.master, &m->spec.layer[p->at.layer].projections, p->at.slot, p->w.rows, p->w.cols, &r);
         return;
     }
     /* biases start at zero, but those of a router that stays as it is drawn */

@@ -17,6 +17,8 @@ struct pass {
 
 /* Tables of cos and sin of layer l's rope for this batch. */
 bool pass_rope(struct pass *p, int32_t l);
+/* y = x · wᵀ + bias of projection number `projection` of layer l, and what experts beside it add (projections.c). */
+struct val *pass_linear(struct pass *p, int32_t l, struct val *x, int32_t projection, const struct weight *bias);
 /* Attention with chosen heads (heads.c); kv [n_seq] caches of the layer or NULL. */
 struct val *pass_heads(struct pass *p, int32_t l, struct val *x, struct kv_layer *kv);
 /* What layer l's mixer adds to the stream, of x [n, d] (normalised already); NULL on failure. */

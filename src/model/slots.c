@@ -4,7 +4,7 @@
 #include "model/part_places.h"
 
 const char *const class_name[CLASS_COUNT] = { "embedding", "norm", "attention", "dense", "router", "expert", "shared",
-                                              "head" };
+                                              "head", "adapter" };
 
 const struct slot_info slot_info[SLOT_COUNT] = {
     [SLOT_EMBED] = { "embedding", SCOPE_MODEL, CLASS_EMBEDDING, false },
@@ -57,6 +57,9 @@ const struct slot_info slot_info[SLOT_COUNT] = {
     [SLOT_GATE_BIAS] = { "gate_bias", SCOPE_LAYER, CLASS_DENSE, true },
     [SLOT_UP_BIAS] = { "up_bias", SCOPE_LAYER, CLASS_DENSE, true },
     [SLOT_DOWN_BIAS] = { "down_bias", SCOPE_LAYER, CLASS_DENSE, true },
+    [SLOT_MIX_ROUTER] = { "projection_router", SCOPE_PROJECTION, CLASS_ADAPTER, false },
+    [SLOT_MIX_A] = { "projection_A", SCOPE_PROJECTION, CLASS_ADAPTER, false },
+    [SLOT_MIX_B] = { "projection_B", SCOPE_PROJECTION, CLASS_ADAPTER, false },
     [SLOT_ROUTER] = { "router", SCOPE_ITERATION, CLASS_ROUTER, false },
     [SLOT_ROUTER_BIAS] = { "router_bias", SCOPE_ITERATION, CLASS_ROUTER, true },
     [SLOT_SELECTION_BIAS] = { "selection_bias", SCOPE_ITERATION, CLASS_ROUTER, true },
@@ -251,8 +254,29 @@ static bool ffn_slot_shape(const struct spec *s, const struct layer_spec *l, str
     }
 }
 
+const char *const projection_name[PROJECTIONS] = { "q", "k", "v", "o", "gate", "up", "down" };
+
+enum slot projection_slot(int32_t projection)
+{
+    static const enum slot slot[PROJECTIONS] = { SLOT_Q, SLOT_K, SLOT_V, SLOT_O, SLOT_GATE, SLOT_UP, SLOT_DOWN };
+    return slot[projection];
+}
+
+/* Experts stand one behind the other: router [E, in], A [E r, in], B [E out, r]. */
+static bool projection_shape(const struct spec *s, struct place p, int64_t *rows, int64_t *cols)
+{
+    const struct projection_spec *x = &s->layer[p.layer].projections;
+    const struct place of = { projection_slot(p.iteration), p.layer, 0, 0, 0 };
+    if (!x->rank || !(x->targets >> p.iteration & 1) || !place_shape(s, of, rows, cols)) return false;
+    const int64_t out = *rows, n = x->moe.n_experts;
+    *rows = p.slot == SLOT_MIX_ROUTER ? n : n * (p.slot == SLOT_MIX_A ? x->rank : out);
+    if (p.slot == SLOT_MIX_B) *cols = x->rank;
+    return true;
+}
+
 bool place_shape(const struct spec *s, struct place p, int64_t *rows, int64_t *cols)
 {
+    if (slot_info[p.slot].scope == SCOPE_PROJECTION) return projection_shape(s, p, rows, cols);
     if (slot_info[p.slot].scope == SCOPE_MODEL) return model_shape(s, p.slot, rows, cols);
     const struct layer_spec *l = &s->layer[p.layer];
     return p.slot < SLOT_FFN_NORM ? attn_slot_shape(s, l, p.slot, rows, cols) : ffn_slot_shape(s, l, p, rows, cols);
@@ -270,6 +294,7 @@ static int32_t repeats(const struct spec *s, int32_t layer, enum slot slot)
     const struct layer_spec *l = &s->layer[layer];
     if (slot_info[slot].scope == SCOPE_EXPERT || slot_info[slot].scope == SCOPE_ATTN_EXPERT)
         return spec_experts(s, (struct place){ slot, layer, 0, 0, 0 });
+    if (slot_info[slot].scope == SCOPE_PROJECTION) return PROJECTIONS;
     if (slot_info[slot].scope == SCOPE_ITERATION) return l->moe.chain.shared_gate ? 1 : l->moe.chain.n_iterations;
     return 1;
 }
@@ -292,9 +317,10 @@ static coe_status each_in_layer(const struct spec *s, int32_t layer, each_fn *fn
     int64_t rows, cols;
     for (int slot = SLOT_ATTN_NORM; slot < SLOT_COUNT; slot++) {
         if (slot_info[slot].scope == SCOPE_EXPERT || slot_info[slot].scope == SCOPE_ATTN_EXPERT) continue;
-        if (!place_shape(s, (struct place){ (enum slot)slot, layer, 0, 0, 0 }, &rows, &cols)) continue;
-        for (int32_t i = 0; i < repeats(s, layer, (enum slot)slot); i++)
-            COE_TRY(fn(user, (struct place){ (enum slot)slot, layer, 0, i, 0 }, rows, cols));
+        for (int32_t i = 0; i < repeats(s, layer, (enum slot)slot); i++) {
+            const struct place p = { (enum slot)slot, layer, 0, i, 0 };
+            if (place_shape(s, p, &rows, &cols)) COE_TRY(fn(user, p, rows, cols));
+        }
     }
     COE_TRY(each_of_experts(s, layer, SLOT_ATTN_EXPERT_IN, SLOT_ATTN_EXPERT_OUT, fn, user));
     COE_TRY(each_of_experts(s, layer, SLOT_EXPERT_GATE, SLOT_EXPERT_DOWN_BIAS, fn, user));

@@ -73,8 +73,19 @@ struct attn_spec {
                                       * MIX_HEADS: what chooses key heads with their query heads */
 };
 
+/* Low-rank experts beside projections, each projection with a router of its own (projections.c). */
+enum { PROJECTIONS = 7 };
+extern const char *const projection_name[PROJECTIONS]; /* "q", "k", "v", "o", "gate", "up", "down" */
+struct projection_spec {
+    int32_t rank; /* of an expert; 0: none */
+    double alpha, init_range;
+    uint32_t targets;    /* bits by projection */
+    struct moe_spec moe; /* how each router chooses, and the losses of all of them */
+};
+
 struct layer_spec {
     struct attn_spec attn;
+    struct projection_spec projections;
     bool is_moe;
     struct moe_spec moe;   /* when is_moe */
     int32_t ffn;           /* width of a dense layer */
@@ -112,6 +123,7 @@ enum slot {
     SLOT_ATTN_POST_NORM,
     SLOT_FFN_NORM, SLOT_FFN_NORM_BIAS, SLOT_FFN_POST_NORM,
     SLOT_GATE, SLOT_UP, SLOT_DOWN, SLOT_GATE_BIAS, SLOT_UP_BIAS, SLOT_DOWN_BIAS,
+    SLOT_MIX_ROUTER, SLOT_MIX_A, SLOT_MIX_B, /* place.iteration tells which projection */
     SLOT_ROUTER, SLOT_ROUTER_BIAS, SLOT_SELECTION_BIAS, SLOT_EXPERT_SCALE, SLOT_MOE_BIAS, SLOT_COE_WEIGHT,
     SLOT_EXPERT_GATE, SLOT_EXPERT_UP, SLOT_EXPERT_DOWN,
     SLOT_EXPERT_GATE_BIAS, SLOT_EXPERT_UP_BIAS, SLOT_EXPERT_DOWN_BIAS,
@@ -124,7 +136,8 @@ enum slot {
     SLOT_KIND_OF_EXPERT, SLOT_KIND_OF_EXPERT_VEC,
     SLOT_COUNT
 };
-enum slot_scope { SCOPE_MODEL, SCOPE_LAYER, SCOPE_ITERATION, SCOPE_EXPERT, SCOPE_ATTN_EXPERT };
+enum slot_scope { SCOPE_MODEL, SCOPE_LAYER, SCOPE_ITERATION, SCOPE_EXPERT, SCOPE_ATTN_EXPERT,
+                  SCOPE_PROJECTION };
 enum slot_class {
     CLASS_EMBEDDING,
     CLASS_NORM,
@@ -134,6 +147,7 @@ enum slot_class {
     CLASS_EXPERT,
     CLASS_SHARED,
     CLASS_HEAD,
+    CLASS_ADAPTER,
     CLASS_COUNT
 };
 extern const char *const class_name[CLASS_COUNT];
@@ -154,6 +168,8 @@ struct place {
 };
 /* Shape of a place that no part declares; false when this network has no such place. A vector has rows 1. */
 bool place_shape(const struct spec *s, struct place p, int64_t *rows, int64_t *cols);
+/* The matrix that a projection is. */
+enum slot projection_slot(int32_t projection);
 /* The row of the table that declares a place; NULL when it is no part's. */
 const struct part_weight *place_part(const struct spec *s, struct place p);
 /* Whether a place is never trained. */
@@ -223,6 +239,8 @@ coe_status spec_route(struct spec *s, const char *text);
 coe_status spec_router_fits(const struct spec *s, const char *router, const char *where);
 /* COE_E_INPUT naming what about a layer's attention keeps its heads from being experts. */
 coe_status heads_check(const struct attn_spec *a, const char *where);
+/* COE_E_INPUT naming what cannot have experts beside it. */
+coe_status projections_check(const struct spec *s, const char *where);
 /* Every layer's moe_spec_check, with the layer in the message. */
 coe_status spec_check(const struct spec *s, const char *where);
 /* Reads the keys shared by almost all families: sizes, heads, norm eps, rope, tied embeddings, end tokens. */

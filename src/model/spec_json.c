@@ -14,6 +14,8 @@
  *            "chain": { "iterations": 2, "gate": "independent", "residual": "prenorm", "weight": "learned" },
  *            "losses": [ { "kind": "sequence", "coef": 0.001 }, { "kind": "tsallis", "coef": 0.01, "q": 1.1 } ],
  *            "attention_experts": { "top_k": 2, "unit_weights": true, "score": "softmax", "selection": "top_k", … },
+ *            "projection_experts": { "n": 8, "rank": 16, "alpha": 32, "targets": ["q", "v"], "init_range": 5,
+ *                                    "top_k": 2, "selection": "hybrid", "losses": [ … ] },
  *            "dense_layers": [ 0 ], "top_k_per_layer": [ 2, 2, … ], "qk_norm": "head",
  *            "experts_per_layer": [ 16, 12, … ] or { "shape": "descending", "min": 8, "max": 24 } } */
 #include <math.h>
@@ -305,6 +307,69 @@ static coe_status read_heads(struct attn_spec *a, const json_t *o, const char *w
     return heads_check(a, where);
 }
 
+static coe_status read_targets(struct projection_spec *x, const json_t *list, const char *where)
+{
+    x->targets = (1u << PROJECTIONS) - 1;
+    if (!list) return COE_OK;
+    if (!json_is_array(list))
+        return coe_fail(COE_E_INPUT, "%s: targets of projection_experts is %s, expected a list", where,
+                        json_kind(list));
+    x->targets = 0;
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const char *name = json_string_value(json_array_get(list, i));
+        int32_t at = 0;
+        while (name && at < PROJECTIONS && strcmp(name, projection_name[at])) at++;
+        if (!name || at == PROJECTIONS)
+            return coe_fail(COE_E_INPUT,
+                            "%s: targets of projection_experts: '%s' is none of q, k, v, o, gate, up, down", where,
+                            name ? name : json_kind(json_array_get(list, i)));
+        x->targets |= 1u << at;
+    }
+    return COE_OK;
+}
+
+/* "projection_experts": low-rank experts beside projections (projections.c), with DynMoLE's settings. */
+static coe_status read_projections(struct projection_spec *x, const json_t *o, const char *where)
+{
+    static const char *const keys[] = { "n",     "rank",        "alpha", "targets", "init_range",  "top_k",
+                                        "score", "renormalize", "scale", "losses",  "unit_weights", "selection", NULL };
+    struct moe_spec *m = &x->moe;
+    int score = SCORE_SOFTMAX;
+    if (!o) return COE_OK;
+    if (!json_is_object(o))
+        return coe_fail(COE_E_INPUT, "%s: projection_experts is %s, expected an object", where, json_kind(o));
+    COE_TRY(json_only_keys(o, keys, where));
+    *m = moe_spec_default();
+    (void)moe_select(&m->router, "hybrid");
+    m->n_experts = 8;
+    m->expert_ffn = 1; /* no expert is a network */
+    *x = (struct projection_spec){ .rank = 16, .init_range = 5, .moe = *m };
+    COE_TRY(json_get_i32(o, "n", 1, 65536, &m->n_experts, where));
+    COE_TRY(json_get_i32(o, "rank", 1, 65536, &x->rank, where));
+    x->alpha = 2.0 * x->rank;
+    COE_TRY(json_get_num(o, "alpha", &x->alpha, where));
+    COE_TRY(json_get_num(o, "init_range", &x->init_range, where));
+    if (!(x->alpha > 0 && x->alpha < 1e6) || !(x->init_range >= 0 && x->init_range < 1e6))
+        return coe_fail(COE_E_INPUT, "%s: projection_experts with alpha %g, init_range %g", where, x->alpha,
+                        x->init_range);
+    m->router.top_k = COE_MIN(2, m->n_experts);
+    COE_TRY(json_get_i32(o, "top_k", 1, 1024, &m->router.top_k, where));
+    COE_TRY(json_get_bool(o, "renormalize", &m->router.renormalize, where));
+    COE_TRY(json_get_bool(o, "unit_weights", &m->router.unit_weights, where));
+    COE_TRY(json_get_f32(o, "scale", &m->router.scale, where));
+    COE_TRY(choice(o, "score", score_name, 2, &score, where));
+    m->router.score = (enum score_kind)score;
+    COE_TRY(read_selection(&m->router, o, where));
+    COE_TRY(read_targets(x, json_object_get(o, "targets"), where));
+    const json_t *losses = json_object_get(o, "losses");
+    if (losses) return read_losses(m, losses, where);
+    json_t *own = json_pack("[{s:s, s:f}, {s:s, s:f, s:s}]", "kind", "masked", "coef", 0.001, "kind", "tsallis", "coef",
+                            0.01, "over", "mean");
+    coe_status status = own ? read_losses(m, own, where) : coe_fail(COE_E_NOMEM, "%s", where);
+    json_decref(own);
+    return status;
+}
+
 static coe_status dense_layers(struct spec *s, const json_t *list, const char *where)
 {
     if (list && !json_is_array(list))
@@ -327,7 +392,7 @@ coe_status spec_overlay(struct spec *s, const json_t *o, const char *where)
         "dense_layers", "experts_per_layer", "top_k_per_layer", "qk_norm",        "capacity",    "n_identity",
         "n_null",       "bias_rule",         "bias_decay",      "experts",        "bias_in_weights",
         "input_scale",  "unit_weights",      "shared_segment",  "pool",           "attention_experts",
-        NULL
+        "projection_experts", NULL
     };
     static const char *const qk[] = { "none", "head", "full" };
     COE_TRY(json_only_keys(o, keys, where));
@@ -338,6 +403,7 @@ coe_status spec_overlay(struct spec *s, const json_t *o, const char *where)
         COE_TRY(choice(o, "qk_norm", qk, 3, &norm, where));
         s->layer[l].attn.qk_norm = (enum qk_norm)norm;
         COE_TRY(read_heads(&s->layer[l].attn, json_object_get(o, "attention_experts"), where));
+        COE_TRY(read_projections(&s->layer[l].projections, json_object_get(o, "projection_experts"), where));
         if (!any && (json_object_get(o, "n_experts") || json_object_get(o, "experts"))) s->layer[l].is_moe = true;
         if (s->layer[l].is_moe) COE_TRY(read_moe(&s->layer[l].moe, o, where));
         if (s->layer[l].is_moe) COE_TRY(read_pool(&s->layer[l].moe, l, json_object_get(o, "pool"), where));
@@ -359,6 +425,7 @@ coe_status spec_check(const struct spec *s, const char *where)
         else if (s->layer[l].ffn < 1)
             return coe_fail(COE_E_INPUT, "%s: a dense layer without intermediate_size", place);
     }
+    COE_TRY(projections_check(s, where));
     return part_places_check(s, where);
 }
 
@@ -425,6 +492,21 @@ static bool fits_layer(enum name_if only, const struct spec *s, int32_t layer)
     }
 }
 
+/* "….q_proj.weight" gives "….q_proj.router.weight", "….q_proj.lora_A.weight"; a part of a tensor has no such name. */
+static bool projection_tensor(const struct family *f, const struct spec *s, struct place p, int which, char *out,
+                              size_t cap)
+{
+    static const char *const tail[] = { "router", "lora_A", "lora_B" };
+    const struct place of = { projection_slot(p.iteration), p.layer, 0, 0, 0 };
+    char name[256];
+    struct cut cut;
+    if (!family_name_cut(f, s, of, which, name, sizeof name, &cut) || cut.how || cut.parts > 1) return false;
+    const size_t n = strlen(name), end = strlen(".weight");
+    if (n <= end || strcmp(name + n - end, ".weight")) return false;
+    const int wrote = snprintf(out, cap, "%.*s.%s.weight", (int)(n - end), name, tail[p.slot - SLOT_MIX_ROUTER]);
+    return wrote > 0 && (size_t)wrote < cap;
+}
+
 bool family_name_cut(const struct family *f, const struct spec *s, struct place p, int which, char *out, size_t cap,
                      struct cut *cut)
 {
@@ -443,6 +525,7 @@ bool family_name_cut(const struct family *f, const struct spec *s, struct place 
             return expand_name(pattern, p, out, cap);
         }
     *cut = (struct cut){ 0 };
+    if (slot_info[p.slot].scope == SCOPE_PROJECTION) return projection_tensor(f, s, p, which, out, cap);
     if (which) return false;
     const struct part_weight *w = place_part(s, p);
     if (w) return part_tensor_name(f, s, p, w, out, cap);

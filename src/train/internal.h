@@ -27,8 +27,8 @@ struct trainer {
     /* buffers of a micro-batch */
     int32_t *input, *target, *task, *off;
     int64_t *start, *pos0;
-    struct route_record **records;
-    int32_t n_records;
+    struct route_record **records, **projection_records;
+    int32_t n_records, n_projections;
     uint64_t *counts; /* [n_records, max_experts] of the step so far */
     int64_t slots, routed; /* visits of experts in the step, and tokens routed, over all layers and passes */
     int32_t max_experts;

@@ -34,7 +34,8 @@ static struct val *forward_once(struct trainer *t, struct nn *c, const struct at
                                 struct forward *f)
 {
     c->dropout_index = (uint32_t)index << 10;
-    *f = (struct forward){ .batch = batch, .task = t->task, .records = t->records, .max_records = t->n_records };
+    *f = (struct forward){ .batch = batch, .task = t->task, .records = t->records, .max_records = t->n_records,
+                           .projection_records = t->projection_records, .max_projection_records = t->n_projections };
     return model_forward(t->model, c, t->input, (int64_t)t->r->micro_batch * t->r->sequence, f);
 }
 
@@ -54,6 +55,13 @@ static coe_status routing_losses(struct trainer *t, struct nn *c, const struct f
     double aux;
     COE_TRY(moe_losses(&losses, &aux, NULL));
     add_counts(t, f->n_records);
+    out->aux += aux / n_micro;
+    if (!f->n_projection_records) return COE_OK;
+    struct loss_call beside = losses;
+    beside.records = t->projection_records;
+    beside.n_records = f->n_projection_records;
+    beside.step_counts = NULL;
+    COE_TRY(moe_losses(&beside, &aux, NULL));
     out->aux += aux / n_micro;
     return COE_OK;
 }

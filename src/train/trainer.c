@@ -50,8 +50,11 @@ static coe_status make_buffers(struct trainer *t)
     t->off = mem_alloc("batch", (rows + 1) * sizeof *t->off);
     t->pos0 = mem_zalloc("batch", rows * sizeof *t->pos0);
     t->records = mem_zalloc("batch", ((size_t)t->n_records + 1) * sizeof(struct route_record *));
+    t->n_projections = model_n_projections(t->model);
+    t->projection_records = mem_zalloc("batch", ((size_t)t->n_projections + 1) * sizeof(struct route_record *));
     t->counts = mem_zalloc("batch", ((size_t)t->n_records * (size_t)t->max_experts + 1) * sizeof *t->counts);
-    const bool all = t->input && t->target && t->task && t->start && t->off && t->pos0 && t->records && t->counts;
+    const bool all = t->input && t->target && t->task && t->start && t->off && t->pos0 && t->records &&
+                     t->projection_records && t->counts;
     return all ? COE_OK : COE_E_NOMEM;
 }
 
@@ -206,7 +209,7 @@ void trainer_close(struct trainer *t)
     if (!t) return;
     monitor_close(t);
     void *const owned[] = { t->input,   t->target, t->task,   t->start,   t->off,   t->pos0,
-                            t->records, t->counts, t->params, t->moments, t->labels };
+                            t->records, t->counts, t->params, t->moments, t->labels, t->projection_records };
     for (size_t i = 0; i < COE_COUNT(owned); i++) mem_free(owned[i]);
     corpus_free(&t->train);
     corpus_free(&t->valid);

@@ -1,7 +1,8 @@
 /* tune.c — fine-tuning: which parameters of a given model learn, the others staying frozen as they are stored.
  *
  *     tune:
- *       only: [router]                         classes: embedding, norm, attention, dense, router, expert, shared, head
+ *       only: [router]                         classes: embedding, norm, attention, dense, router, expert, shared,
+ *                                              head, adapter
  *       experts: [[0, 3], [1], …]              with the class expert: these ids of each layer that has experts
  *       lora: { rank: 8, alpha: 16, targets: [attention, expert] }     nothing but low-rank adapters learns (adapter.h)
  *
@@ -23,7 +24,7 @@ static coe_status check_classes(const struct recipe *r, const char *where)
         if (!known)
             return coe_fail(COE_E_INPUT,
                             "%s: only[%zu] is no class of parameters (embedding, norm, attention, dense, "
-                            "router, expert, shared, head)",
+                            "router, expert, shared, head, adapter)",
                             where, i);
     }
     return COE_OK;

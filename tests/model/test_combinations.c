@@ -132,6 +132,13 @@ static json_t *draw(struct rng *r)
         json_object_set_new(moe, "attention_experts",
                             json_pack("{s:i, s:b, s:s}", "top_k", (int)(1 + rng_below(r, 2)), "unit_weights",
                                       (int)rng_below(r, 2), "selection", part_of(r, "selection")));
+    if (!rng_below(r, 4))
+        json_object_set_new(moe, "projection_experts",
+                            json_pack("{s:i, s:i, s:[s, s], s:s, s:i, s:b}", "n", (int)(1 + rng_below(r, 4)), "rank",
+                                      (int)(1 + rng_below(r, 3)), "targets", rng_below(r, 2) ? "q" : "o",
+                                      rng_below(r, 2) ? "v" : "down", "selection", part_of(r, "selection"), "top_k", 1,
+                                      "renormalize", (int)rng_below(r, 2)));
+    if (!rng_below(r, 4)) json_object_set_new(moe, "dense_layers", json_pack("[i]", (int)rng_below(r, 3)));
     return json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:o}", "model_type", "coe", "vocab_size", 11, "hidden_size", 8,
                      "num_hidden_layers", 3, "num_attention_heads", 2, "intermediate_size", 6, "coe", moe);
 }
@@ -144,8 +151,9 @@ static coe_status step(struct coe_model *m, uint64_t number)
 {
     struct tape tape = { 0 };
     struct nn c = { .arena = test_arena(), .tape = &tape, .seed = 3, .step = number };
-    struct route_record *records[8];
-    struct forward f = { .batch = &batch, .task = tasks_of(m), .records = records, .max_records = 8 };
+    struct route_record *records[8], *beside[24];
+    struct forward f = { .batch = &batch, .task = tasks_of(m), .records = records, .max_records = 8,
+                         .projection_records = beside, .max_projection_records = 24 };
     double sum, aux;
     int64_t count;
     model_zero_grad(m);
@@ -154,6 +162,9 @@ static coe_status step(struct coe_model *m, uint64_t number)
         .c = &c, .records = records, .n_records = f.n_records, .batch = &batch, .scale = 1
     };
     COE_TRY(moe_losses(&losses, &aux, NULL));
+    struct loss_call more = losses;
+    more.records = beside, more.n_records = f.n_projection_records;
+    COE_TRY(moe_losses(&more, &aux, NULL));
     COE_TRY(nn_backward(&c));
     for (size_t i = 0; i < m->n_params; i++)
         for (int64_t j = 0; m->params[i].w.grad && j < weight_count(&m->params[i].w); j++) {
@@ -193,6 +204,10 @@ static bool refusal_is_known(const char *config, uint64_t seed)
         "balances groups",
         "needs softmax scores",
         "(router tasks)",
+        "need plain attention",
+        "routes whole sequences",
+        "no layer has one of the targets",
+        "a pool of",
         "needs a layer with plain attention",
         "router tasks ",
         "a task sees",

@@ -53,10 +53,22 @@ coe_status tsallis_apply(const struct loss_call *c, double q, bool normalized, d
     return COE_OK;
 }
 
-static coe_status apply(const struct loss_call *c, double *value) { return tsallis_apply(c, c->param[0], true, value); }
+/* Averaged, each router has its share of the coefficient. */
+static coe_status apply(const struct loss_call *c, double *value)
+{
+    struct loss_call share = *c;
+    double sum = 0;
+    const double n = c->param[1] > 0 ? c->n_records : 1;
+    share.coef = c->coef / n;
+    COE_TRY(tsallis_apply(&share, c->param[0], true, &sum));
+    *value += sum / n;
+    return COE_OK;
+}
 
+static const char *const over[] = { "sum", "mean", NULL };
 static const struct part_param params[] = {
     { "q", "index of the entropy; 1: Shannon's", NULL, 1e-3, 100, 1.1, false },
+    { "over", "whether the routers' means are added or averaged", over, 0, 0, 0, false },
     { 0 },
 };
 static coe_status check(const struct moe_spec *m, const char *where)
