@@ -3,6 +3,7 @@
 
 #define STRIP_ROWS 96         /* rows of x of one part: what they make waits in the second-level cache */
 #define STRIP_COLS 128        /* columns of it; a multiple of the panels' rows */
+#define STRIP (STRIP_ROWS * STRIP_COLS)
 #define ALONE_BELOW (1 << 17) /* multiply-adds that are done before a second thread has woken up */
 
 static int64_t parts(int64_t n, int64_t part) { return (n + part - 1) / part; }
@@ -36,9 +37,23 @@ struct gate_up {
     float act_limit;
 };
 
+/* Columns of a part. Few rows of x are bound by reading the weights, and reading is fast where it goes on for long: as
+ * many columns then as leave every thread a few parts to choose from. */
+static int64_t strip_cols(const struct weight *w, struct groups g)
+{
+    int64_t rows = 0, busy = 0, cols = STRIP_COLS;
+    for (int32_t e = 0; e < g.n; e++) {
+        rows = COE_MAX(rows, g.off[e + 1] - g.off[e]);
+        busy += g.off[e + 1] > g.off[e];
+    }
+    const int64_t wanted = coe_threads() == 1 ? 1 : 4 * (int64_t)coe_threads();
+    while (cols < w->rows && rows * 2 * cols <= STRIP && busy * parts(w->rows, 2 * cols) >= wanted) cols *= 2;
+    return cols;
+}
+
 static void gate_up_part(const struct gate_up *p, int32_t g, int64_t first, int64_t m, int64_t c0, int64_t n)
 {
-    float gate[STRIP_ROWS * STRIP_COLS], up[STRIP_ROWS * STRIP_COLS];
+    float gate[STRIP], up[STRIP];
     gemm_part(gate, n, p->x, first, m, p->gate[g], c0, n);
     if (p->up) gemm_part(up, n, p->x, first, m, p->up[g], c0, n);
     for (int64_t r = 0; r < m; r++) {
@@ -56,7 +71,7 @@ void gemm_gate_up(float *u, int64_t ldu, const struct gemm_rows *x, struct group
     const struct weight *w = first_weight(gate, g);
     if (!w) return;
     const double began = gemm_clock.on ? coe_now() : 0;
-    const int64_t across = parts(w->rows, STRIP_COLS);
+    const int64_t cols = strip_cols(w, g), across = parts(w->rows, cols);
     int64_t next = 0;
 #pragma omp parallel if (worth_threads(w, g, 2))
     {
@@ -69,9 +84,9 @@ void gemm_gate_up(float *u, int64_t ldu, const struct gemm_rows *x, struct group
                 before += n;
             if (e == g.n) break;
             const int64_t first = g.off[e] + (mine - before) / across * STRIP_ROWS;
-            const int64_t c0 = (mine - before) % across * STRIP_COLS;
+            const int64_t c0 = (mine - before) % across * cols;
             gate_up_part(&p, e, first, COE_MIN(g.off[e + 1] - first, STRIP_ROWS), c0,
-                         COE_MIN(w->rows - c0, STRIP_COLS));
+                         COE_MIN(w->rows - c0, cols));
         }
     }
     count(began, w, g, up ? 2 : 1);

@@ -9,7 +9,9 @@
 enum { D = 256, F = 200, TOKENS = 120, GROUPS = 4, SLOTS = 230 };
 
 /* Expert 2 has more rows than a strip, expert 1 none; F is no multiple of a panel or a strip. */
-static const int32_t off[GROUPS + 1] = { 0, 25, 25, 225, SLOTS };
+static const int32_t prompt[GROUPS + 1] = { 0, 25, 25, 225, SLOTS };
+/* One token: parts are as wide as the threads allow. */
+static const int32_t token[GROUPS + 1] = { 0, 1, 1, 2, 3 };
 
 static void fill(struct weight *w, enum dtype t, uint64_t seed)
 {
@@ -19,8 +21,9 @@ static void fill(struct weight *w, enum dtype t, uint64_t seed)
     *w = (struct weight){ .name = "w", .type = t, .rows = F, .cols = D, .data = data };
 }
 
-static void check(enum dtype t, bool with_up, enum activation act)
+static void check(const int32_t *off, enum dtype t, bool with_up, enum activation act)
 {
+    const int32_t slots = off[GROUPS];
     struct weight weights[2 * GROUPS];
     const struct weight *gate[GROUPS], *up[GROUPS];
     int32_t row[SLOTS];
@@ -43,26 +46,29 @@ static void check(enum dtype t, bool with_up, enum activation act)
     const struct groups of = { GROUPS, off };
     gemm_grouped_xwt(h1, F, x, D, codes, row, of, gate);
     gemm_grouped_xwt(h3, F, x, D, codes, row, of, up);
-    for (int r = 0; r < SLOTS; r++) {
+    for (int r = 0; r < slots; r++) {
         if (act == ACT_SWIGLU_CLAMP) kern->act_clamp(1.5f, want + r * F, h1 + r * F, with_up ? h3 + r * F : NULL, F);
         else kern->act(act, want + r * F, h1 + r * F, with_up ? h3 + r * F : NULL, F);
     }
     const struct gemm_rows rows = { x, D, codes, row };
     for (int threads = 1; threads <= 3; threads++) {
         coe_set_threads(threads);
-        memset(u, 0xFF, SLOTS * F * 4);
+        memset(u, 0xFF, (size_t)slots * F * 4);
         gemm_gate_up(u, F, &rows, of, gate, with_up ? up : NULL, act, 1.5f);
-        assert_same_bits(dtype_info[t].name, u, want, SLOTS * F);
+        assert_same_bits(dtype_info[t].name, u, want, slots * F);
     }
 }
 
 static void gate_and_up_with_the_activation(void **state)
 {
     (void)state;
-    check(DT_F32, true, ACT_SILU);
-    check(DT_Q4_0, true, ACT_SILU);
-    check(DT_Q4_K, false, ACT_GELU);
-    check(DT_Q8_0, true, ACT_SWIGLU_CLAMP);
+    for (int i = 0; i < 2; i++) {
+        const int32_t *off = i ? token : prompt;
+        check(off, DT_F32, true, ACT_SILU);
+        check(off, DT_Q4_0, true, ACT_SILU);
+        check(off, DT_Q4_K, false, ACT_GELU);
+        check(off, DT_Q8_0, true, ACT_SWIGLU_CLAMP);
+    }
 }
 
 /* y, which begins with values of its own, against the products, biases and one chain of fma a token, step by step. */

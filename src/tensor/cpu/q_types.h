@@ -61,17 +61,24 @@ LANES void put_minus_dmin(struct sink *t, int b, int half, v16 minus_dmin)
 
 #define NIBBLE 0x0F0F0F0F
 
+/* Whoever streams panels from memory (q_row.c) asks for each line a fixed distance ahead, with the load of the line
+ * that is in use: a line that nobody asked for costs as much as ten that came in time. */
+#if defined(FETCH_AHEAD)
+#define ASK_AHEAD(at) __builtin_prefetch((at) + FETCH_AHEAD, 0, 0)
+#else
+#define ASK_AHEAD(at) ((void)0)
+#endif
+
 /* Four bytes of each of sixteen rows, the u-th such unit of a field. */
 LANES q16 unit(const uint8_t *field, int u)
 {
     const uint8_t *at = field + u * PANEL_HALF * 4;
-#if defined(FETCH_AHEAD)
-    __builtin_prefetch(at + FETCH_AHEAD);
-#endif
+    ASK_AHEAD(at);
     return q16_load(at);
 }
 LANES v16 halves_scale(const uint8_t *field)
 {
+    ASK_AHEAD(field);
     return v16_load_f16((const uint16_t *)(const void *)field);
 }
 /* Sixteen bits of each row, without sign. */
