@@ -35,6 +35,19 @@ void moe_add_counts(const struct route_record *r, uint64_t *counts)
     for (int32_t i = 0; i < rt->n_slots; i++) counts[rt->expert[i]]++;
 }
 
+double load_imbalance(const uint64_t *counts, int32_t n_experts, int32_t n_groups, uint64_t n_tokens)
+{
+    const int32_t size = n_experts / n_groups;
+    uint64_t most = 0, least = UINT64_MAX;
+    for (int32_t g = 0; g < n_groups; g++) {
+        uint64_t sum = 0;
+        for (int32_t i = 0; i < size; i++) sum += counts[g * size + i];
+        most = COE_MAX(most, sum);
+        least = COE_MIN(least, sum);
+    }
+    return n_tokens ? (double)(most - least) / (double)n_tokens : 0;
+}
+
 struct load_stats load_statistics(const uint64_t *counts, int32_t n_experts)
 {
     struct load_stats s = { 0 };

@@ -437,7 +437,11 @@ struct load_stats {
     double avg_vio; /* mean of |count / mean - 1| */
     double entropy; /* of the shares, over its maximum log E: 1 is balance */
     int32_t dead;   /* experts with no token */
+    double imbalance; /* between groups of experts (load_imbalance); 0 without groups */
 };
 struct load_stats load_statistics(const uint64_t *counts, int32_t n_experts);
+/* Imbalance score of MoGE (routing.md 8): visits of the busiest group of experts minus those of the idlest, over the
+ * tokens. */
+double load_imbalance(const uint64_t *counts, int32_t n_experts, int32_t n_groups, uint64_t n_tokens);
 
 #endif

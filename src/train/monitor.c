@@ -82,6 +82,13 @@ static void show_step(struct trainer *t, const struct step_report *s, double bit
                  s->load.cv, s->load.max_vio, s->load.dead, rate);
 }
 
+static bool has_groups(const struct spec *s)
+{
+    for (int32_t l = 0; l < s->n_layers; l++)
+        if (s->layer[l].is_moe && s->layer[l].moe.router.n_group > 1) return true;
+    return false;
+}
+
 coe_status monitor_step(struct trainer *t, const struct step_report *s)
 {
     const double bits = s->loss / log(2) * (double)t->train.n / (double)t->train.bytes;
@@ -91,6 +98,7 @@ coe_status monitor_step(struct trainer *t, const struct step_report *s)
     json_t *load = json_pack("{s:f, s:f, s:f, s:f, s:i, s:f}", "cv", s->load.cv, "max_vio", s->load.max_vio, "avg_vio",
                              s->load.avg_vio, "entropy", s->load.entropy, "dead", (int)s->load.dead, "active",
                              s->active);
+    if (has_groups(&t->model->spec)) json_object_set_new(load, "imbalance", json_real(s->load.imbalance));
     json_t *line = json_pack("{s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:o, s:f, s:I, s:f}", "step", (json_int_t)s->step,
                              "loss", s->loss, "perplexity", exp(s->loss), "bits_per_byte", bits, "aux", s->aux, "lr",
                              s->lr, "grad_norm", s->grad_norm, "load", load, "tokens_per_s",

@@ -133,6 +133,7 @@ static coe_status update_biases(struct trainer *t, struct step_report *out)
 static void load_report(struct trainer *t, struct step_report *out)
 {
     int32_t record = 0;
+    const uint64_t tokens = (uint64_t)out->tokens * (t->r->consistency > 0 ? 2 : 1);
     for (int32_t l = 0; l < t->model->spec.n_layers; l++) {
         const struct layer_spec *s = &t->model->spec.layer[l];
         for (int32_t i = 0; s->is_moe && i < s->moe.chain.n_iterations; i++, record++) {
@@ -143,6 +144,9 @@ static void load_report(struct trainer *t, struct step_report *out)
             out->load.avg_vio = COE_MAX(out->load.avg_vio, load.avg_vio);
             out->load.entropy = record ? COE_MIN(out->load.entropy, load.entropy) : load.entropy;
             out->load.dead += load.dead;
+            const uint64_t *counts = t->counts + (int64_t)record * t->max_experts;
+            const double groups = load_imbalance(counts, s->moe.n_experts, s->moe.router.n_group, tokens);
+            out->load.imbalance = COE_MAX(out->load.imbalance, groups);
         }
     }
 }

@@ -300,11 +300,44 @@ static void a_shape_over_the_layers_keeps_their_sum(void **state)
     assert_int_equal(d.layer[2].moe.n_experts, 2);
 }
 
+/* Card 8: Pangu Pro MoE has 71.9888 billion parameters, 16.4981 billion of them active. */
+static void the_parameters_of_pangu_are_counted(void **state)
+{
+    (void)state;
+    const struct spec s = spec_of("{ 'model_type': 'PanguProMoE', 'vocab_size': 153376, 'hidden_size': 5120, "
+                                  "'num_hidden_layers': 48, 'num_attention_heads': 40, 'num_key_value_heads': 8, "
+                                  "'head_dim': 128, 'intermediate_size': 1344, 'num_experts': 64, "
+                                  "'num_experts_per_tok': 8, 'moe_intermediate_size': 1344, "
+                                  "'shared_expert_intermediate_size': 5376, 'tie_word_embeddings': false }");
+    const struct spec_sizes n = spec_sizes(&s);
+    assert_near("total", (double)n.total, 71.9888e9, .00005e9);
+    assert_near("active", (double)(n.active + (int64_t)153376 * 5120), 16.4981e9, .00005e9); /* the card counts both
+                                                                                               * embeddings */
+}
+
+/* Card F5: scores are multiplied by 192^-1/2, and by mscale² where YaRN is configured. */
+static void deepseek_scales_its_scores(void **state)
+{
+    (void)state;
+#define DEEPSEEK(more)                                                                                                \
+    "{ 'model_type': 'deepseek_v2', " BASE ", 'kv_lora_rank': 512, 'q_lora_rank': null, 'qk_nope_head_dim': 128, "     \
+    "'qk_rope_head_dim': 64, 'v_head_dim': 128, 'n_routed_experts': 4, 'num_experts_per_tok': 2, "                     \
+    "'moe_intermediate_size': 4, 'n_shared_experts': 1, 'first_k_dense_replace': 1" more " }"
+#define YARN(all)                                                                                                     \
+    ", 'rope_scaling': { 'type': 'yarn', 'factor': 40, 'original_max_position_embeddings': 4096, 'beta_fast': 32, "    \
+    "'beta_slow': 1, 'mscale': " all ", 'mscale_all_dim': " all " }"
+    assert_near("plain", (double)spec_of(DEEPSEEK("")).layer[0].attn.scale, .072169, 5e-7);
+    assert_near("lite", (double)spec_of(DEEPSEEK(YARN("0.707"))).layer[0].attn.scale, .114721, 5e-7);
+    assert_near("V2, V3", (double)spec_of(DEEPSEEK(YARN("1.0"))).layer[0].attn.scale, .135234, 5e-7);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_shape_over_the_layers_keeps_their_sum),
         cmocka_unit_test(defaults_of_our_own_models),
+        cmocka_unit_test(the_parameters_of_pangu_are_counted),
+        cmocka_unit_test(deepseek_scales_its_scores),
         cmocka_unit_test(every_key_of_the_coe_object_is_read),
         cmocka_unit_test(families_say_how_they_route),
         cmocka_unit_test(a_coe_object_extends_another_family),

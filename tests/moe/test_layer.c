@@ -135,6 +135,29 @@ static void copy_weights(struct block *to, const struct block *from)
         block_set(to, from->list[i]->name, from->list[i]->master, weight_count(from->list[i]));
 }
 
+/* Card 1: sigmoid gates at zero in the second pass leave what the first made. */
+static void a_second_pass_without_weight_is_no_pass(void **state)
+{
+    (void)state;
+    for (int residual = 0; residual < 2; residual++) {
+        struct moe_spec two = spec_of(3, 5, 2, 2, residual ? RESIDUAL_INNER : RESIDUAL_PRENORM);
+        two.router.score = SCORE_SIGMOID;
+        two.router.bias = true;
+        struct moe_spec one = two;
+        one.chain.n_iterations = 1;
+        struct block b = block_make(&two, 4, BLOCK_GATED), a = block_make(&one, 4, BLOCK_GATED);
+        block_random(&b, 3, 1);
+        block_set(&b, "router_bias.1", (float[]){ -1e4f, -1e4f, -1e4f }, 3);
+        for (size_t i = 0; i < a.n; i++)
+            block_set(&a, a.list[i]->name, block_weight(&b, "%s", a.list[i]->name)->master, weight_count(a.list[i]));
+        struct nn c = no_tape();
+        const float *h = random_floats(1, 5 * 4, 1), *x = random_floats(2, 5 * 4, 1);
+        const struct val *want = block_forward(&a, &c, input(&c, h, 5, 4), input(&c, x, 5, 4), NULL);
+        const struct val *got = block_forward(&b, &c, input(&c, h, 5, 4), input(&c, x, 5, 4), NULL);
+        assert_close("output", got->data, want->data, 5 * 4, 1e-30, 0);
+    }
+}
+
 /* A prenorm chain of one pass: h + Σ g E(x_0), formed here from the route and one dense expert after the other. */
 static void a_chain_of_one_is_the_ordinary_layer(void **state)
 {
@@ -388,6 +411,7 @@ int main(void)
         cmocka_unit_test(a_shared_gate_routes_every_pass_alike),
         cmocka_unit_test(residual_modes_by_hand),
         cmocka_unit_test(identity_experts_grow_by_a_power),
+        cmocka_unit_test(a_second_pass_without_weight_is_no_pass),
         cmocka_unit_test(a_chain_of_one_is_the_ordinary_layer),
         cmocka_unit_test(a_learned_weight_of_zero_changes_nothing),
         cmocka_unit_test(a_tape_does_not_change_the_result),

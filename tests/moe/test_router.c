@@ -229,6 +229,24 @@ static void grouped_selection_takes_the_same_number_from_every_group(void **stat
     assert_close("weights", r->weight, (float[]){ .2961f, .2679f, .1089f, .0401f }, 4, 1e-4, 0);
 }
 
+/* Whatever the logits: every group has K / M of each token, so their loads are equal; with k of a group all of its
+ * experts, everything is chosen. */
+static void groups_are_loaded_equally_and_all_of_each_is_dense(void **state)
+{
+    (void)state;
+    enum { T = 33, E = 12 };
+    struct moe_spec s = spec_of(E, 6);
+    s.router.selection = "grouped";
+    s.router.n_group = s.router.topk_group = 3;
+    const float *z = random_floats(41, T * E, 3);
+    const struct route *r = route_of(&s, z, T);
+    uint64_t counts[E] = { 0 };
+    for (int32_t i = 0; i < r->n_slots; i++) counts[r->expert[i]]++;
+    assert_near("imbalance", load_imbalance(counts, E, 3, T), 0, 0);
+    s.router.top_k = E;
+    assert_int_equal(route_of(&s, z, T)->n_slots, T * E);
+}
+
 static void one_group_of_a_grouped_selection_is_top_k(void **state)
 {
     (void)state;
@@ -367,6 +385,7 @@ int main(void)
         cmocka_unit_test(a_mask_that_leaves_fewer_than_k_reduces_k),
         cmocka_unit_test(a_sigmoid_route_is_scaled_and_not_renormalised_unless_asked),
         cmocka_unit_test(grouped_selection_takes_the_same_number_from_every_group),
+        cmocka_unit_test(groups_are_loaded_equally_and_all_of_each_is_dense),
         cmocka_unit_test(one_group_of_a_grouped_selection_is_top_k),
         cmocka_unit_test(sparsemixer_weighs_each_expert_among_its_near_rivals),
         cmocka_unit_test(sparsemixer_measures_negative_logits_by_their_size),

@@ -53,6 +53,25 @@ static void a_block_of_one_token_is_plain_top_k(void **state)
     assert_ids("experts", blocks->expert, routes_of(&top, NULL, z, 3, NULL)->route.expert, 6);
 }
 
+/* Random blocks of 4 of 10 tokens over 7 experts: a core of M has at most M experts, whatever was asked for. */
+static void a_block_never_uses_more_than_its_core(void **state)
+{
+    (void)state;
+    enum { T = 10, E = 7, BLOCK = 4 };
+    for (int core = 1; core <= E; core++) {
+        struct moe_spec s = routes_spec(E, 3, "des_vote");
+        s.router.param[0] = core, s.router.param[1] = BLOCK;
+        const struct route *r = &routes_of(&s, NULL, random_floats((uint64_t)core, T * E, 2), T, NULL)->route;
+        for (int32_t from = 0; from < T; from += BLOCK) {
+            bool used[E] = { false };
+            int n = 0;
+            for (int32_t i = r->tok_off[from]; i < r->tok_off[COE_MIN(from + BLOCK, T)]; i++)
+                n += !used[r->expert[i]], used[r->expert[i]] = true;
+            assert_in_range(n, 1, core);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -60,6 +79,7 @@ int main(void)
         cmocka_unit_test(des_seq_shares_the_union_of_the_best),
         cmocka_unit_test(a_core_of_everything_is_plain_top_k),
         cmocka_unit_test(a_block_of_one_token_is_plain_top_k),
+        cmocka_unit_test(a_block_never_uses_more_than_its_core),
     };
     return kernels_init() || cmocka_run_group_tests_name("moe/selection/coreset", tests, NULL, NULL);
 }

@@ -49,6 +49,22 @@ static void rows_sum_to_one_columns_to_the_share_and_constants_change_nothing(vo
     for (int i = 0; i < M * N; i++) assert_near("entry without affinity", pi[i], .25, 1e-5);
 }
 
+/* Card 9a: with probability 0 every training step is the ordinary one. */
+static void without_transport_it_is_top_k(void **state)
+{
+    (void)state;
+    enum { T = 9, E = 5 };
+    struct moe_spec s = routes_spec(E, 2, "sinkhorn"), plain = routes_spec(E, 2, "top_k");
+    s.router.param[0] = 0;
+    const float *z = random_floats(3, T * E, 1);
+    for (uint64_t step = 0; step < 20; step++) {
+        const struct route *a = &routes_of(&s, routes_training(step), z, T, NULL)->route;
+        const struct route *b = &routes_of(&plain, routes_training(step), z, T, NULL)->route;
+        assert_ids("experts", a->expert, b->expert, T * 2);
+        assert_same_bits("weights", a->weight, b->weight, T * 2);
+    }
+}
+
 /* Both tokens prefer expert 0; the plan gives token 1 to expert 1, with weight 1 for k = 1. */
 static void a_step_with_transport_splits_what_softmax_would_not(void **state)
 {
@@ -70,6 +86,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plans_by_hand),
+        cmocka_unit_test(without_transport_it_is_top_k),
         cmocka_unit_test(rows_sum_to_one_columns_to_the_share_and_constants_change_nothing),
         cmocka_unit_test(a_step_with_transport_splits_what_softmax_would_not),
     };
