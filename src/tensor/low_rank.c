@@ -53,8 +53,11 @@ static int64_t work_of(struct groups g, const struct weight *const *w, int32_t r
     return 0;
 }
 
-void low_rank_add(float *y, int64_t ldy, const float *x, int64_t ldx, const int32_t *xrow, struct groups g,
-                  const struct weight *const *w)
+/* Calls `one` for every row whose group has a low-rank part, rows on threads: to [row] += what it makes of from[row],
+ * or from[fromrow[row]]. */
+static void each_row(void (*one)(const struct low_rank *l, float *to, const float *from), float *to, int64_t ldto,
+                     const float *from, int64_t ldfrom, const int32_t *fromrow, struct groups g,
+                     const struct weight *const *w)
 {
     const int32_t rank = largest_rank(g, w);
     if (!rank) return;
@@ -62,13 +65,39 @@ void low_rank_add(float *y, int64_t ldy, const float *x, int64_t ldx, const int3
 #pragma omp parallel for schedule(static) if (parallel)
     for (int32_t row = g.off[0]; row < g.off[g.n]; row++) {
         const struct low_rank *l = w[group_at(g, row)]->low_rank;
-        float h[LOW_RANK_MAX], *out = y + row * ldy;
-        if (!l) continue;
-        const float *b = l->b->data;
-        const int64_t r = l->b->cols;
-        into_rank(h, l, x + (xrow ? xrow[row] : row) * ldx);
-        for (int64_t o = 0; o < l->b->rows; o++) out[o] = fmaf(l->scale, kern->dot(b + o * r, h, r), out[o]);
+        if (l) one(l, to + row * ldto, from + (fromrow ? fromrow[row] : row) * ldfrom);
     }
+}
+
+/* y += scale · B (A x) */
+static void add_one(const struct low_rank *l, float *y, const float *x)
+{
+    float h[LOW_RANK_MAX];
+    const float *b = l->b->data;
+    const int64_t r = l->b->cols;
+    into_rank(h, l, x);
+    for (int64_t o = 0; o < l->b->rows; o++) y[o] = fmaf(l->scale, kern->dot(b + o * r, h, r), y[o]);
+}
+
+/* dx += Aᵀ (scale · Bᵀ dy) */
+static void add_dx_one(const struct low_rank *l, float *dx, const float *dy)
+{
+    float u[LOW_RANK_MAX];
+    const float *a = l->a->data;
+    back_into_rank(u, l, dy);
+    for (int64_t k = 0; k < l->a->rows; k++) kern->fma_row(dx, u[k], a + k * l->a->cols, l->a->cols);
+}
+
+void low_rank_add(float *y, int64_t ldy, const float *x, int64_t ldx, const int32_t *xrow, struct groups g,
+                  const struct weight *const *w)
+{
+    each_row(add_one, y, ldy, x, ldx, xrow, g, w);
+}
+
+void low_rank_dx(float *dx, int64_t lddx, const float *dy, int64_t lddy, const int32_t *dyrow, struct groups g,
+                 const struct weight *const *w)
+{
+    each_row(add_dx_one, dx, lddx, dy, lddy, dyrow, g, w);
 }
 
 void low_rank_values(float *x, const struct low_rank *l, int64_t row, int64_t col, int64_t n)
@@ -76,23 +105,6 @@ void low_rank_values(float *x, const struct low_rank *l, int64_t row, int64_t co
     const float *a = l->a->data, *b = l->b->data;
     const int64_t rank = l->a->rows;
     for (int64_t k = 0; k < rank; k++) kern->fma_row(x, l->scale * b[row * rank + k], a + k * l->a->cols + col, n);
-}
-
-void low_rank_dx(float *dx, int64_t lddx, const float *dy, int64_t lddy, const int32_t *dyrow, struct groups g,
-                 const struct weight *const *w)
-{
-    const int32_t rank = largest_rank(g, w);
-    if (!rank) return;
-    const bool parallel = work_of(g, w, rank) > ALONE_BELOW;
-#pragma omp parallel for schedule(static) if (parallel)
-    for (int32_t row = g.off[0]; row < g.off[g.n]; row++) {
-        const struct low_rank *l = w[group_at(g, row)]->low_rank;
-        float u[LOW_RANK_MAX];
-        if (!l) continue;
-        const float *a = l->a->data;
-        back_into_rank(u, l, dy + (dyrow ? dyrow[row] : row) * lddy);
-        for (int64_t k = 0; k < l->a->rows; k++) kern->fma_row(dx + row * lddx, u[k], a + k * l->a->cols, l->a->cols);
-    }
 }
 
 /* A part of the gradient of one group: `rows` of B from r0, or columns of A from c0. */

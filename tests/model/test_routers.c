@@ -31,6 +31,7 @@ static const char *const routers[] = {
     "\"similarity\"",
     "\"attention\"",
     "{\"kind\": \"segment\", \"width\": 2, \"reads\": \"previous\"}",
+    "{\"kind\": \"tasks\", \"tasks\": 2, \"task_experts\": 1}",
 };
 
 static struct coe_model *model_of(const char *router)

@@ -14,20 +14,6 @@ static struct val *cell(struct nn *c, struct val *u, struct val *h, const struct
 
 static struct val *logits(const struct router_call *call) { return recurrent_logits(call, cell); }
 
-static bool matrix_shape(const struct part_at *at, int64_t *rows, int64_t *cols)
-{
-    *cols = (int64_t)at->param[0], *rows = 3 * *cols;
-    return true;
-}
-
-static bool bias_shape(const struct part_at *at, int64_t *rows, int64_t *cols)
-{
-    *rows = 1, *cols = 3 * (int64_t)at->param[0];
-    return true;
-}
-
-static const struct part_weight weights[] = RECURRENT_WEIGHTS(matrix_shape, bias_shape);
-
-static const struct router_part gru = { .logits = logits, .weights = weights, .carries = recurrent_carries };
+static const struct router_part gru = { .logits = logits, .weights = recurrent_weights, .carries = recurrent_carries };
 COE_PART(router, gru, .summary = "a gated recurrent unit over a token's routing decisions", .paper = "RMoE, 2024",
          .card = "routing.md 6", .unit = "token", .params = recurrent_params, .impl = &gru)

@@ -9,17 +9,41 @@ const struct part_param recurrent_params[] = {
     { 0 },
 };
 
-bool recurrent_proj_shape(const struct part_at *at, int64_t *rows, int64_t *cols)
+static bool proj_shape(const struct part_at *at, int64_t *rows, int64_t *cols)
 {
     *rows = (int64_t)at->param[0], *cols = at->d_model;
     return true;
 }
 
-bool recurrent_out_shape(const struct part_at *at, int64_t *rows, int64_t *cols)
+static bool out_shape(const struct part_at *at, int64_t *rows, int64_t *cols)
 {
     *rows = at->spec->n_experts, *cols = (int64_t)at->param[0];
     return true;
 }
+
+static int64_t gates_of(const struct part_at *at) { return strcmp(at->spec->router.kind, "gru") ? 1 : 3; }
+
+static bool matrix_shape(const struct part_at *at, int64_t *rows, int64_t *cols)
+{
+    *cols = (int64_t)at->param[0], *rows = gates_of(at) * *cols;
+    return true;
+}
+
+static bool bias_shape(const struct part_at *at, int64_t *rows, int64_t *cols)
+{
+    *rows = 1, *cols = gates_of(at) * (int64_t)at->param[0];
+    return true;
+}
+
+const struct part_weight recurrent_weights[] = {
+    { .name = "proj.weight", .scope = PART_OF_ITERATION, .shape = proj_shape },
+    { .name = "out.weight", .scope = PART_OF_ITERATION, .by_expert = true, .shape = out_shape },
+    { .name = "weight_ih", .init = INIT_ORTHOGONAL, .shape = matrix_shape },
+    { .name = "weight_hh", .init = INIT_ORTHOGONAL, .shape = matrix_shape },
+    { .name = "bias_ih", .vector = true, .init = INIT_ZERO, .shape = bias_shape },
+    { .name = "bias_hh", .vector = true, .init = INIT_ZERO, .shape = bias_shape },
+    { 0 },
+};
 
 int64_t recurrent_carries(const struct moe_spec *m, int64_t d_model)
 {

@@ -13,20 +13,6 @@ static struct val *cell(struct nn *c, struct val *u, struct val *h, const struct
 
 static struct val *logits(const struct router_call *call) { return recurrent_logits(call, cell); }
 
-static bool matrix_shape(const struct part_at *at, int64_t *rows, int64_t *cols)
-{
-    *rows = *cols = (int64_t)at->param[0];
-    return true;
-}
-
-static bool bias_shape(const struct part_at *at, int64_t *rows, int64_t *cols)
-{
-    *rows = 1, *cols = (int64_t)at->param[0];
-    return true;
-}
-
-static const struct part_weight weights[] = RECURRENT_WEIGHTS(matrix_shape, bias_shape);
-
-static const struct router_part rnn = { .logits = logits, .weights = weights, .carries = recurrent_carries };
+static const struct router_part rnn = { .logits = logits, .weights = recurrent_weights, .carries = recurrent_carries };
 COE_PART(router, rnn, .summary = "a plain recurrent cell over a token's routing decisions", .paper = "RMoE, 2024",
          .card = "routing.md 6", .unit = "token", .params = recurrent_params, .impl = &rnn)

@@ -166,6 +166,72 @@ static void tokens_of_other_tasks_change_nothing(void **state)
     }
 }
 
+/* n tokens of width 4; the last feature is always 1, so that a gate can prefer an expert whatever the token is. */
+static float *toy_tokens(uint64_t seed, int n)
+{
+    float *x = random_floats(seed, 4 * n, 1);
+    for (int t = 0; t < n; t++) x[4 * t + 3] = 1;
+    return x;
+}
+
+/* One step of descent on the mean of (y - x)²: fifteen tokens of the first task for one of the second. */
+static void toy_step(struct block *b, uint64_t step)
+{
+    enum { N = 16, WIDTH = 4 };
+    struct nn c = { .arena = test_arena(), .tape = test_alloc(sizeof(struct tape)) };
+    struct block_run run = { 0 };
+    int32_t task[N] = { 0 };
+    float *x = toy_tokens(step, N);
+    task[N - 1] = 1;
+    run.task = task;
+    struct val *y = block_forward(b, &c, NULL, nn_wrap(&c, x, N, WIDTH), &run);
+    y->grad = test_alloc(N * WIDTH * sizeof *y->grad);
+    for (int i = 0; i < N * WIDTH; i++) y->grad[i] = 2 * (y->data[i] - x[i]) / N;
+    block_zero_grad(b);
+    assert_ok(nn_backward(&c));
+    for (size_t i = 0; i < b->n; i++)
+        for (int64_t j = 0; j < weight_count(b->list[i]); j++)
+            b->list[i]->master[j] -= 0.2f * b->list[i]->grad[j];
+}
+
+/* Mean weight of the second task's own expert after training */
+static double own_weight(int self_gate)
+{
+    enum { N = 64, WIDTH = 4, STEPS = 600 };
+    struct moe_spec s = spec_of(3, 2, 2, 1, 0, 1);
+    s.router.kind_param[SELF_GATE] = self_gate;
+    s.range[0] = (struct expert_range){ .kind = "copy", .n = 1 };
+    s.range[1] = (struct expert_range){ .kind = "ffn", .n = 2, .ffn = 8 };
+    s.n_ranges = 2;
+    s.expert_ffn = 8;
+    struct block b = block_make(&s, WIDTH, BLOCK_GATED);
+    block_random(&b, 2, 1);
+    for (uint64_t i = 0; i < STEPS; i++) {
+        const struct arena_mark mark = arena_save(test_arena());
+        toy_step(&b, 100 + i);
+        arena_rewind(test_arena(), mark);
+    }
+    struct nn c = { .arena = test_arena() };
+    int32_t task[N];
+    for (int i = 0; i < N; i++) task[i] = 1;
+    struct block_run run = { .task = task };
+    (void)block_forward(&b, &c, NULL, nn_wrap(&c, toy_tokens(1, N), N, WIDTH), &run);
+    const struct route *r = &run.records[0]->route;
+    double sum = 0;
+    for (int32_t i = 0; i < r->n_slots; i++) sum += r->expert[i] == 2 ? (double)r->weight[i] / N : 0;
+    return sum;
+}
+
+/* Card 28 (b): what both tasks want, the shared expert can do from the start; the gate of the sparse task turns to it
+ * and away from an expert that only the task's own few tokens teach. */
+static void without_a_self_gate_a_sparse_task_leaves_its_own_expert(void **state)
+{
+    (void)state;
+    const double without = own_weight(0), with = own_weight(1);
+    assert_true(without < 0.2);
+    assert_true(with > 0.2);
+}
+
 static void a_plan_may_mask_every_expert_of_a_task(void **state)
 {
     (void)state;
@@ -231,9 +297,11 @@ int main(void)
         cmocka_unit_test(a_self_gate_raises_the_weights_of_a_tasks_own_experts),
         cmocka_unit_test(the_first_level_makes_the_groups_and_the_global_representation),
         cmocka_unit_test(tokens_of_other_tasks_change_nothing),
+        cmocka_unit_test(without_a_self_gate_a_sparse_task_leaves_its_own_expert),
         cmocka_unit_test(a_plan_may_mask_every_expert_of_a_task),
         cmocka_unit_test(a_task_that_the_router_does_not_know_is_named),
         cmocka_unit_test(what_does_not_fit_is_refused_with_the_reason),
     };
+    coe_set_threads(1);
     return kernels_init() || cmocka_run_group_tests_name("moe/routers/tasks", tests, NULL, NULL);
 }
