@@ -3,6 +3,7 @@
 
 #define STRIP_ROWS 96         /* rows of x of one part: what they make waits in the second-level cache */
 #define STRIP_COLS 128        /* columns of it; a multiple of the panels' rows */
+#define PANEL 32              /* their rows */
 #define STRIP (STRIP_ROWS * STRIP_COLS)
 #define ALONE_BELOW (1 << 17) /* multiply-adds that are done before a second thread has woken up */
 
@@ -37,18 +38,24 @@ struct gate_up {
     float act_limit;
 };
 
-/* Columns of a part. Few rows of x are bound by reading the weights, and reading is fast where it goes on for long: as
- * many columns then as leave every thread a few parts to choose from. */
-static int64_t strip_cols(const struct weight *w, struct groups g)
+/* Columns of a part, where there are `each` times the parts of w. Few rows of x are bound by reading the weights, and
+ * reading is fast where it goes on for long: as many columns then as leave each thread a few parts. */
+static int64_t part_cols(const struct weight *w, struct groups g, int64_t each)
 {
-    int64_t rows = 0, busy = 0, cols = STRIP_COLS;
-    for (int32_t e = 0; e < g.n; e++) {
-        rows = COE_MAX(rows, g.off[e + 1] - g.off[e]);
-        busy += g.off[e + 1] > g.off[e];
-    }
-    const int64_t wanted = coe_threads() == 1 ? 1 : 4 * (int64_t)coe_threads();
-    while (cols < w->rows && rows * 2 * cols <= STRIP && busy * parts(w->rows, 2 * cols) >= wanted) cols *= 2;
+    const int64_t threads = coe_threads();
+    int64_t rows = 0, cols = STRIP_COLS;
+    for (int32_t e = 0; e < g.n; e++) rows = COE_MAX(rows, g.off[e + 1] - g.off[e]);
+    const int64_t wanted = rows > 1 ? 4 * threads : threads > 1 ? 2 * threads : 1;
+    while (cols < w->rows && rows * 2 * cols <= STRIP && each * parts(w->rows, 2 * cols) >= wanted) cols *= 2;
+    while (cols > PANEL && each * parts(w->rows, cols) < wanted) cols /= 2;
     return cols;
+}
+
+static int32_t busy(struct groups g)
+{
+    int32_t n = 0;
+    for (int32_t e = 0; e < g.n; e++) n += g.off[e + 1] > g.off[e];
+    return n;
 }
 
 static void gate_up_part(const struct gate_up *p, int32_t g, int64_t first, int64_t m, int64_t c0, int64_t n)
@@ -71,7 +78,7 @@ void gemm_gate_up(float *u, int64_t ldu, const struct gemm_rows *x, struct group
     const struct weight *w = first_weight(gate, g);
     if (!w) return;
     const double began = gemm_clock.on ? coe_now() : 0;
-    const int64_t cols = strip_cols(w, g), across = parts(w->rows, cols);
+    const int64_t cols = part_cols(w, g, busy(g)), across = parts(w->rows, cols);
     int64_t next = 0;
 #pragma omp parallel if (worth_threads(w, g, 2))
     {
@@ -104,20 +111,12 @@ struct down {
 /* Rows first … first+m-1, all of group g, columns c0 … c0+n-1 of y. */
 static void down_part(const struct down *p, int32_t g, int64_t first, int64_t m, int64_t c0, int64_t n)
 {
-    float out[STRIP_ROWS * STRIP_COLS];
+    float out[STRIP];
     gemm_part(out, n, p->u, first, m, p->down[g], c0, n);
     for (int64_t r = 0; r < m; r++) {
         if (p->bias) kern->add(out + r * n, (const float *)p->bias[g]->data + c0, n);
         kern->fma_row(p->y + p->token[first + r] * p->ldy + c0, p->weight[first + r], out + r * n, n);
     }
-}
-
-/* Columns of y that one thread owns while it walks all groups. */
-static int64_t owned_columns(int64_t columns)
-{
-    int64_t n = STRIP_COLS;
-    while (n > 32 && parts(columns, n) < 8 * coe_threads()) n /= 2;
-    return n;
 }
 
 void gemm_down(float *y, int64_t ldy, const int32_t *token, const float *weight, const struct gemm_rows *u,
@@ -127,7 +126,7 @@ void gemm_down(float *y, int64_t ldy, const int32_t *token, const float *weight,
     const struct weight *w = first_weight(down, g);
     if (!w) return;
     const double began = gemm_clock.on ? coe_now() : 0;
-    const int64_t owned = owned_columns(w->rows);
+    const int64_t owned = part_cols(w, g, 1); /* columns of y: their thread walks all groups */
 #pragma omp parallel for schedule(dynamic) if (worth_threads(w, g, 1))
     for (int64_t c0 = 0; c0 < w->rows; c0 += owned)
         for (int32_t e = 0; e < g.n; e++)

@@ -9,9 +9,9 @@
 enum { D = 256, F = 200, TOKENS = 120, GROUPS = 4, SLOTS = 230 };
 
 /* Expert 2 has more rows than a strip, expert 1 none; F is no multiple of a panel or a strip. */
-static const int32_t prompt[GROUPS + 1] = { 0, 25, 25, 225, SLOTS };
+static const int32_t of_prompt[GROUPS + 1] = { 0, 25, 25, 225, SLOTS };
 /* One token: parts are as wide as the threads allow. */
-static const int32_t token[GROUPS + 1] = { 0, 1, 1, 2, 3 };
+static const int32_t of_token[GROUPS + 1] = { 0, 1, 1, 2, 3 };
 
 static void fill(struct weight *w, enum dtype t, uint64_t seed)
 {
@@ -63,7 +63,7 @@ static void gate_and_up_with_the_activation(void **state)
 {
     (void)state;
     for (int i = 0; i < 2; i++) {
-        const int32_t *off = i ? token : prompt;
+        const int32_t *off = i ? of_token : of_prompt;
         check(off, DT_F32, true, ACT_SILU);
         check(off, DT_Q4_0, true, ACT_SILU);
         check(off, DT_Q4_K, false, ACT_GELU);
@@ -72,7 +72,7 @@ static void gate_and_up_with_the_activation(void **state)
 }
 
 /* y, which begins with values of its own, against the products, biases and one chain of fma a token, step by step. */
-static void check_down(enum dtype t, bool with_bias)
+static void check_down(const int32_t *off, enum dtype t, bool with_bias)
 {
     struct weight weights[GROUPS], biases[GROUPS];
     const struct weight *down[GROUPS], *bias[GROUPS];
@@ -115,10 +115,13 @@ static void check_down(enum dtype t, bool with_bias)
 static void down_with_the_weighted_sum(void **state)
 {
     (void)state;
-    check_down(DT_F32, true);
-    check_down(DT_BF16, false);
-    check_down(DT_Q4_0, false);
-    check_down(DT_Q6_K, true);
+    for (int i = 0; i < 2; i++) {
+        const int32_t *off = i ? of_token : of_prompt;
+        check_down(off, DT_F32, true);
+        check_down(off, DT_BF16, false);
+        check_down(off, DT_Q4_0, false);
+        check_down(off, DT_Q6_K, true);
+    }
 }
 
 int main(void)
