@@ -141,6 +141,22 @@ static bool in_extra_layer(const struct coe_model *m, const char *name)
     return false;
 }
 
+/* Matrices that some savers give identity experts, which have none. */
+static bool of_identity_expert(const struct coe_model *m, const char *tensor)
+{
+    static const enum slot slot[] = { SLOT_EXPERT_GATE, SLOT_EXPERT_UP, SLOT_EXPERT_DOWN };
+    char name[256];
+    for (int32_t l = 0; l < m->spec.n_layers; l++) {
+        const struct moe_spec *s = &m->spec.layer[l].moe;
+        for (int32_t e = s->n_experts - s->n_identity; m->spec.layer[l].is_moe && e < s->n_experts; e++)
+            for (size_t i = 0; i < COE_COUNT(slot); i++) {
+                const struct place p = { slot[i], l, e, 0, 0 };
+                if (family_name(m->family, &m->spec, p, 0, name, sizeof name) && !strcmp(name, tensor)) return true;
+            }
+    }
+    return false;
+}
+
 static coe_status check_unused(const struct binding *b)
 {
     const struct coe_model *m = b->m;
@@ -148,6 +164,7 @@ static coe_status check_unused(const struct binding *b)
         const struct tensor *t = ckpt_at(m->ckpt, i);
         if (b->used[i] || ignored(m->family, t->name) || in_extra_layer(m, t->name)) continue;
         if (m->spec.tied && is_head(m, t->name)) continue; /* some savers repeat the shared tensor */
+        if (of_identity_expert(m, t->name)) continue;
         return coe_fail(COE_E_INPUT, "%s: tensor %s is not part of a %s model with this config", m->path, t->name,
                         m->family_part->name);
     }
@@ -261,6 +278,9 @@ static void link_param(struct coe_model *m, struct param *p)
     case SLOT_SHARED_GATE: l->moe.shared_gate = w; break;
     case SLOT_SHARED_UP: l->moe.shared_up = w; break;
     case SLOT_SHARED_DOWN: l->moe.shared_down = w; break;
+    case SLOT_SHARED_GATE_BIAS: l->moe.shared_gate_bias = w; break;
+    case SLOT_SHARED_UP_BIAS: l->moe.shared_up_bias = w; break;
+    case SLOT_SHARED_DOWN_BIAS: l->moe.shared_down_bias = w; break;
     case SLOT_SHARED_EXPERT_GATE: l->moe.shared_expert_gate = w; break;
     default: l->slot[p->at.slot] = w;
     }

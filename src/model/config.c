@@ -171,7 +171,7 @@ coe_status config_rope(struct rope_spec *r, struct arena *a, const json_t *confi
 
 coe_status config_window(int64_t *window, const json_t *config, const char *where)
 {
-    return json_get_int(config, "sliding_window", 1, INT64_MAX / 2, window, where);
+    return json_get_int(config, "sliding_window", 0, INT64_MAX / 2, window, where);
 }
 
 coe_status config_hf_loss(struct moe_spec *m, const json_t *config, const char *where)

@@ -38,6 +38,12 @@ static bool same_shape(const struct tensor *t, const int64_t *dim, int32_t n)
     return at == t->n_dims;
 }
 
+/* Experts of the stored tensor: transformers 5 gives gate and up of LongCat rows for identity experts too. */
+static bool counts_identity(const struct cut_request *r)
+{
+    return (r->cut.how & CUT_EXPERT) && r->n_identity && r->t->n_dims && r->t->dim[0] == r->n_experts + r->n_identity;
+}
+
 static coe_status check_shape(const struct cut_request *r)
 {
     struct tensor want = { 0 };
@@ -46,6 +52,7 @@ static coe_status check_shape(const struct cut_request *r)
     if ((r->cut.how & CUT_MXFP4) && r->cols % 32)
         return coe_fail(COE_E_INPUT, "%s: tensor %s: rows of %lld values are not whole MXFP4 groups", r->path,
                         r->t->name, (long long)r->cols);
+    if (counts_identity(r)) want.dim[0] = r->t->dim[0];
     if (same_shape(r->t, want.dim, want.n_dims)) return COE_OK;
     return coe_fail(COE_E_INPUT, "%s: tensor %s is %s, expected %s", r->path, r->t->name, tensor_shape_text(r->t, got),
                     tensor_shape_text(&want, asked));

@@ -13,7 +13,8 @@ struct cut_request {
     const struct tensor *scale; /* of FP8 and MXFP4 values, v_b of a head pair, or NULL */
     int64_t block[2];           /* rows and columns that share an FP8 scale */
     struct cut cut;
-    int64_t n_experts; /* with CUT_EXPERT: the first dimension */
+    int64_t n_experts; /* with CUT_EXPERT: the first dimension … */
+    int64_t n_identity; /* … which may count these too */
     int64_t expert, rows, cols;
     bool vector;
     bool wide;  /* block types are widened */

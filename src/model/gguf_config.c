@@ -309,7 +309,6 @@ static coe_status routing(struct reading *r)
     key_of(r, "expert_weights_norm", key);
     COE_TRY(gguf_bool(r->g, key, &norm));
     COE_TRY(put(r, "norm_topk_prob", json_boolean(norm)));
-    COE_TRY(put(r, "route_norm", json_boolean(norm)));
     COE_TRY(copy_num(r, "expert_weights_scale", "routed_scaling_factor"));
     COE_TRY(copy_num(r, "expert_weights_scale", "route_scale"));
     if (gating == 1) COE_TRY(put(r, "score_func", json_string("softmax")));

@@ -40,8 +40,10 @@ static const struct name_row names[] = {
 
     NAME(SLOT_Q, BLK "attn_q_b.weight"),
     NAME(SLOT_Q_A, BLK "attn_q_a.weight"),
+    NAME(SLOT_Q_A_BIAS, BLK "attn_q_a.bias"),
     NAME(SLOT_Q_A_NORM, BLK "attn_q_a_norm.weight"),
     NAME(SLOT_KV_A, BLK "attn_kv_a_mqa.weight"),
+    NAME(SLOT_KV_A_BIAS, BLK "attn_kv_a_mqa.bias"),
     NAME(SLOT_KV_A_NORM, BLK "attn_kv_a_norm.weight"),
     NAME(SLOT_KV_B, BLK "attn_kv_b.weight"),
     CUT(SLOT_KV_B, BLK "attn_k_b.weight", CUT_HEAD_PAIR, 0, 0),
@@ -102,6 +104,9 @@ static const struct name_row names[] = {
     NAME(SLOT_SHARED_GATE, BLK "ffn_gate_shexp.weight"),
     NAME(SLOT_SHARED_UP, BLK "ffn_up_shexp.weight"),
     NAME(SLOT_SHARED_DOWN, BLK "ffn_down_shexp.weight"),
+    NAME(SLOT_SHARED_GATE_BIAS, BLK "ffn_gate_shexp.bias"),
+    NAME(SLOT_SHARED_UP_BIAS, BLK "ffn_up_shexp.bias"),
+    NAME(SLOT_SHARED_DOWN_BIAS, BLK "ffn_down_shexp.bias"),
     NAME(SLOT_SHARED_EXPERT_GATE, BLK "ffn_gate_inp_shexp.weight"),
     NAMES_END,
 };

@@ -152,9 +152,10 @@ static struct val *latent(struct pass *p, int32_t l, struct val *x)
     struct nn *c = p->c;
     const int32_t rope = a->rope.n_rot, width = rope + m->kv_rank;
     const struct latent_shape shape = { a->n_heads, m->nope, rope, m->v_dim, m->kv_rank };
-    struct val *q = m->q_rank ? nn_rmsnorm(c, nn_linear(c, x, w[SLOT_Q_A], NULL), w[SLOT_Q_A_NORM], 0, m->eps) : x;
+    struct val *q = m->q_rank ? nn_linear(c, x, w[SLOT_Q_A], w[SLOT_Q_A_BIAS]) : x;
+    if (m->q_rank) q = nn_rmsnorm(c, q, w[SLOT_Q_A_NORM], 0, m->eps);
     q = nn_linear(c, q, w[SLOT_Q], NULL);
-    struct val *both = nn_linear(c, x, w[SLOT_KV_A], NULL);
+    struct val *both = nn_linear(c, x, w[SLOT_KV_A], w[SLOT_KV_A_BIAS]);
     const struct columns of_latent = { 0, m->kv_rank }, of_key = { m->kv_rank, rope };
     struct val *v = nn_rmsnorm(c, nn_columns(c, both, width, &of_latent, 1), w[SLOT_KV_A_NORM], 0, m->eps);
     v = nn_scale(c, v, m->kv_scale);

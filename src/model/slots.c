@@ -28,8 +28,10 @@ const struct slot_info slot_info[SLOT_COUNT] = {
     [SLOT_SINK] = { "sink", SCOPE_LAYER, CLASS_ATTENTION, true },
     [SLOT_ATTN_GATE] = { "attn_gate", SCOPE_LAYER, CLASS_ATTENTION, false },
     [SLOT_Q_A] = { "q_a", SCOPE_LAYER, CLASS_ATTENTION, false },
+    [SLOT_Q_A_BIAS] = { "q_a_bias", SCOPE_LAYER, CLASS_ATTENTION, true },
     [SLOT_Q_A_NORM] = { "q_a_norm", SCOPE_LAYER, CLASS_NORM, true },
     [SLOT_KV_A] = { "kv_a", SCOPE_LAYER, CLASS_ATTENTION, false },
+    [SLOT_KV_A_BIAS] = { "kv_a_bias", SCOPE_LAYER, CLASS_ATTENTION, true },
     [SLOT_KV_A_NORM] = { "kv_a_norm", SCOPE_LAYER, CLASS_NORM, true },
     [SLOT_KV_B] = { "kv_b", SCOPE_LAYER, CLASS_ATTENTION, false },
     [SLOT_CONV_IN] = { "conv_in", SCOPE_LAYER, CLASS_ATTENTION, false },
@@ -75,6 +77,9 @@ const struct slot_info slot_info[SLOT_COUNT] = {
     [SLOT_SHARED_GATE] = { "shared_gate", SCOPE_LAYER, CLASS_SHARED, false },
     [SLOT_SHARED_UP] = { "shared_up", SCOPE_LAYER, CLASS_SHARED, false },
     [SLOT_SHARED_DOWN] = { "shared_down", SCOPE_LAYER, CLASS_SHARED, false },
+    [SLOT_SHARED_GATE_BIAS] = { "shared_gate_bias", SCOPE_LAYER, CLASS_SHARED, true },
+    [SLOT_SHARED_UP_BIAS] = { "shared_up_bias", SCOPE_LAYER, CLASS_SHARED, true },
+    [SLOT_SHARED_DOWN_BIAS] = { "shared_down_bias", SCOPE_LAYER, CLASS_SHARED, true },
     [SLOT_SHARED_EXPERT_GATE] = { "shared_expert_gate", SCOPE_LAYER, CLASS_SHARED, false },
     [SLOT_ROUTER_OF_MODEL] = { "a weight of the routers", SCOPE_MODEL, CLASS_ROUTER, false },
     [SLOT_ROUTER_OF_MODEL_VEC] = { "a vector of the routers", SCOPE_MODEL, CLASS_ROUTER, true },
@@ -139,9 +144,11 @@ static bool latent_slot_shape(const struct spec *s, const struct attn_spec *a, e
     const struct latent_spec *m = &a->latent;
     switch (slot) {
     case SLOT_Q_A: *rows = m->q_rank; return m->q_rank > 0;
+    case SLOT_Q_A_BIAS: *cols = m->q_rank; return m->q_rank > 0 && a->qkv_bias;
     case SLOT_Q_A_NORM: *cols = m->q_rank; return m->q_rank > 0;
     case SLOT_Q: *rows = q_cols(a), *cols = m->q_rank ? m->q_rank : s->d_model; return true;
     case SLOT_KV_A: *rows = m->kv_rank + a->rope.n_rot; return true;
+    case SLOT_KV_A_BIAS: *cols = m->kv_rank + a->rope.n_rot; return a->qkv_bias;
     case SLOT_KV_A_NORM: *cols = m->kv_rank; return true;
     case SLOT_KV_B: *rows = (int64_t)a->n_heads * (m->nope + m->v_dim), *cols = m->kv_rank; return true;
     case SLOT_O: *rows = s->d_model, *cols = (int64_t)a->n_heads * m->v_dim; return true;
@@ -249,6 +256,10 @@ static bool ffn_slot_shape(const struct spec *s, const struct layer_spec *l, str
     case SLOT_SHARED_DOWN:
         *rows = s->d_model * moe_shared_tokens(m), *cols = m->shared_ffn;
         return m->shared_ffn > 0;
+    case SLOT_SHARED_GATE_BIAS: case SLOT_SHARED_UP_BIAS:
+        *cols = m->shared_ffn;
+        return m->shared_ffn > 0 && m->shared_bias;
+    case SLOT_SHARED_DOWN_BIAS: *cols *= moe_shared_tokens(m); return m->shared_ffn > 0 && m->shared_bias;
     case SLOT_SHARED_EXPERT_GATE: *cols *= moe_shared_tokens(m); return m->shared_ffn > 0 && m->shared_gate;
     default: return slot_info[slot].scope == SCOPE_EXPERT && expert_slot_shape(s, m, p, rows, cols);
     }

@@ -116,7 +116,8 @@ enum slot {
     SLOT_EMBED, SLOT_POSITIONS, SLOT_FINAL_NORM, SLOT_FINAL_NORM_BIAS, SLOT_HEAD, SLOT_HEAD_BIAS,
     SLOT_ATTN_NORM, SLOT_ATTN_NORM_BIAS, SLOT_Q, SLOT_K, SLOT_V, SLOT_O,
     SLOT_Q_BIAS, SLOT_K_BIAS, SLOT_V_BIAS, SLOT_O_BIAS, SLOT_Q_NORM, SLOT_K_NORM, SLOT_SINK, SLOT_ATTN_GATE,
-    SLOT_Q_A, SLOT_Q_A_NORM, SLOT_KV_A, SLOT_KV_A_NORM, SLOT_KV_B, /* latent: SLOT_Q is then the second factor */
+    SLOT_Q_A, SLOT_Q_A_BIAS, SLOT_Q_A_NORM, SLOT_KV_A, SLOT_KV_A_BIAS, SLOT_KV_A_NORM,
+    SLOT_KV_B, /* latent: SLOT_Q is then the second factor */
     SLOT_CONV_IN, SLOT_CONV_IN_BIAS, SLOT_CONV, SLOT_CONV_BIAS,
     SLOT_DELTA_QKVZ, SLOT_DELTA_QKV, SLOT_DELTA_Z, SLOT_DELTA_BA, SLOT_DELTA_A, SLOT_DELTA_DT, SLOT_DELTA_NORM,
     SLOT_ATTN_ROUTER, SLOT_ATTN_EXPERT_IN, SLOT_ATTN_EXPERT_OUT, SLOT_ATTN_EXPERT_BIAS,
@@ -127,7 +128,8 @@ enum slot {
     SLOT_ROUTER, SLOT_ROUTER_BIAS, SLOT_SELECTION_BIAS, SLOT_EXPERT_SCALE, SLOT_MOE_BIAS, SLOT_COE_WEIGHT,
     SLOT_EXPERT_GATE, SLOT_EXPERT_UP, SLOT_EXPERT_DOWN,
     SLOT_EXPERT_GATE_BIAS, SLOT_EXPERT_UP_BIAS, SLOT_EXPERT_DOWN_BIAS,
-    SLOT_SHARED_GATE, SLOT_SHARED_UP, SLOT_SHARED_DOWN, SLOT_SHARED_EXPERT_GATE,
+    SLOT_SHARED_GATE, SLOT_SHARED_UP, SLOT_SHARED_DOWN,
+    SLOT_SHARED_GATE_BIAS, SLOT_SHARED_UP_BIAS, SLOT_SHARED_DOWN_BIAS, SLOT_SHARED_EXPERT_GATE,
     /* what routers and kinds of experts declare (part_places.c): by scope, and matrix or vector; place.part tells which
      */
     SLOT_ROUTER_OF_MODEL, SLOT_ROUTER_OF_MODEL_VEC, SLOT_ROUTER_OF_LAYER, SLOT_ROUTER_OF_LAYER_VEC,
@@ -219,6 +221,9 @@ struct family {
     const char *key_n_experts, *key_top_k; /* config keys that a pruned model changes */
     const char *key_n_identity;            /* of identity experts, which key_n_experts then leaves out */
 };
+/* The key under which a config says how many experts there are: the family's, or the spelling of another family that
+ * newer programs save it under. */
+const char *family_experts_key(const struct family *f, const json_t *config);
 /* The family of a config by its model_type; COE_E_INPUT when nobody knows it. */
 coe_status family_find(const struct part **out, const json_t *config, const char *where);
 /* Name of a place in a family's files (first alternative `which` = 0); false when there is none. With an independent

@@ -429,6 +429,31 @@ coe_status spec_check(const struct spec *s, const char *where)
     return part_places_check(s, where);
 }
 
+const char *family_experts_key(const struct family *f, const json_t *config)
+{
+    static const char *const keys[] = { "num_local_experts", "num_experts", "n_routed_experts" };
+    if (!f->key_n_experts || json_object_get(config, f->key_n_experts)) return f->key_n_experts;
+    for (size_t i = 0; i < COE_COUNT(keys); i++)
+        if (json_object_get(config, keys[i])) return keys[i];
+    return f->key_n_experts;
+}
+
+/* The family reads its own spelling of the number of experts. */
+static coe_status translate(struct spec *s, struct arena *a, const struct family *f, const json_t *config,
+                            const char *where)
+{
+    const char *key = family_experts_key(f, config);
+    if (key == f->key_n_experts) return f->translate(s, a, config, where);
+    json_t *copy = json_copy((json_t *)(uintptr_t)config); /* shallow; jansson counts references in it */
+    if (!copy || json_object_set(copy, f->key_n_experts, json_object_get(config, key))) {
+        json_decref(copy);
+        return coe_fail(COE_E_NOMEM, "%s: no memory for the config", where);
+    }
+    const coe_status status = f->translate(s, a, copy, where);
+    json_decref(copy);
+    return status;
+}
+
 coe_status spec_read(struct spec *s, struct arena *a, const json_t *config, const char *where)
 {
     const struct part *part = NULL;
@@ -437,7 +462,7 @@ coe_status spec_read(struct spec *s, struct arena *a, const json_t *config, cons
         return coe_fail(COE_E_INPUT, "%s: is %s, expected an object", where, json_kind(config));
     COE_TRY(family_find(&part, config, where));
     const struct family *f = part->impl;
-    COE_TRY(f->translate(s, a, config, where));
+    COE_TRY(translate(s, a, f, config, where));
     s->family = part->name;
     const json_t *coe = json_object_get(config, "coe");
     if (coe) COE_TRY(spec_overlay(s, coe, where));

@@ -9,6 +9,7 @@ struct cut_request stored_request(const struct coe_model *m, const struct param 
                                  .block = { m->scale_block[0], m->scale_block[1] },
                                  .cut = p->cut,
                                  .n_experts = spec_experts(&m->spec, p->at),
+                                 .n_identity = m->spec.layer[p->at.layer].moe.n_identity,
                                  .expert = p->at.expert,
                                  .rows = p->w.rows,
                                  .cols = p->w.cols,

@@ -155,8 +155,9 @@ coe_status moe_spec_check(const struct moe_spec *m, const char *where)
 
 static struct val *shared_once(struct nn *c, const struct moe_spec *spec, const struct moe_weights *w, struct val *x)
 {
-    struct val *up = w->shared_up ? nn_linear(c, x, w->shared_up, NULL) : NULL;
-    struct val *y = nn_linear(c, nn_act(c, spec->act, nn_linear(c, x, w->shared_gate, NULL), up), w->shared_down, NULL);
+    struct val *gate = nn_linear(c, x, w->shared_gate, w->shared_gate_bias);
+    struct val *up = w->shared_up ? nn_linear(c, x, w->shared_up, w->shared_up_bias) : NULL;
+    struct val *y = nn_linear(c, nn_act(c, spec->act, gate, up), w->shared_down, w->shared_down_bias);
     return spec->shared_gate ? nn_sigmoid_gate(c, y, nn_linear(c, x, w->shared_expert_gate, NULL)) : y;
 }
 

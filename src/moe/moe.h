@@ -117,6 +117,7 @@ struct moe_spec {
     struct chain_spec chain;
     int32_t shared_ffn; /* width of the shared expert; 0: none */
     bool shared_gate;   /* shared expert times sigmoid(x · g) */
+    bool shared_bias;   /* biases of all its matrices */
     int32_t shared_segment; /* it works on so many tokens at once, laid side by side (Seg-MoE); 0 or 1: on each */
     double bias_update; /* step of the selection bias after each optimiser step; 0: off */
     enum bias_rule bias_rule;
@@ -201,6 +202,7 @@ struct moe_weights {
     const struct weight *const *gate, *const *up, *const *down;                /* [E]: [F,d], [F,d], [d,F] */
     const struct weight *const *gate_bias, *const *up_bias, *const *down_bias; /* [E] or NULL */
     const struct weight *shared_gate, *shared_up, *shared_down;                /* [S,d], [S,d], [d,S] */
+    const struct weight *shared_gate_bias, *shared_up_bias, *shared_down_bias; /* [S], [S], [d], with shared_bias */
     const struct weight *shared_expert_gate;                                   /* [1,d] */
     /* in the order of the tables of the parts; NULL where the layer has none */
     const struct weight *router_part[16][PART_WEIGHTS];        /* per iteration, whatever the scope */

@@ -158,7 +158,7 @@ coe_status plan_config(json_t **out, const struct plan *p, const struct coe_mode
     }
     memcpy(stored, a.n_experts, (size_t)m->spec.n_layers * sizeof *stored);
     if ((s = set_identity(config, p, m, stored))) goto out;
-    set_number(config, &m->spec, stored, m->family->key_n_experts, "n_experts", "experts_per_layer");
+    set_number(config, &m->spec, stored, family_experts_key(m->family, config), "n_experts", "experts_per_layer");
     set_number(config, &m->spec, a.top_k, m->family->key_top_k, "top_k", "top_k_per_layer");
     s = check_config(config, &a, m);
 out:

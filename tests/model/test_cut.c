@@ -44,6 +44,21 @@ static void a_part_of_one_expert_stays_where_it_lies(void **state)
     assert_same_bits("part", taken(&r, DT_BF16), want, 6);
 }
 
+/* LongCat as transformers 5 saves it: rows for two identity experts behind those of one that has matrices. */
+static void rows_of_identity_experts_are_left_alone(void **state)
+{
+    (void)state;
+    const struct tensor t = counting(DT_F32, 3, 3, 4, 2);
+    struct cut_request r = {
+        .path = "m", .t = &t, .cut = { CUT_EXPERT, 1, 2 }, .n_experts = 1, .n_identity = 2, .rows = 2, .cols = 2
+    };
+    struct weight w = { 0 };
+    const float want[] = { 4, 5, 6, 7 };
+    assert_same_bits("up", taken(&r, DT_F32), want, 4);
+    r.n_identity = 1;
+    assert_int_equal(cut_take(&w, test_arena(), &r), COE_E_INPUT);
+}
+
 /* gpt-oss: [1 expert, 2 in, 4 out], gate and up columns taking turns: gate has out 0 and 2 */
 static void turned_and_alternating_rows_are_gathered(void **state)
 {
@@ -140,6 +155,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_part_of_one_expert_stays_where_it_lies),
+        cmocka_unit_test(rows_of_identity_experts_are_left_alone),
         cmocka_unit_test(turned_and_alternating_rows_are_gathered),
         cmocka_unit_test(parts_of_a_vector),
         cmocka_unit_test(mxfp4_pairs_become_bf16),

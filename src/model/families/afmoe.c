@@ -6,13 +6,12 @@ static coe_status routed(struct moe_spec *m, const json_t *config, const char *w
     int32_t shared = 0;
     const char *score = "sigmoid";
     m->router.top_k = 8;
-    m->router.renormalize = true;
+    m->router.renormalize = true; /* the reference does so whatever "route_norm" says */
     COE_TRY(config_sigmoid_routing(m, config, where));
     COE_TRY(json_need_i32(config, "num_experts", 1, 65536, &m->n_experts, where));
     COE_TRY(json_get_i32(config, "num_experts_per_tok", 1, 1024, &m->router.top_k, where));
     COE_TRY(json_need_i32(config, "moe_intermediate_size", 1, 1 << 20, &m->expert_ffn, where));
     COE_TRY(json_get_i32(config, "num_shared_experts", 0, 1024, &shared, where));
-    COE_TRY(json_get_bool(config, "route_norm", &m->router.renormalize, where));
     COE_TRY(json_get_f32(config, "route_scale", &m->router.scale, where));
     COE_TRY(json_get_str(config, "score_func", &score, where));
     if (!strcmp(score, "softmax"))

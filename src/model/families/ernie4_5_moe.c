@@ -33,17 +33,17 @@ static coe_status translate(struct spec *s, struct arena *a, const json_t *confi
         struct layer_spec *layer = &s->layer[l];
         layer->is_moe = (l + 1) % every == 0 && first <= l && l <= last;
         layer->moe = m;
+        layer->moe.shared_bias = bias;
         layer->attn.rope.interleaved = true;
         layer->attn.qkv_bias = layer->attn.o_bias = layer->ffn_bias = bias;
     }
-    if (bias)
-        return coe_fail(COE_E_INPUT, "%s: use_bias is true; biases of shared experts are unknown to this family",
-                        where);
+    s->head_bias = bias;
     return COE_OK;
 }
 
 static const struct name_row names[] = {
     NAMES_MODEL,
+    NAME(SLOT_HEAD_BIAS, "lm_head.bias"),
     NAMES_PRE_NORMS,
     NAMES_ATTENTION,
     NAMES_DENSE(LAYER "mlp."),

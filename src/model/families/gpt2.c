@@ -18,7 +18,7 @@ static coe_status settings(struct spec *s, const json_t *config, const char *whe
     COE_TRY(json_get_bool(config, "scale_attn_weights", &weighted, where));
     COE_TRY(json_get_bool(config, "scale_attn_by_inverse_layer_idx", &by_layer, where));
     s->norm = NORM_LAYER;
-    s->tied = s->learned_positions = true;
+    s->learned_positions = true;
     for (int32_t l = 0; l < s->n_layers; l++) {
         struct layer_spec *layer = &s->layer[l];
         if (layer->ffn < 1) layer->ffn = 4 * s->d_model;
@@ -36,6 +36,7 @@ static coe_status translate(struct spec *s, struct arena *a, const json_t *confi
     json_t *common = config_renamed(config, keys);
     if (!common) return COE_E_NOMEM;
     s->norm_eps = 1e-5f;
+    s->tied = true;
     coe_status status = config_common(s, a, common, where);
     json_decref(common);
     return status ? status : settings(s, config, where);

@@ -2,9 +2,24 @@
  * The experts are fused, gate and up rows taking turns: BF16 [in, out], or MXFP4 [out, in] as OpenAI released them. */
 #include "model/families/names.h"
 
+/* A config without a rope means the released models'. */
+static coe_status with_rope(struct spec *s, struct arena *a, const json_t *config, const char *where)
+{
+    if (json_is_object(json_object_get(config, "rope_scaling")) || json_object_get(config, "rope_parameters"))
+        return config_common(s, a, config, where);
+    json_t *rope = json_pack("{s:s, s:f, s:f, s:f, s:b, s:i}", "rope_type", "yarn", "factor", 32.0, "beta_fast", 32.0,
+                             "beta_slow", 1.0, "truncate", 0, "original_max_position_embeddings", 4096);
+    json_t *copy = json_copy((json_t *)(uintptr_t)config); /* shallow; jansson counts references in it */
+    const bool full = !rope || !copy || json_object_set_new(copy, "rope_scaling", rope);
+    const coe_status status =
+        full ? coe_fail(COE_E_NOMEM, "no memory for a config") : config_common(s, a, copy, where);
+    json_decref(copy);
+    return status;
+}
+
 static coe_status translate(struct spec *s, struct arena *a, const json_t *config, const char *where)
 {
-    COE_TRY(config_common(s, a, config, where));
+    COE_TRY(with_rope(s, a, config, where));
     struct moe_spec m = s->layer[0].moe;
     int64_t window = 128;
     m.expert_ffn = s->layer[0].ffn;

@@ -37,9 +37,13 @@ static const struct name_row names[] = {
     NAMES_PRE_NORMS,
     NAMES_ATTENTION,
     NAME(SLOT_ROUTER, MOE "router.layer.weight"),
+    NAME(SLOT_ROUTER, MOE "router.weight"), /* transformers 5 */
     CUT(SLOT_EXPERT_GATE, MOE "input_linear.weight", CUT_EXPERT, 0, 2),
     CUT(SLOT_EXPERT_UP, MOE "input_linear.weight", CUT_EXPERT, 1, 2),
     CUT(SLOT_EXPERT_DOWN, MOE "output_linear.weight", CUT_EXPERT, 0, 1),
+    CUT(SLOT_EXPERT_GATE, MOE "experts.gate_up_proj", CUT_EXPERT, 0, 2),
+    CUT(SLOT_EXPERT_UP, MOE "experts.gate_up_proj", CUT_EXPERT, 1, 2),
+    CUT(SLOT_EXPERT_DOWN, MOE "experts.down_proj", CUT_EXPERT, 0, 1),
     CUT(SLOT_SHARED_GATE, LAYER "shared_mlp.input_linear.weight", 0, 0, 2),
     CUT(SLOT_SHARED_UP, LAYER "shared_mlp.input_linear.weight", 0, 1, 2),
     NAME(SLOT_SHARED_DOWN, LAYER "shared_mlp.output_linear.weight"),

@@ -18,7 +18,6 @@ static coe_status routed(struct moe_spec *m, const json_t *config, const char *w
     COE_TRY(json_get_i32(config, "moe_topk", 1, 1024, &m->router.top_k, where));
     COE_TRY(json_need_i32(config, "expert_ffn_hidden_size", 1, 1 << 20, &m->expert_ffn, where));
     COE_TRY(json_get_f32(config, "routed_scaling_factor", &m->router.scale, where));
-    COE_TRY(json_get_bool(config, "router_bias", &m->router.bias, where));
     COE_TRY(json_get_bool(config, "norm_topk_prob", &m->router.renormalize, where));
     m->n_experts = weighted + m->n_identity;
     if (m->n_identity && strcmp(kind, "identity"))
@@ -72,13 +71,13 @@ static const struct name_row names[] = {
     NAME(SLOT_ATTN_NORM, BLOCK "input_layernorm.{s}.weight"),
     NAME(SLOT_FFN_NORM, BLOCK "post_attention_layernorm.{s}.weight"),
     NAME(SLOT_ROUTER, BLOCK "mlp.router.classifier.weight"),
-    NAME(SLOT_ROUTER_BIAS, BLOCK "mlp.router.classifier.bias"),
     NAME(SLOT_SELECTION_BIAS, BLOCK "mlp.router.e_score_correction_bias"),
     NAMES_EXPERTS(BLOCK "mlp."),
     NAMES_END,
 };
 static const char *const types[] = { "longcat_flash", NULL };
-static const char *const ignore[] = { "model.mtp.", NULL };
+/* with router_bias the reference holds a bias and adds nothing */
+static const char *const ignore[] = { "model.mtp.", "*.mlp.router.classifier.bias", NULL };
 static const struct family family = { .model_types = types,
                                       .translate = translate,
                                       .names = names,

@@ -32,7 +32,8 @@
         NAME(SLOT_V_BIAS, LAYER "self_attn.v_proj.bias"), NAME(SLOT_O_BIAS, LAYER "self_attn.o_proj.bias"),            \
         NAME(SLOT_Q_NORM, LAYER "self_attn.q_norm.weight"), NAME(SLOT_K_NORM, LAYER "self_attn.k_norm.weight")
 #define NAMES_LATENT(self_attn)                                                                                 \
-    NAME(SLOT_Q_A, self_attn "q_a_proj.weight"), NAME(SLOT_Q_A_NORM, self_attn "q_a_layernorm.weight"),         \
+    NAME(SLOT_Q_A_BIAS, self_attn "q_a_proj.bias"), NAME(SLOT_KV_A_BIAS, self_attn "kv_a_proj_with_mqa.bias"),  \
+        NAME(SLOT_Q_A, self_attn "q_a_proj.weight"), NAME(SLOT_Q_A_NORM, self_attn "q_a_layernorm.weight"),         \
         NAME_ONLY(NAME_IN_LOW_RANK, SLOT_Q, self_attn "q_b_proj.weight"),                                       \
         NAME(SLOT_Q, self_attn "q_proj.weight"),                                                                \
         NAME(SLOT_KV_A, self_attn "kv_a_proj_with_mqa.weight"),                                                 \
@@ -52,7 +53,9 @@
         NAME(SLOT_EXPERT_DOWN, folder "experts.{e}.w2.weight")
 #define NAMES_SHARED(shared) /* LAYER "mlp.shared_experts." */                                                         \
     NAME(SLOT_SHARED_GATE, shared "gate_proj.weight"), NAME(SLOT_SHARED_UP, shared "up_proj.weight"),                  \
-        NAME(SLOT_SHARED_DOWN, shared "down_proj.weight")
+        NAME(SLOT_SHARED_DOWN, shared "down_proj.weight"),                                                             \
+        NAME(SLOT_SHARED_GATE_BIAS, shared "gate_proj.bias"), NAME(SLOT_SHARED_UP_BIAS, shared "up_proj.bias"),        \
+        NAME(SLOT_SHARED_DOWN_BIAS, shared "down_proj.bias")
 #define NAMES_GATE(folder)                                                                                             \
     NAME(SLOT_ROUTER, folder "gate.weight"), NAME(SLOT_SELECTION_BIAS, folder "gate.e_score_correction_bias")
 #define FUSED_IN(folder) .fused_gate_up = folder "experts.gate_up_proj", .fused_down = folder "experts.down_proj"

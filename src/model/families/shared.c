@@ -126,7 +126,7 @@ coe_status config_latent(struct spec *s, struct arena *a, const json_t *config, 
     COE_TRY(json_need_i32(config, "qk_rope_head_dim", 2, 1 << 16, &rope, where));
     COE_TRY(json_need_i32(config, "v_head_dim", 1, 1 << 16, &m->v_dim, where));
     COE_TRY(json_get_bool(config, "attention_bias", &bias, where));
-    if (bias) return coe_fail(COE_E_INPUT, "%s: latent attention with attention_bias", where);
+    at.qkv_bias = at.o_bias = bias; /* of both first factors and of the output */
     at.head_dim = m->nope + rope;
     at.n_kv_heads = at.n_heads;
     COE_TRY(config_rope(&at.rope, a, config, rope, NULL, where));
