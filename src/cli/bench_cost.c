@@ -27,6 +27,10 @@ static double uses(const struct coe_model *m, const struct param *p)
     if (slot_info[p->at.slot].is_vector || p->at.slot == SLOT_POSITIONS) return 0;
     if (p->at.slot == SLOT_EMBED) return m->spec.tied ? 1 : 0; /* a row of it is copied */
     if (p->at.slot == SLOT_ROUTER_OF_MODEL) return model_n_records(m); /* in each routing decision */
+    if (scope == SCOPE_PROJECTION && p->at.slot != SLOT_MIX_ROUTER) {
+        const struct moe_spec *beside = &layer->projections.moe;
+        return (double)COE_MIN(beside->router.top_k, beside->n_experts) / beside->n_experts;
+    }
     if (scope == SCOPE_EXPERT || scope == SCOPE_ATTN_EXPERT) {
         const struct moe_spec *moe = scope == SCOPE_EXPERT ? &layer->moe : &layer->attn.moe;
         const double n = spec_experts(&m->spec, p->at), k = COE_MIN(moe->router.top_k, n);

@@ -82,17 +82,20 @@ static coe_status write_in(const char *dir, const char *name, enum dtype type, i
 static coe_status make_collect(struct collect *c, bool hidden, bool routes)
 {
     const struct spec *s = &c->m->spec;
+    int32_t of_heads = 0; /* decisions that no loss sees */
     for (int32_t l = 0; l < s->n_layers; l++) {
         const struct moe_spec *of_attention = &s->layer[l].attn.moe, *m = &s->layer[l].moe;
-        if (s->layer[l].attn.kind == MIX_EXPERTS) {
+        const enum mixer kind = s->layer[l].attn.kind;
+        of_heads += kind == MIX_HEADS;
+        if (kind == MIX_EXPERTS || kind == MIX_HEADS) {
             c->max_experts = COE_MAX(c->max_experts, of_attention->n_experts);
-            c->max_k = COE_MAX(c->max_k, of_attention->router.top_k);
+            c->max_k = COE_MAX(c->max_k, moe_max_choices(of_attention));
         }
         if (!s->layer[l].is_moe) continue;
         c->max_experts = COE_MAX(c->max_experts, m->n_experts);
         c->max_k = COE_MAX(c->max_k, moe_max_choices(m));
     }
-    const size_t records = (size_t)model_n_records(c->m) * (size_t)c->n;
+    const size_t records = (size_t)(model_n_records(c->m) + of_heads) * (size_t)c->n;
     if (hidden && !(c->hidden = mem_zalloc("hidden states", (size_t)(s->n_layers / s->layers_per_block + 1) *
                                                                 (size_t)c->n * (size_t)s->d_model * sizeof(float))))
         return COE_E_NOMEM;

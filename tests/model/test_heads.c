@@ -7,6 +7,7 @@
 
 #include "model/bind.h"
 #include "model/slice_form.h"
+#include "support/process.h"
 
 enum { N = 9, VOCAB = 11, HEADS = 4, KV = 2, HD = 4, D = 8 };
 static const int32_t ids[N] = { 1, 5, 2, 8, 3, 3, 9, 4, 7 };
@@ -216,6 +217,37 @@ static void a_dense_model_is_converted(void **state)
     json_decref(config);
 }
 
+/* `coe logits --routes` has one record for each layer's heads: two layers, nine tokens, one of two. */
+static void the_program_writes_the_heads_that_tokens_chose(void **state)
+{
+    (void)state;
+    struct coe_model *m = model_of("{\"top_k\": 1}", NULL);
+    json_t *config = json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:{s:{s:i}}}", "model_type", "coe",
+                               "vocab_size", VOCAB, "hidden_size", D, "num_hidden_layers", 2, "num_attention_heads",
+                               HEADS, "num_key_value_heads", KV, "head_dim", HD, "intermediate_size", 6, "coe",
+                               "attention_experts", "top_k", 1);
+    char model[512], routes[512], path[600], in[512];
+    snprintf(model, sizeof model, "%s", temp_path("chosen"));
+    snprintf(routes, sizeof routes, "%s", temp_path("routes"));
+    snprintf(in, sizeof in, "%s", temp_path("ids.npy"));
+    assert_ok(model_write(m, model, config, DT_F32, NULL));
+    assert_ok(npy_write(in, DT_I32, 1, (const int64_t[]){ N }, ids));
+    const char *const ask[] = { "logits", model, "--ids", in, "-o", temp_path("out.npy"), "--routes", routes, NULL };
+    struct ran r = run_coe(0, NULL, ask);
+    ran_free(&r);
+    struct npy k;
+    snprintf(path, sizeof path, "%s/topk.npy", routes);
+    assert_ok(npy_read(&k, path));
+    assert_int_equal(k.dim[0] * 100 + k.dim[1] * 10 + k.dim[2], 291);
+    for (int i = 0; i < 2 * N; i++) assert_in_range(((const int32_t *)k.data)[i], 0, 1);
+    npy_free(&k);
+    r = run_coe(2, NULL, COE_ARGS("logits", model, "--ids", in, "-o", temp_path("out.npy"), "--task", "1"));
+    assert_non_null(strstr(r.err, "no router of the model tells tasks apart"));
+    ran_free(&r);
+    model_close(m);
+    json_decref(config);
+}
+
 static void assert_refused(const char *family, const char *more, const char *why)
 {
     struct coe_model *m = NULL;
@@ -253,6 +285,7 @@ int main(void)
         cmocka_unit_test(decoding_gives_the_bits_of_the_whole_sequence),
         cmocka_unit_test(gradients_agree_with_differences),
         cmocka_unit_test(a_dense_model_is_converted),
+        cmocka_unit_test(the_program_writes_the_heads_that_tokens_chose),
         cmocka_unit_test(attention_whose_heads_cannot_be_told_apart_is_refused),
     };
     return kernels_init() || cmocka_run_group_tests_name("model/heads", tests, NULL, NULL);

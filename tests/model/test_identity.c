@@ -29,9 +29,26 @@ static json_t *config_of(const char *residual, bool sigmoid)
         2, "residual", residual, "losses", "kind", "sequence", "coef", 0.1, "kind", "z", "coef", 0.1);
 }
 
+/* The parts that bring paths of their own: gates of tasks in two levels, normed experts, chosen heads, experts beside
+ * projections of the dense layer. */
+static json_t *config_of_parts(void)
+{
+    json_t *config = config_of("prenorm", false);
+    json_object_update_new(
+        json_object_get(config, "coe"),
+        json_pack("{s:{s:s, s:i, s:i, s:i, s:i, s:i, s:s}, s:[{s:s, s:i, s:i, s:i}], s:i, s:i, s:{s:i}, "
+                  "s:{s:i, s:i, s:[s, s, s]}}",
+                  "router", "kind", "tasks", "tasks", 1, "groups", 1, "group_experts", 1, "task_experts", 1, "levels",
+                  2, "self_gate", "sigmoid", "experts", "kind", "normed", "n", 7, "expert_ffn", 37, "rank", 4,
+                  "n_experts", 7, "top_k", 4, "attention_experts", "top_k", 1, "projection_experts", "n", 3, "rank",
+                  4, "targets", "gate", "up", "down"));
+    return config;
+}
+
+/* residual "parts": those; else the residual mode */
 static void make_model(const char *residual, bool sigmoid)
 {
-    json_t *config = config_of(residual, sigmoid);
+    json_t *config = strcmp(residual, "parts") ? config_of(residual, sigmoid) : config_of_parts();
     assert_non_null(config);
     if (model) model_close(model);
     model = NULL;
@@ -81,11 +98,13 @@ static float *in_session(const int32_t *ids, size_t n, const size_t *chunk, size
     return y;
 }
 
+static const char *const mode_name[] = { "prenorm", "both", "parts" };
+
 static void one_and_two_threads_agree(void **state)
 {
     (void)state;
-    for (int mode = 0; mode < 2; mode++) {
-        make_model(mode ? "both" : "prenorm", mode);
+    for (int mode = 0; mode < 3; mode++) {
+        make_model(mode_name[mode], mode == 1);
         const int32_t *ids = some_ids(1, LONG);
         coe_set_threads(1);
         const float *one = reference(ids, LONG);
@@ -100,9 +119,10 @@ static void one_and_two_threads_agree(void **state)
 static void any_split_of_a_prompt_agrees(void **state)
 {
     (void)state;
-    make_model("prenorm", false);
-    const int32_t *ids = some_ids(2, LONG);
-    for (kv = COE_KV_F32; kv <= COE_KV_Q8_0; kv++) {
+    for (int i = 0; i < 2 * (COE_KV_Q8_0 + 1); i++) {
+        make_model(i % 2 ? "parts" : "prenorm", false);
+        kv = (coe_kv)(i / 2);
+        const int32_t *ids = some_ids(2, LONG);
         const float *want = reference(ids, LONG);
         assert_same_bits("in one piece", in_session(ids, LONG, (size_t[]){ LONG }, 1), want, LONG * VOCAB);
         assert_same_bits("token by token", in_session(ids, LONG, (size_t[]){ 1 }, 1), want, LONG * VOCAB);
@@ -130,12 +150,10 @@ static void the_last_row_alone_agrees(void **state)
 }
 
 /* Three sequences of different length, first together from nothing, then together from different positions. */
-static void a_sequence_alone_equals_itself_in_a_batch(void **state)
+static void three_sequences(void)
 {
-    (void)state;
     enum { N = 3 };
     const size_t first[N] = { 21, 1, 40 }, then[N] = { 1, 30, 7 };
-    make_model("prenorm", true);
     struct coe_session *s[N];
     const int32_t *ids[N], *rest[N];
     float *a[N], *b[N];
@@ -156,12 +174,21 @@ static void a_sequence_alone_equals_itself_in_a_batch(void **state)
     }
 }
 
+static void a_sequence_alone_equals_itself_in_a_batch(void **state)
+{
+    (void)state;
+    for (int mode = 0; mode < 2; mode++) {
+        make_model(mode ? "parts" : "prenorm", !mode);
+        three_sequences();
+    }
+}
+
 static void every_instruction_set_agrees(void **state)
 {
     (void)state;
     const struct kernels *best = kern;
-    for (int mode = 0; mode < 2; mode++) {
-        make_model(mode ? "outer" : "prenorm", mode);
+    for (int mode = 0; mode < 3; mode++) {
+        make_model(mode == 1 ? "outer" : mode_name[mode], mode == 1);
         const int32_t *ids = some_ids(4, LONG);
         const float *want = reference(ids, LONG);
         for (const struct kernels *const *k = kernels_all(); *k; k++) {
@@ -225,8 +252,8 @@ static void gradients_do_not_depend_on_threads_or_instruction_sets(void **state)
 {
     (void)state;
     const struct kernels *best = kern;
-    for (int mode = 0; mode < 2; mode++) {
-        make_model(mode ? "both" : "prenorm", mode);
+    for (int mode = 0; mode < 3; mode++) {
+        make_model(mode_name[mode], mode == 1);
         const int32_t *ids = some_ids(5, LONG);
         coe_set_threads(1);
         const double loss = train(ids, LONG);
