@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "ckpt/gguf.h"
 #include "cli/model_args.h"
 #include "model/stored.h"
 
@@ -245,7 +246,8 @@ static json_t *model_json(const struct coe_model *m, const struct spec_sizes *si
     json_t *attention = json_pack("{s:i, s:i, s:i, s:s?}", "heads", a->n_heads, "kv_heads", a->n_kv_heads, "head_dim",
                                   a->head_dim, "mla", model_mla_name(m, COE_MLA_ABSORBED));
     return json_pack("{s:o, s:s, s:s, s:i, s:i, s:i, s:i, s:I, s:o, s:o, s:o, s:o, s:o, s:s}", "path",
-                     cli_json_text(m->path, strlen(m->path)), "format", "safetensors", "family", s->family, "layers",
+                     cli_json_text(m->path, strlen(m->path)), "format",
+                     ckpt_gguf(m->ckpt) ? "gguf" : "safetensors", "family", s->family, "layers",
                      s->n_layers, "moe_layers", count_moe(s), "d_model", s->d_model, "vocab", s->vocab, "context",
                      (json_int_t)s->max_positions, "attention", attention, "experts", experts_json(s), "parameters",
                      sizes_json(sizes), "bytes", bytes_json(m, w), "tokenizer", tokenizer_json(m), "fingerprint", hex);
@@ -286,30 +288,44 @@ static coe_status ledger(struct cli *c, const struct coe_model *m, json_t *into)
     return COE_OK;
 }
 
+static coe_status print_all(struct cli *c, const struct coe_model *m, const struct weights *w, const char *hex,
+                            json_t *metadata)
+{
+    const struct spec_sizes sizes = spec_sizes(&m->spec);
+    print_model(m, &sizes, w, hex);
+    if (cli_flag(c, "memory")) COE_TRY(ledger(c, m, NULL));
+    if (metadata) putchar('\n');
+    if (metadata) info_print_metadata(metadata);
+    if (!cli_flag(c, "tensors")) return COE_OK;
+    putchar('\n');
+    info_tensors(m->ckpt);
+    return COE_OK;
+}
+
+static coe_status print_all_json(struct cli *c, const struct coe_model *m, const struct weights *w, const char *hex,
+                                 json_t *metadata)
+{
+    const struct spec_sizes sizes = spec_sizes(&m->spec);
+    json_t *o = model_json(m, &sizes, w, hex);
+    if (!o) return coe_fail(COE_E_NOMEM, "%s: no memory for the JSON result", m->path);
+    coe_status s = cli_flag(c, "memory") ? ledger(c, m, o) : COE_OK;
+    if (metadata) json_object_set(o, "metadata", metadata);
+    if (!s && cli_flag(c, "tensors")) json_object_set_new(o, "tensor_list", info_tensors_json(m->ckpt));
+    if (s) json_decref(o);
+    else cli_print_json(o);
+    return s;
+}
+
 static coe_status info_model(struct cli *c, const struct coe_model *m)
 {
     struct weights w = { 0 };
-    const struct spec_sizes sizes = spec_sizes(&m->spec);
+    json_t *metadata = NULL;
     char hex[17];
     COE_TRY(ckpt_fingerprint(m->ckpt, hex));
+    COE_TRY(info_metadata_json(&metadata, m->ckpt));
     weigh(m, &w);
-    if (!cli_flag(c, "json")) {
-        print_model(m, &sizes, &w, hex);
-        if (cli_flag(c, "memory")) COE_TRY(ledger(c, m, NULL));
-        if (cli_flag(c, "tensors")) {
-            putchar('\n');
-            info_tensors(m->ckpt);
-        }
-        return COE_OK;
-    }
-    json_t *o = model_json(m, &sizes, &w, hex);
-    if (!o) return coe_fail(COE_E_NOMEM, "%s: no memory for the JSON result", m->path);
-    coe_status s = cli_flag(c, "memory") ? ledger(c, m, o) : COE_OK;
-    if (!s && cli_flag(c, "tensors")) json_object_set_new(o, "tensor_list", info_tensors_json(m->ckpt));
-    if (s)
-        json_decref(o);
-    else
-        cli_print_json(o);
+    const coe_status s = (cli_flag(c, "json") ? print_all_json : print_all)(c, m, &w, hex, metadata);
+    json_decref(metadata);
     return s;
 }
 
@@ -328,14 +344,23 @@ static coe_status run(struct cli *c)
     if (cli_flag(c, "build")) return info_build(c);
     if (!cli_n_args(c)) return coe_fail(COE_E_USAGE, "name a model, or ask for --build");
     COE_TRY(ckpt_open(&file, cli_arg(c, 0)));
-    const bool known = family_known(file);
-    coe_status s = known ? COE_OK : info_file(c, file);
-    ckpt_close(file);
-    if (!known) return s;
+    const bool gguf = ckpt_gguf(file), memory = cli_flag(c, "memory");
+    coe_status s = COE_OK;
+    char why[1024];
+    if (!gguf && !family_known(file)) {
+        s = info_file(c, file, NULL);
+        goto out;
+    }
     /* the ledger is that of a model to be run */
-    s = cli_flag(c, "memory") ? model_open(&m, cli_arg(c, 0)) : model_open_stored(&m, cli_arg(c, 0));
+    s = memory ? model_open(&m, cli_arg(c, 0)) : model_open_stored(&m, cli_arg(c, 0));
     if (!s) s = info_model(c, m);
+    else if (gguf && !memory && s == COE_E_INPUT) { /* importance matrices, vocabularies, other architectures */
+        snprintf(why, sizeof why, "%s", coe_error());
+        s = info_file(c, file, why);
+    }
+out:
     model_close(m);
+    ckpt_close(file);
     return s;
 }
 
@@ -350,7 +375,9 @@ static const struct verb verb = {
     .usage = "MODEL",
     .details = "Describes a model directory, a .safetensors or a .gguf file. Only headers are read: a model of any "
                "size is described\n"
-               "at once. Parameters that one token uses count each routed expert once for every pass that calls it.",
+               "at once. Parameters that one token uses count each routed expert once for every pass that calls it. "
+               "Of a GGUF\n"
+               "file the metadata follows; one that is no model of a known architecture is described as a file.",
     .example = "  coe info models/tales\n  coe info --build",
     .opts = opts,
     .n_opts = COE_COUNT(opts),

@@ -6,8 +6,13 @@
 #include "cli/cli.h"
 #include "ckpt/ckpt.h"
 
-/* What a checkpoint holds, whatever it means: format, metadata of GGUF, tensors and bytes of each type. */
-coe_status info_file(struct cli *c, const struct ckpt *file);
+/* What a checkpoint holds, whatever it means: format, metadata of GGUF, tensors and bytes of each type. why: the reason
+ * that a GGUF file is no model to be run, or NULL. */
+coe_status info_file(struct cli *c, const struct ckpt *file, const char *why);
+/* The metadata of a GGUF file, long arrays cut short; a new reference, NULL for other formats. */
+coe_status info_metadata_json(json_t **out, const struct ckpt *file);
+/* One line a key. */
+void info_print_metadata(json_t *metadata);
 /* Compiler, libraries, instruction sets, threads. */
 coe_status info_build(struct cli *c);
 /* One line a tensor: name, type, shape, bytes. */

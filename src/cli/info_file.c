@@ -57,7 +57,14 @@ json_t *info_tensors_json(const struct ckpt *file)
     return list;
 }
 
-static void print_metadata(json_t *metadata)
+coe_status info_metadata_json(json_t **out, const struct ckpt *file)
+{
+    const struct gguf *gguf = ckpt_gguf(file);
+    *out = gguf ? gguf_json(gguf, METADATA_ITEMS) : NULL;
+    return *out || !gguf ? COE_OK : coe_fail(COE_E_NOMEM, "%s: no memory for the metadata", ckpt_path(file));
+}
+
+void info_print_metadata(json_t *metadata)
 {
     const char *key;
     json_t *value;
@@ -71,17 +78,16 @@ static void print_metadata(json_t *metadata)
     }
 }
 
-coe_status info_file(struct cli *c, const struct ckpt *file)
+coe_status info_file(struct cli *c, const struct ckpt *file, const char *why)
 {
-    const struct gguf *gguf = ckpt_gguf(file);
-    const char *format = gguf ? "gguf" : "safetensors";
+    const char *format = ckpt_gguf(file) ? "gguf" : "safetensors";
     const json_t *config = ckpt_config(file);
     const json_t *type = config ? json_object_get(config, "model_type") : NULL;
-    json_t *metadata = gguf ? gguf_json(gguf, METADATA_ITEMS) : NULL;
+    json_t *metadata = NULL;
     struct type_bytes types = { { 0 } };
     char text[32], hex[17];
     coe_status s = ckpt_fingerprint(file, hex);
-    if (!s && gguf && !metadata) s = coe_fail(COE_E_NOMEM, "%s: no memory for the metadata", ckpt_path(file));
+    if (!s) s = info_metadata_json(&metadata, file);
     for (size_t i = 0; i < ckpt_count(file); i++)
         types.of[ckpt_at(file, i)->type] += tensor_stored_bytes(ckpt_at(file, i));
     if (s) goto out;
@@ -91,6 +97,7 @@ coe_status info_file(struct cli *c, const struct ckpt *file)
                               "tensors", (json_int_t)ckpt_count(file), "bytes", (json_int_t)ckpt_bytes(file), "types",
                               info_types_json(&types), "fingerprint", hex);
         if (json_is_string(type)) json_object_set(o, "model_type", (json_t *)(uintptr_t)type);
+        if (why) json_object_set_new(o, "no_model", cli_json_text(why, strlen(why)));
         if (metadata) json_object_set(o, "metadata", metadata);
         if (cli_flag(c, "tensors")) json_object_set_new(o, "tensor_list", info_tensors_json(file));
         cli_print_json(o);
@@ -98,10 +105,11 @@ coe_status info_file(struct cli *c, const struct ckpt *file)
     }
     printf("%s: %s, %zu tensors, %s\n", ckpt_path(file), format, ckpt_count(file), cli_bytes(ckpt_bytes(file), text));
     if (json_is_string(type)) printf("  model_type '%s' is not a family this program runs\n", json_string_value(type));
+    if (why) printf("  no model to run: %s\n", why);
     printf("  types        ");
     info_print_types(&types);
     printf("\n  fingerprint  %s\n", hex);
-    if (metadata) print_metadata(metadata);
+    if (metadata) info_print_metadata(metadata);
     if (cli_flag(c, "tensors")) info_tensors(file);
 out:
     json_decref(metadata);

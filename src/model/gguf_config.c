@@ -262,7 +262,8 @@ static coe_status rope(struct reading *r)
     COE_TRY(gguf_str(r->g, key, &kind));
     if (kind.n == 4 && !memcmp(kind.at, "yarn", 4)) return scaled_rope(r, "yarn");
     if (kind.n == 6 && !memcmp(kind.at, "linear", 6)) return scaled_rope(r, "linear");
-    return COE_OK;
+    if (strcmp(r->arch->name, "gpt-oss")) return COE_OK; /* whose config would mean YaRN if it said nothing */
+    return put(r, "rope_parameters", json_pack("{s:s}", "rope_type", "default"));
 }
 
 /* Latent attention: the two sizes of a head without the cache's trick end in _mla. */

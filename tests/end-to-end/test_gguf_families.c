@@ -258,6 +258,52 @@ static void files_in_llama_cpp_s_keys_alone_are_the_same_models(void **state)
     for (size_t i = 0; i < COE_COUNT(known); i++) check_foreign(known[i][0], known[i][1]);
 }
 
+static json_t *info_of(const char *path)
+{
+    struct ran r = run_coe(0, NULL, COE_ARGS("info", path, "--json", "--tensors"));
+    json_t *o = json_loads(r.out, 0, NULL);
+    assert_non_null(o);
+    ran_free(&r);
+    return o;
+}
+
+/* From the same code: the parameters of the directory, its own types and tensors, and what only a file has. */
+static void info_describes_a_file_as_it_does_a_directory(void **state)
+{
+    (void)state;
+    char model[1200], file[1200];
+    need_fixture("families/mixtral");
+    keep(model, fixture("families/mixtral"));
+    keep(file, temp_path("info.gguf"));
+    coe(0, COE_ARGS("convert", model, file));
+    json_t *a = info_of(model), *b = info_of(file);
+    static const char *const same[] = { "family", "layers", "d_model", "vocab", "experts", "parameters" };
+    for (size_t i = 0; i < COE_COUNT(same); i++)
+        if (!json_equal(json_object_get(a, same[i]), json_object_get(b, same[i]))) fail_msg("%s differs", same[i]);
+    assert_string_equal(json_string_value(json_object_get(b, "format")), "gguf");
+    assert_non_null(json_object_get(json_object_get(b, "metadata"), "llama.block_count"));
+    assert_true(json_array_size(json_object_get(b, "tensor_list")) > 10);
+    json_decref(a);
+    json_decref(b);
+}
+
+/* An architecture that nobody here knows is no model, but a file: metadata, types, tensors. */
+static void info_of_an_unknown_architecture_is_that_of_a_file(void **state)
+{
+    (void)state;
+    char file[1200];
+    need_fixture("families/llama");
+    keep(file, temp_path("unknown.gguf"));
+    coe(0, COE_ARGS("convert", fixture("families/llama"), file));
+    hide_config(file);
+    poke(file, "general.architecture", strlen("general.architecture") + 4 + 8, 'y');
+    json_t *o = info_of(file);
+    assert_true(json_is_null(json_object_get(o, "family")));
+    assert_non_null(strstr(json_string_value(json_object_get(o, "no_model")), "ylama"));
+    assert_true(json_object_size(json_object_get(o, "types")) > 0);
+    json_decref(o);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -267,6 +313,8 @@ int main(void)
         cmocka_unit_test(trinity_in_llama_cpp_s_order_of_layers_is_the_same_model),
         cmocka_unit_test(lfm2_files_that_cannot_be_are_refused_by_name),
         cmocka_unit_test(llama_4_with_the_released_constants_is_the_same_model),
+        cmocka_unit_test(info_describes_a_file_as_it_does_a_directory),
+        cmocka_unit_test(info_of_an_unknown_architecture_is_that_of_a_file),
     };
     return cmocka_run_group_tests_name("end-to-end/gguf_families", tests, NULL, NULL);
 }

@@ -38,9 +38,9 @@ static coe_status translate(struct spec *s, struct arena *a, const json_t *confi
 static const struct name_row names[] = {
     NAMES_MODEL,
     NAMES_PRE_NORMS,
-    NAMES_ATTENTION,
     NAME(SLOT_Q_NORM, LAYER "self_attn.query_layernorm.weight"),
     NAME(SLOT_K_NORM, LAYER "self_attn.key_layernorm.weight"),
+    NAMES_ATTENTION,
     NAMES_DENSE(LAYER "mlp."),
     NAME(SLOT_ROUTER, LAYER "mlp.gate.wg.weight"),
     NAMES_EXPERTS(LAYER "mlp."),
