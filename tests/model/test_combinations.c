@@ -95,6 +95,17 @@ static void fit_tasks(struct rng *r, json_t *moe)
     json_object_set_new(moe, "selection", json_string("top_k"));
 }
 
+/* Experts over segments mostly get the router that they need. */
+static void fit_segments(struct rng *r, json_t *moe)
+{
+    const json_t *experts = json_object_get(moe, "experts");
+    bool any = false;
+    for (size_t i = 0; i < json_array_size(experts); i++)
+        any = any || !strcmp(json_string_value(json_object_get(json_array_get(experts, i), "kind")), "segment");
+    if (any && rng_below(r, 4))
+        json_object_set_new(moe, "router", json_pack("{s:s, s:i}", "kind", "segment", "width", 2));
+}
+
 static json_t *draw(struct rng *r)
 {
     static const char *const orders[] = { "position", "best", "score" };
@@ -119,6 +130,7 @@ static json_t *draw(struct rng *r)
         json_object_set_new(moe, "pool", json_pack("{s:i, s:i}", "layers", 3, "to", (int)rng_below(r, 3)));
     }
     fit_tasks(r, moe);
+    fit_segments(r, moe);
     const bool biased = json_is_true(json_object_get(moe, "selection_bias")) && !rng_below(r, 2);
     const bool unit = !biased && json_is_false(json_object_get(moe, "renormalize")) && !rng_below(r, 2);
     json_object_set_new(moe, "bias_in_weights", json_boolean(biased));
@@ -138,7 +150,8 @@ static json_t *draw(struct rng *r)
                                       (int)(1 + rng_below(r, 3)), "targets", rng_below(r, 2) ? "q" : "o",
                                       rng_below(r, 2) ? "v" : "down", "selection", part_of(r, "selection"), "top_k", 1,
                                       "renormalize", (int)rng_below(r, 2)));
-    if (!rng_below(r, 4)) json_object_set_new(moe, "dense_layers", json_pack("[i]", (int)rng_below(r, 3)));
+    if (!json_object_get(moe, "pool") && !rng_below(r, 4))
+        json_object_set_new(moe, "dense_layers", json_pack("[i]", (int)rng_below(r, 3)));
     return json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:o}", "model_type", "coe", "vocab_size", 11, "hidden_size", 8,
                      "num_hidden_layers", 3, "num_attention_heads", 2, "intermediate_size", 6, "coe", moe);
 }
@@ -207,7 +220,6 @@ static bool refusal_is_known(const char *config, uint64_t seed)
         "need plain attention",
         "routes whole sequences",
         "no layer has one of the targets",
-        "a pool of",
         "needs a layer with plain attention",
         "router tasks ",
         "a task sees",
