@@ -1,6 +1,6 @@
 /* bench_kernels.c — speed of the tensor kernels as shares of this core's FP32 peak, measured in the same run.
  *
- *   bench_kernels [dot|bf16|stream|outer|attn|gemm|vec]      COE_ISA and OMP_NUM_THREADS choose level and threads
+ *   bench_kernels [dot|bf16|stream|outer|attn|train|gemm|vec]      COE_ISA and OMP_NUM_THREADS choose level and threads
  * Built by hand:  gcc -O2 -std=gnu11 -D_GNU_SOURCE -fopenmp -Isrc bench/kernels/bench_kernels.c build/libcoe.a … -lm
  * Each figure is the best of several repetitions over a working set that cycles through 16 weight matrices, as experts
  * do. */
@@ -244,6 +244,57 @@ static void attention(float *x)
                 }
 }
 
+/* Attention of a training step: rows of `length` tokens, whole sequences, forward and backward. Operations of what is
+ * visible: two products forward, five backward. */
+static void training_attention(const struct attn_shape *s, int64_t length, float *x)
+{
+    enum { SEQUENCES = 4 };
+    struct arena arena = { 0 };
+    int32_t off[SEQUENCES + 1];
+    const int64_t n = SEQUENCES * length, pos0[SEQUENCES] = { 0 };
+    for (int i = 0; i <= SEQUENCES; i++) off[i] = (int32_t)(i * length);
+    const struct attn_batch batch = { SEQUENCES, off, pos0, NULL };
+    double forward = 1e9, backward = 1e9;
+    for (int r = 0; r < REPEAT; r++) {
+        struct tape tape = { 0 };
+        struct nn c = { .arena = &arena, .tape = &tape };
+        struct val *q = nn_wrap(&c, x, n, s->n_heads * s->head_dim), *k = nn_wrap(&c, x, n, s->n_kv_heads * s->head_dim);
+        struct val *v = nn_wrap(&c, x, n, s->n_kv_heads * s->head_dim_v);
+        const double began = now();
+        struct val *y = nn_attention(&c, q, k, v, s, &batch, NULL);
+        if (!y) exit(4);
+        forward = fmin(forward, now() - began);
+        if (!nn_grad(&c, q) || !nn_grad(&c, k) || !nn_grad(&c, v) || !nn_grad(&c, y)) exit(4);
+        memcpy(y->grad, x, (size_t)(y->rows * y->cols) * sizeof *x);
+        const double then = now();
+        if (nn_backward(&c)) exit(4);
+        backward = fmin(backward, now() - then);
+        arena_rewind(&arena, (struct arena_mark){ 0 });
+    }
+    char text[96];
+    const double pairs = SEQUENCES * 0.5 * (double)length * (double)(length + 1) * s->n_heads;
+    snprintf(text, sizeof text, "%dx%d,%d/%d, %d of %lld", s->n_heads, s->head_dim, s->head_dim_v, s->n_kv_heads,
+             SEQUENCES, (long long)length);
+    report("attention", text, 2.0 * pairs * (s->head_dim + s->head_dim_v), forward, omp_get_max_threads());
+    report(" backward", text, 2.0 * pairs * (3 * s->head_dim + 2 * s->head_dim_v), backward, omp_get_max_threads());
+    arena_free(&arena);
+}
+
+static void training(float *x)
+{
+    static const struct attn_shape shapes[] = { { .n_heads = 4, .n_kv_heads = 4, .head_dim = 64, .head_dim_v = 64 },
+                                                { .n_heads = 8, .n_kv_heads = 4, .head_dim = 32, .head_dim_v = 32 },
+                                                { .n_heads = 8, .n_kv_heads = 4, .head_dim = 32, .head_dim_v = 16 },
+                                                { .n_heads = 8, .n_kv_heads = 8, .head_dim = 16, .head_dim_v = 16 },
+                                                { .n_heads = 1, .n_kv_heads = 1, .head_dim = 256, .head_dim_v = 16 } };
+    for (size_t i = 0; i < COE_COUNT(shapes); i++)
+        for (int64_t length = 256; length <= 512; length *= 2) {
+            struct attn_shape s = shapes[i];
+            s.scale = 1.0f;
+            training_attention(&s, length, x);
+        }
+}
+
 /* One expert layer: 16 experts, uneven loads of 64 on average, forward, dX and dW. */
 static void grouped(float *x, float *w, float *y)
 {
@@ -319,6 +370,7 @@ int main(int argc, char **argv)
     if (!*only || !strcmp(only, "stream")) stream(x, w, y, size * (int64_t)sizeof *w);
     if (!*only || !strcmp(only, "outer")) outer_shapes(x, w, y);
     if (!*only || !strcmp(only, "attn")) attention(x);
+    if (!*only || !strcmp(only, "train")) training(x);
     if (!*only || !strcmp(only, "gemm")) grouped(x, w, y);
     if (!*only || !strcmp(only, "vec")) rows(x, w, y);
     return 0;

@@ -1,13 +1,12 @@
 /* attention.c — causal attention with grouped key/value heads over a cache. The forward definition is in kernels.h; the
- * backward pass recomputes the probabilities from the kept maximum and total of each row, tile by tile, as matrix
- * products.
+ * backward pass recomputes the probabilities from the kept maximum and total of each row, block by block.
  *
  * Forward: a tile is some tokens times the query heads that share a key head. Where there are many tiles, a thread
  * walks all keys of one; where there are few (a token at a time), the parts of ATTN_PART keys are tasks of their own
  * and joined afterwards. The joins are the same and in the same order, so neither choice changes a bit.
  *
  * Gradients of a key head's keys and values are sums over query heads and rows: one task owns (sequence, key head) and
- * walks heads, then query tiles, in ascending order. */
+ * walks blocks of keys, for each of them heads, then rows, all in ascending order. */
 #include <math.h>
 #include <string.h>
 
@@ -16,12 +15,12 @@
 #define ROWS 96 /* query rows (tokens times heads) of a forward tile at most: their state fits the second-level cache \
                  */
 #define LEAST 6 /* rows of the kernels' register tile: smaller tiles would read the keys more often */
-#define TILE 64 /* query rows and keys per backward tile */
 
 struct attn_saved {
     struct val *q, *k, *v, *out;
     struct attn_shape shape;
     struct attn_batch batch;
+    const struct kv_layer *kv;
     int64_t *lo, *hi;
     float *max, *total; /* [n_heads, n] */
 };
@@ -281,7 +280,7 @@ struct val *nn_attention(struct nn *c, struct val *q, struct val *k, struct val 
     struct attn_saved *s = arena_push(c->arena, sizeof *s);
     struct val *out = nn_val(c, n, (int64_t)shape->n_heads * shape->head_dim_v);
     if (!s || !out) return NULL;
-    *s = (struct attn_saved){ q, k, v, out, *shape, *batch, NULL, NULL, NULL, NULL };
+    *s = (struct attn_saved){ q, k, v, out, *shape, *batch, NULL, NULL, NULL, NULL, NULL };
     s->lo = arena_push(c->arena, (size_t)n * sizeof *s->lo);
     s->hi = arena_push(c->arena, (size_t)n * sizeof *s->hi);
     if (c->tape) {
@@ -294,69 +293,39 @@ struct val *nn_attention(struct nn *c, struct val *q, struct val *k, struct val 
     if (!kv || !s->lo || !s->hi) return NULL;
     store(k, v, shape, batch, kv);
     visible(s->lo, s->hi, shape, batch);
+    s->kv = kv;
     struct plan p = { .s = s, .kv = kv };
     if (!make_plan(c, &p)) return NULL;
     attend(&p);
     return nn_record(c, attn_back, s) ? out : NULL;
 }
 
-/* Buffers of one thread */
-struct scratch {
-    float p[TILE * TILE], dp[TILE * TILE];
-};
-
-/* probabilities p and, from dp = dO·V, the score gradients ds in place of dp; both [rows, keys] with leading dimension
- * TILE */
-static void tile_scores(const struct attn_saved *s, struct scratch *x, int32_t h, int64_t row, int64_t rows,
-                        int64_t key0, int64_t first_row, int64_t keys, const float *delta)
-{
-    const int64_t all = s->q->rows;
-    const float *max = s->max + h * all, *total = s->total + h * all, scale = s->shape.scale, cap = s->shape.cap;
-    for (int64_t i = 0; i < rows; i++) {
-        const int64_t t = row + i, base = s->hi[first_row] - 1; /* position of the sequence's first row */
-        float *p = x->p + i * TILE, *dp = x->dp + i * TILE, raw[TILE];
-        for (int64_t j = 0; j < keys; j++) {
-            raw[j] = p[j] * scale;
-            p[j] = cap > 0 ? cap * fm_tanh(raw[j] / cap) : raw[j];
-        }
-        memcpy(raw, p, (size_t)keys * sizeof(float));
-        kern->exp(p, p, max[t], keys);
-        for (int64_t j = 0; j < keys; j++) {
-            int64_t pos = base + key0 - first_row + j;
-            p[j] = pos >= s->lo[t] && pos < s->hi[t] ? p[j] / total[t] : 0.0f;
-            float slope = cap > 0 ? 1.0f - (raw[j] / cap) * (raw[j] / cap) : 1.0f;
-            dp[j] = p[j] * (dp[j] - delta[t]) * (scale * slope);
-        }
-    }
-}
-
-static void backward_head(const struct attn_saved *s, struct scratch *x, int32_t seq, int32_t h, const float *delta)
+/* Gradients through one key head: for each block of keys the query heads that share it, for each of them the rows. */
+static void backward_head(const struct attn_saved *s, float *scratch, int32_t seq, int32_t kvh, const float *delta)
 {
     const struct attn_shape *sh = &s->shape;
-    const int64_t hd = sh->head_dim, hv = sh->head_dim_v, kvh = h / (sh->n_heads / sh->n_kv_heads);
-    const int64_t first = s->batch.off[seq], end = s->batch.off[seq + 1], qc = s->q->cols, kc = s->k->cols,
-                  vc = s->v->cols, oc = s->out->cols;
-    const float *q = s->q->data + h * hd, *k = s->k->data + kvh * hd, *v = s->v->data + kvh * hv,
-                *go = s->out->grad + h * hv;
-    float *dq = s->q->grad + h * hd, *dk = s->k->grad + kvh * hd, *dv = s->v->grad + kvh * hv;
-    for (int64_t row = first; row < end; row += TILE) {
-        const int64_t rows = COE_MIN((int64_t)TILE, end - row), base = s->hi[first] - 1;
-        const int64_t from = first + (s->lo[row] - base) / TILE * TILE; /* lo never falls along a sequence's rows */
-        for (int64_t key = COE_MAX(first, from); key < row + rows; key += TILE) {
-            const int64_t keys = COE_MIN((int64_t)TILE, row + rows - key);
-            kern->dot_tile(x->p, TILE, q + row * qc, qc, NULL, rows, k + key * kc, DT_F32, kc, keys, hd);
-            kern->dot_tile(x->dp, TILE, go + row * oc, oc, NULL, rows, v + key * vc, DT_F32, vc, keys, hv);
-            tile_scores(s, x, h, row, rows, key, first, keys, delta);
-            kern->outer_tile(&(struct outer_args){ .c = dv + key * vc, .ldc = vc, .a = x->p, .a_m = 1, .a_k = TILE,
-                                                   .b = go + row * oc,
-                                                   .ldb = oc, .m = keys, .n = hv, .k = rows, .accumulate = true });
-            kern->outer_tile(&(struct outer_args){ .c = dk + key * kc, .ldc = kc, .a = x->dp, .a_m = 1, .a_k = TILE,
-                                                   .b = q + row * qc,
-                                                   .ldb = qc, .m = keys, .n = hd, .k = rows, .accumulate = true });
-            kern->outer_tile(&(struct outer_args){ .c = dq + row * qc, .ldc = qc, .a = x->dp, .a_m = TILE, .a_k = 1,
-                                                   .b = k + key * kc,
-                                                   .ldb = kc, .m = rows, .n = hd, .k = keys, .accumulate = true });
-        }
+    const int64_t hd = sh->head_dim, hv = sh->head_dim_v, group = sh->n_heads / sh->n_kv_heads, all = s->q->rows;
+    const int64_t first = s->batch.off[seq], end = s->batch.off[seq + 1], oc = s->out->cols;
+    float *values = scratch + 2 * ATTN_BLOCK * ATTN_BLOCK;
+    struct attn_back_args a = { .ld_q = s->q->cols, .ld_go = oc, .ld_k = s->k->cols, .ld_v = s->v->cols,
+                                .head_dim = sh->head_dim, .head_dim_v = sh->head_dim_v, .scale = sh->scale,
+                                .cap = sh->cap, .v_blocks = values, .scratch = scratch };
+    for (int64_t key = first; key < end; key += ATTN_BLOCK) {
+        a.start = key - first, a.n_keys = COE_MIN((int64_t)ATTN_BLOCK, end - key);
+        a.k = s->k->data + key * a.ld_k + kvh * hd, a.dk = s->k->grad + key * a.ld_k + kvh * hd;
+        a.dv = s->v->grad + key * a.ld_v + kvh * hv;
+        a.k_blocks = (const float *)(const void *)keys_of(&s->kv[seq], sh, kvh) + a.start * hd;
+        for (int64_t j = 0; j < a.n_keys; j++)
+            kv_store_key(values, DT_F32, j, s->v->data + (key + j) * a.ld_v + kvh * hv, hv);
+        for (int64_t h = kvh * group; h < (kvh + 1) * group; h++)
+            for (int64_t row = key; row < end && s->lo[row] < a.start + a.n_keys; row += ATTN_BLOCK) {
+                a.n = COE_MIN((int64_t)ATTN_BLOCK, end - row);
+                a.q = s->q->data + row * a.ld_q + h * hd, a.dq = s->q->grad + row * a.ld_q + h * hd;
+                a.go = s->out->grad + row * oc + h * hv;
+                a.lo = s->lo + row, a.hi = s->hi + row;
+                a.max = s->max + h * all + row, a.total = s->total + h * all + row, a.delta = delta + h * all + row;
+                kern->attn_back(&a);
+            }
     }
 }
 
@@ -379,10 +348,10 @@ static void attn_back(struct nn *c, void *p)
     const struct attn_shape *sh = &s->shape;
     if (!s->out->grad || !nn_grad(c, s->q) || !nn_grad(c, s->k) || !nn_grad(c, s->v)) return;
     const int64_t n = s->q->rows, hv = sh->head_dim_v;
-    const int32_t group = sh->n_heads / sh->n_kv_heads;
     struct arena_mark mark = arena_save(c->arena);
     float *delta = arena_push(c->arena, (size_t)(n * sh->n_heads) * sizeof(float));
-    struct scratch *scratch = arena_push(c->arena, (size_t)coe_threads() * sizeof *scratch);
+    const int64_t room = 2 * ATTN_BLOCK * ATTN_BLOCK + ATTN_BLOCK * hv; /* of one thread */
+    float *scratch = arena_push_zero(c->arena, (size_t)(coe_threads() * room) * sizeof *scratch);
     if (!delta || !scratch) return;
 #pragma omp parallel for schedule(static)
     for (int64_t t = 0; t < n; t++)
@@ -394,7 +363,6 @@ static void attn_back(struct nn *c, void *p)
 #pragma omp parallel for schedule(dynamic, 1) collapse(2)
     for (int32_t i = 0; i < s->batch.n_seq; i++)
         for (int32_t kvh = 0; kvh < sh->n_kv_heads; kvh++)
-            for (int32_t h = kvh * group; h < (kvh + 1) * group; h++)
-                backward_head(s, scratch + thread_index(), i, h, delta + h * n);
+            backward_head(s, scratch + thread_index() * room, i, kvh, delta);
     arena_rewind(c->arena, mark);
 }

@@ -15,7 +15,7 @@ const char *const activation_name[ACT_COUNT] = {
 
 #define FILL(isa, k)                                                                                   \
     (fill_gemm_##isa(k), fill_bf16_##isa(k), fill_vec_##isa(k), fill_act_##isa(k), fill_norm_##isa(k), \
-     fill_attn_##isa(k), fill_codes_##isa(k), fill_q_##isa(k))
+     fill_attn_##isa(k), fill_attn_back_##isa(k), fill_codes_##isa(k), fill_q_##isa(k))
 
 static struct kernels tables[4];
 static const struct kernels *usable[5]; /* portable first, best last */

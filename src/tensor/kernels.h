@@ -81,6 +81,28 @@ struct attn_rows {
     float *sum; /* [n_tokens*heads][16] */
 };
 
+/* Gradients between n <= ATTN_BLOCK query rows of one head and one block of keys at position `start`. Of a row and the
+ * keys it sees, with s as above, max and total at its end, go the gradient of its output, delta = Σ_i go_i out_i:
+ *   p_j = exp(s_j - max) (1/total);  dp_j = chain_i(go_i v_ji);  ds_j = p_j (dp_j - delta) scale', scale' = scale, with a
+ *   cap scale (1 - tanh²)
+ *   dq_i += chain_j(ds_j k_ji);  dk_ji += chain over rows (ds_j q_i);  dv_ji += chain over rows (p_j go_i)
+ * chains going on from what stands in the gradients. Rows and keys count in pieces of KEY_BLOCK: where some row of a
+ * piece sees some key of another, the others add 0·x to the chains; no row of the piece sees any: nothing is added. `lo`
+ * does not fall from row to row. */
+struct attn_back_args {
+    const float *q, *go;               /* row r at q + r*ld_q, go + r*ld_go */
+    const float *k;                    /* key j of the block at k + j*ld_k */
+    const float *k_blocks, *v_blocks;  /* keys and values of the block as key blocks (kv.h) of F32 */
+    float *dq, *dk, *dv;               /* as q, as k, and ld_v apart */
+    int64_t ld_q, ld_go, ld_k, ld_v;
+    const int64_t *lo, *hi;            /* [n] */
+    const float *max, *total, *delta;  /* [n] */
+    int64_t start, n, n_keys;
+    int32_t head_dim, head_dim_v;
+    float scale, cap;
+    float *scratch; /* [2 * ATTN_BLOCK * ATTN_BLOCK] */
+};
+
 struct adamw_args {
     float lr, beta1, beta2, eps, weight_decay; /* decoupled: w -= lr*wd*w */
     float correction1, correction2;            /* 1 - beta^t */
@@ -157,6 +179,7 @@ struct kernels {
                       int64_t from);
     /* rows.out becomes the result. A row that sees nothing is zero. */
     void (*attn_end)(const struct attn_args *args, const struct attn_rows *rows);
+    void (*attn_back)(const struct attn_back_args *args);
 
     void (*adamw)(float *w, float *m, float *v, const float *g, int64_t n, const struct adamw_args *args);
     /* Sum of squares in double: blocks of 1024 (each sixteen sums and the tree) added in ascending order. */

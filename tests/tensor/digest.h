@@ -165,6 +165,31 @@ static inline void digest_attn(const struct kernels *k, struct digest_data *d)
     }
 }
 
+static inline void digest_attn_back(const struct kernels *k, struct digest_data *d)
+{
+    static float scratch[2 * ATTN_BLOCK * ATTN_BLOCK];
+    enum { ROWS = 20, KEYS = 30, BLOCKS = (KEYS + KEY_BLOCK - 1) / KEY_BLOCK * KEY_BLOCK };
+    int64_t lo[ROWS], hi[ROWS];
+    float v_blocks[BLOCKS * ATTN_DIM_V] = { 0 };
+    for (int t = 0; t < ROWS; t++) lo[t] = t / 2, hi[t] = COE_MIN(t + 12, KEYS);
+    for (int64_t p = 0; p < KEYS; p++) {
+        kv_store_key(d->z, DT_F32, p, d->w + p * ATTN_DIM, ATTN_DIM);
+        kv_store_key(v_blocks, DT_F32, p, d->g + p * ATTN_DIM_V, ATTN_DIM_V);
+    }
+    for (int variant = 0; variant < 2; variant++) {
+        const struct attn_back_args a = { .q = d->x, .go = d->g + 1000, .k = d->w, .k_blocks = d->z,
+                                          .v_blocks = v_blocks, .dq = d->y, .dk = d->y + 1000, .dv = d->y + 2000,
+                                          .ld_q = ATTN_DIM, .ld_go = ATTN_DIM_V, .ld_k = ATTN_DIM,
+                                          .ld_v = ATTN_DIM_V, .lo = lo, .hi = hi, .max = d->x + 2000,
+                                          .total = d->x + 2100, .delta = d->x + 2200, .n = ROWS, .n_keys = KEYS,
+                                          .head_dim = ATTN_DIM, .head_dim_v = ATTN_DIM_V, .scale = 0.1f,
+                                          .cap = variant ? 5.0f : 0.0f, .scratch = scratch };
+        for (int t = 0; t < ROWS; t++) d->x[2000 + t] = 10; /* above every score */
+        k->attn_back(&a);
+        digest_floats(d, d->y, 3000);
+    }
+}
+
 static inline void digest_act(const struct kernels *k, struct digest_data *d)
 {
     for (int a = 0; a < ACT_COUNT; a++) {
@@ -322,6 +347,7 @@ static inline int digest_kernels(const struct kernels *k, struct digest_data *d,
     DIGEST("rope", digest_rope(k, d));
     DIGEST("xent xent_back", digest_xent(k, d));
     DIGEST("attn attn_join attn_end", digest_attn(k, d));
+    DIGEST("attn_back", digest_attn_back(k, d));
     DIGEST("adamw", digest_adamw(k, d));
     DIGEST("sumsq", DIGEST_ROWS(digest_double(d, k->sumsq(x, n))));
     DIGEST("quantise", digest_quantise(k, d));

@@ -6,6 +6,28 @@
  * only in part is finished row by row before and after the keys that all see. */
 #include "tensor/cpu/attn_tiles.h"
 
+ALL_TILES(F32)
+ALL_TILES(F16)
+ALL_TILES(Q8_0)
+static const struct tiles tiles_of[] = { [DT_F32] = TABLE_OF(F32), [DT_F16] = TABLE_OF(F16),
+                                         [DT_Q8_0] = TABLE_OF(Q8_0) };
+
+/* One key block in FP32. */
+LANES void widen_keys(enum dtype t, float *dst, const char *k, int64_t head_dim)
+{
+    const int64_t group = kv_key_bytes(t, KV_GROUP);
+    for (int64_t first = 0; first < head_dim; first += KV_GROUP, k += group) {
+        const v16 scale = t == DT_Q8_0 ? v16_load_f16((const uint16_t *)(const void *)k) : v16_zero();
+        for (int64_t e = 0; e < COE_MIN(head_dim - first, (int64_t)KV_GROUP); e++)
+            v16_store(dst + (first + e) * KEY_BLOCK, load_keys(t, k, e, scale));
+    }
+}
+LANES void widen_values(enum dtype t, float *dst, const char *row, int64_t head_dim_v)
+{
+    for (int64_t c = 0; c < head_dim_v; c += 16)
+        v16_store_upto(dst + c, load_values(t, row, c, head_dim_v - c), head_dim_v - c);
+}
+
 /* The keys and values of one block, where they lie or widened. */
 struct block {
     const struct tiles *tiles;
@@ -39,43 +61,87 @@ static void score(struct active *on, const struct attn_args *a, const struct blo
         b->tiles->score[on->n - 1][nv / 2](&on->s[0][j], on->q, b->k + j / KEY_BLOCK * b->key_bytes, a->head_dim);
         j += nv * KEY_BLOCK;
     }
-    const v16 scale = v16_set1(a->scale), cap = v16_set1(a->cap);
-    for (int r = 0; r < on->n; r++)
-        for (int j = first; j < end; j += 16) {
-            v16 x = v16_mul(v16_load(&on->s[r][j]), scale);
-            if (a->cap > 0) x = v16_mul(cap, v16_tanh(v16_div(x, cap)));
-            v16_store(&on->s[r][j], x);
-        }
 }
 
-/* Turns one row's scores into p, moves its maximum and sum on and returns what its output must be multiplied by. */
-static float soften(float *s, float *row_max, float *row_sum, int lo, int hi)
+LANES m16 visible(const struct active *on, int r, int j)
 {
-    const int first = lo / 16 * 16;
-    v16 top = v16_set1(-INFINITY);
-    for (int j = first; j < hi; j += 16) {
-        const m16 seen = v16_lanes(COE_MAX(lo - j, 0), COE_MIN(hi - j, 16));
-        top = v16_max(v16_select(seen, v16_load(s + j), v16_set1(-INFINITY)), top);
+    return v16_lanes(COE_MIN(COE_MAX(on->lo[r] - j, 0), 16), COE_MIN(COE_MAX(on->hi[r] - j, 0), 16));
+}
+
+static bool sees_all(const struct active *on, int r) { return on->lo[r] == 0 && on->hi[r] == ATTN_BLOCK; }
+
+/* Scales one row's products to scores and returns the largest that the row sees. `all`: it sees the whole block. */
+LANES float finish_scores(struct active *on, int r, float by, bool all)
+{
+    const v16 scale = v16_set1(by), none = v16_set1(-INFINITY);
+    const int first = all ? 0 : on->lo[r] / 16 * 16, end = all ? ATTN_BLOCK : on->hi[r];
+    v16 top = none;
+    UNROLL(4) for (int j = first; j < end; j += 16)
+    {
+        const v16 x = v16_mul(v16_load(&on->s[r][j]), scale);
+        v16_store(&on->s[r][j], x);
+        top = v16_max(all ? x : v16_select(visible(on, r, j), x, none), top);
     }
-    const float block_max = v16_top(top), max = block_max > *row_max ? block_max : *row_max;
-    const v16 c = v16_exp(v16_set1(*row_max - max)), minus = v16_set1(max);
-    v16 sum = v16_mul(v16_load(row_sum), c);
-    for (int j = first; j < hi; j += 16) {
-        const m16 seen = v16_lanes(COE_MAX(lo - j, 0), COE_MIN(hi - j, 16));
-        v16 p = v16_select(seen, v16_exp(v16_sub(v16_load(s + j), minus)), v16_zero());
+    return v16_top(top);
+}
+
+/* A function of its own, so that the others keep their constants in registers. */
+static COE_NOINLINE float finish_capped(struct active *on, int r, const struct attn_args *a)
+{
+    const v16 scale = v16_set1(a->scale), cap = v16_set1(a->cap), none = v16_set1(-INFINITY);
+    v16 top = none;
+    for (int j = on->lo[r] / 16 * 16; j < on->hi[r]; j += 16) {
+        const v16 x = v16_mul(cap, v16_tanh(v16_div(v16_mul(v16_load(&on->s[r][j]), scale), cap)));
+        v16_store(&on->s[r][j], x);
+        top = v16_max(v16_select(visible(on, r, j), x, none), top);
+    }
+    return v16_top(top);
+}
+
+/* Turns one row's scores into p and adds them to its sum, which is multiplied by c first. */
+LANES void soften(struct active *on, int r, float *row_sum, float max, float c, bool all)
+{
+    const v16 minus = v16_set1(max);
+    const int first = all ? 0 : on->lo[r] / 16 * 16, end = all ? ATTN_BLOCK : on->hi[r];
+    v16 sum = v16_mul(v16_load(row_sum), v16_set1(c));
+    UNROLL(4) for (int j = first; j < end; j += 16)
+    {
+        v16 p = v16_exp_upto_0(v16_sub(v16_load(&on->s[r][j]), minus));
+        if (!all) p = v16_select(visible(on, r, j), p, v16_zero());
         sum = v16_add(sum, p); /* + 0 for a masked key: sums are never -0, so that changes nothing */
-        v16_store(s + j, p);
+        v16_store(&on->s[r][j], p);
     }
     v16_store(row_sum, sum);
-    *row_max = max;
-    return v16_first(c);
 }
 
 static void multiply(float *x, float by, int64_t n)
 {
-    if (by == 1.0f) return;
     for (int64_t i = 0; i < n; i += 16)
         v16_store_upto(x + i, v16_mul(v16_load_upto(x + i, n - i), v16_set1(by)), n - i);
+}
+
+/* Moves the maxima of the active rows, their sums and what they have gathered on to this block's scores, which become
+ * p. The factors of all rows are one exponential. */
+static void soften_all(struct active *on, const struct attn_args *a, const struct attn_rows *rows)
+{
+    float factor[16] = { 0 };
+    for (int r = 0; r < on->n; r++) {
+        float *max = &rows->max[on->row[r]], before = *max;
+        const float top = a->cap > 0        ? finish_capped(on, r, a)
+                          : sees_all(on, r) ? finish_scores(on, r, a->scale, true)
+                                            : finish_scores(on, r, a->scale, false);
+        *max = top > before ? top : before;
+        factor[r] = before - *max;
+    }
+    v16_store(factor, v16_exp_upto_0(v16_load(factor)));
+    for (int r = 0; r < on->n; r++) {
+        float *sum = rows->sum + 16 * on->row[r], max = rows->max[on->row[r]];
+        if (sees_all(on, r))
+            soften(on, r, sum, max, factor[r], true);
+        else
+            soften(on, r, sum, max, factor[r], false);
+        multiply(on->out[r], factor[r], a->head_dim_v);
+    }
 }
 
 /* Keys lo … hi-1 for n rows, all columns. */
@@ -114,9 +180,10 @@ static void choose(struct active *on, const struct attn_args *a, const struct at
                    int64_t start)
 {
     const int64_t end = COE_MIN(first + ROWS, a->n_tokens * a->heads);
+    int64_t t = first / a->heads, g = first % a->heads;
     on->n = 0;
-    for (int64_t row = first; row < end; row++) {
-        const int64_t t = row / a->heads, g = row % a->heads;
+    for (int64_t row = first; row < end; row++, g++) {
+        if (g == a->heads) t++, g = 0;
         const int64_t lo = COE_MAX(a->lo[t] - start, 0), hi = COE_MIN(a->hi[t] - start, ATTN_BLOCK);
         if (lo >= hi) continue;
         on->row[on->n] = row;
@@ -134,9 +201,7 @@ static void attend(const struct attn_args *a, const struct attn_rows *rows, cons
         choose(&on, a, rows, first, b->start);
         if (!on.n) continue;
         score(&on, a, b);
-        for (int r = 0; r < on.n; r++)
-            multiply(on.out[r], soften(on.s[r], rows->max + on.row[r], rows->sum + 16 * on.row[r], on.lo[r], on.hi[r]),
-                     a->head_dim_v);
+        soften_all(&on, a, rows);
         values(&on, b, a->head_dim_v);
     }
 }

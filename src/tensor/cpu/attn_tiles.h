@@ -1,5 +1,5 @@
 /* attn_tiles.h — the products of attention as register tiles: scores of some rows against key blocks, probabilities
- * times values, each for every type of cache. Included by attn.c only.
+ * times values, each for every type of cache. attn.c takes all of them, attn_back.c those of FP32.
  *
  * A tile of mr rows and nv registers loads a key or value once for all its rows. What lies in a cache is widened to
  * FP32 exactly (kv.h), in registers or, for many rows, once into scratch memory. */
@@ -81,9 +81,10 @@ LANES v16 load_values(enum dtype t, const char *row, int64_t c, int64_t left)
     return left >= 16 ? v16_load_as(row, t, c) : v16_load_part_as(row, t, c, left);
 }
 
-/* out[r][c …] of 16 nv columns, of the last sixteen `last`, by chains over keys lo … hi-1; p[r] and v are of key 0. */
-LANES void value_block(enum dtype t, int mr, int nv, float *const *out, const float *const *p, const char *v,
-                       int64_t ldv, int64_t c, int lo, int hi, int64_t last)
+/* out[r][c …] of 16 nv columns, of the last sixteen `last`, by chains over keys lo … hi-1; p[r] and v are of key 0, the
+ * next key's p `step` floats on. */
+LANES void value_block(enum dtype t, int mr, int nv, float *const *out, const float *const *p, int64_t step,
+                       const char *v, int64_t ldv, int64_t c, int lo, int hi, int64_t last)
 {
     v16 acc[ROWS][REGISTERS], value[REGISTERS];
     const int64_t size = t == DT_F32 ? 4 : t == DT_F16 ? 2 : 1;
@@ -96,7 +97,7 @@ LANES void value_block(enum dtype t, int mr, int nv, float *const *out, const fl
             fetch(t, v + (j + ATTN_BLOCK) * ldv + (c + i * 16) * size, c / 16 + i);
         }
         UNROLL(8) for (int r = 0; r < mr; r++) {
-            const v16 x = v16_set1(p[r][j]);
+            const v16 x = v16_set1(p[r][j * step]);
             UNROLL(8) for (int i = 0; i < nv; i++) acc[r][i] = v16_fma(x, value[i], acc[r][i]);
         }
     }
@@ -117,7 +118,7 @@ typedef void value_fn(float *const *out, const float *const *p, const char *v, i
     static void value_##t##_##mr##_##nv(float *const *out, const float *const *p, const char *v, int64_t ldv,          \
                                         int64_t c, int lo, int hi, int64_t last)                                       \
     {                                                                                                                  \
-        value_block(DT_##t, mr, nv, out, p, v, ldv, c, lo, hi, last);                                                  \
+        value_block(DT_##t, mr, nv, out, p, 1, v, ldv, c, lo, hi, last);                                               \
     }
 #define ONE(t, mr) SCORE(t, mr, 1) VALUE(t, mr, 1)
 #define FOUR(t, mr) ONE(t, mr) SCORE(t, mr, 2) SCORE(t, mr, 4) VALUE(t, mr, 2) VALUE(t, mr, 4)
@@ -153,10 +154,6 @@ typedef void value_fn(float *const *out, const float *const *p, const char *v, i
 #define ALL_TILES(t) TILES1(t) TILES(t, 2) TILES(t, 3) TILES(t, 4)
 #define MORE(kind, t)
 #endif
-ALL_TILES(F32)
-ALL_TILES(F16)
-ALL_TILES(Q8_0)
-
 /* By rows - 1, then half the registers */
 struct tiles {
     score_fn *score[ROWS][3];
@@ -165,23 +162,5 @@ struct tiles {
 #define ROWS_OF(kind, t) \
     { TILES1_OF(kind, t), TILES_OF(kind, t, 2), TILES_OF(kind, t, 3), TILES_OF(kind, t, 4) MORE(kind, t) }
 #define TABLE_OF(t) { .score = ROWS_OF(score, t), .value = ROWS_OF(value, t), .value1 = WIDER1_OF(t) }
-static const struct tiles tiles_of[] = { [DT_F32] = TABLE_OF(F32), [DT_F16] = TABLE_OF(F16),
-                                         [DT_Q8_0] = TABLE_OF(Q8_0) };
-
-/* One key block in FP32. */
-LANES void widen_keys(enum dtype t, float *dst, const char *k, int64_t head_dim)
-{
-    const int64_t group = kv_key_bytes(t, KV_GROUP);
-    for (int64_t first = 0; first < head_dim; first += KV_GROUP, k += group) {
-        const v16 scale = t == DT_Q8_0 ? v16_load_f16((const uint16_t *)(const void *)k) : v16_zero();
-        for (int64_t e = 0; e < COE_MIN(head_dim - first, (int64_t)KV_GROUP); e++)
-            v16_store(dst + (first + e) * KEY_BLOCK, load_keys(t, k, e, scale));
-    }
-}
-LANES void widen_values(enum dtype t, float *dst, const char *row, int64_t head_dim_v)
-{
-    for (int64_t c = 0; c < head_dim_v; c += 16)
-        v16_store_upto(dst + c, load_values(t, row, c, head_dim_v - c), head_dim_v - c);
-}
 
 #endif

@@ -18,6 +18,16 @@ LANES v16 polynomial(v16 v, const float *c, int n)
 #define POLYNOMIAL(v, ...) \
     polynomial((v), (const float[]){ __VA_ARGS__ }, (int)COE_COUNT(((const float[]){ __VA_ARGS__ })))
 
+/* 2^n e^r, r = c - n ln 2 */
+LANES v16 exp_of_parts(v16 c, v16 z, v16 n)
+{
+    v16 r = v16_fma(n, v16_set1(-0.693147182f), c);
+    r = v16_fma(n, v16_set1(1.90465421e-09f), r);
+    v16 q = POLYNOMIAL(r, 0.49999994f, 0.166665196f, 0.0416683927f, 0.00836878084f, 0.00138144649f);
+    v16 p = v16_add(v16_fma(v16_mul(r, r), q, r), v16_set1(1.0f));
+    return v16_scale2(p, z);
+}
+
 /* x = n ln 2 + r; e^x = 2^n (1 + r + r^2 q(r)). Infinity above 88.7228; results below the smallest normal number are
  * 0. */
 LANES v16 v16_exp(v16 x)
@@ -26,14 +36,19 @@ LANES v16 v16_exp(v16 x)
     v16 c = v16_min(v16_max(x, lowest), highest);
     v16 z = v16_fma(c, v16_set1(1.44269504f), shift); /* the sum's low bits are n: rounding to nearest even for free */
     v16 n = v16_sub(z, shift);
-    v16 r = v16_fma(n, v16_set1(-0.693147182f), c);
-    r = v16_fma(n, v16_set1(1.90465421e-09f), r);
-    v16 q = POLYNOMIAL(r, 0.49999994f, 0.166665196f, 0.0416683927f, 0.00836878084f, 0.00138144649f);
-    v16 p = v16_add(v16_fma(v16_mul(r, r), q, r), v16_set1(1.0f));
-    v16 y = v16_scale2(p, z);
+    v16 y = exp_of_parts(c, z, n);
     y = v16_select(v16_lt(x, lowest), v16_zero(), y);
     y = v16_select(v16_lt(highest, x), v16_set1(INFINITY), y);
     return v16_select(v16_eq(x, x), y, x);
+}
+
+/* The same bits for x <= 0, -infinity and NaN. The comparison is with the number below `lowest`; NaN is "not above" and
+ * comes through the maxima, whose second operand it is. */
+LANES v16 v16_exp_upto_0(v16 x)
+{
+    const v16 shift = v16_set1(0x1.8p23f);
+    v16 c = v16_max(v16_set1(-87.336f), x), z = v16_fma(c, v16_set1(1.44269504f), shift), n = v16_sub(z, shift);
+    return v16_select(v16_lt(v16_set1(-0x1.5d5812p+6f), x), exp_of_parts(c, z, n), v16_max(v16_zero(), x));
 }
 
 /* x = m 2^e; log m = f - f^2/2 + f^3 p(f), f = m - 1. log 0 = -inf, of a negative number NaN; subnormals are exact

@@ -17,6 +17,7 @@
     void fill_act_##isa(struct kernels *k);                                                                            \
     void fill_norm_##isa(struct kernels *k);                                                                           \
     void fill_attn_##isa(struct kernels *k);                                                                           \
+    void fill_attn_back_##isa(struct kernels *k);                                                                      \
     void fill_codes_##isa(struct kernels *k);                                                                          \
     void fill_q_##isa(struct kernels *k);
 LEVEL_EXPORTS(portable)
