@@ -9,6 +9,20 @@
 #include "ckpt/gguf.h"
 #include "model/bind.h"
 
+static bool of_gguf(const struct coe_model *m) { return m->ckpt && ckpt_gguf(m->ckpt); }
+
+/* Adapters have the names of directories, whatever the base is stored as. */
+static const struct family *names_of(const struct coe_model *m)
+{
+    return of_gguf(m) ? m->family_part->impl : m->family;
+}
+
+coe_status adapter_spec(const struct coe_model *m, struct arena *a, struct spec *out)
+{
+    *out = m->spec;
+    return of_gguf(m) ? spec_read(out, a, model_config(m), m->path) : COE_OK;
+}
+
 bool adapter_fits(const struct param *p)
 {
     switch (p->at.slot) {
@@ -48,7 +62,7 @@ static void cut_suffix(char *name, const char *suffix)
 /* Whether a name lies in the folder of the family's fused experts: the newer spelling where a family has two. */
 static bool beside_fused(const struct coe_model *m, struct place p, const char *name)
 {
-    const char *fused = m->family->fused_gate_up, *experts = fused ? strstr(fused, "experts.") : NULL;
+    const char *fused = names_of(m)->fused_gate_up, *experts = fused ? strstr(fused, "experts.") : NULL;
     char pattern[256], folder[256];
     if (!experts) return false;
     snprintf(pattern, sizeof pattern, "%.*s", (int)(experts - fused), fused);
@@ -59,7 +73,7 @@ static bool beside_fused(const struct coe_model *m, struct place p, const char *
 static bool spelling(const struct coe_model *m, struct place p, int i, char *out, size_t cap, struct cut *cut)
 {
     for (int pass = 0; pass < 2; pass++)
-        for (int k = 0; family_name_cut(m->family, &m->spec, p, k, out, cap, cut); k++)
+        for (int k = 0; family_name_cut(names_of(m), &m->spec, p, k, out, cap, cut); k++)
             if (beside_fused(m, p, out) == !pass && i-- == 0) return true;
     return false;
 }
@@ -78,7 +92,7 @@ static void stack(const struct coe_model *m, const struct param *p, struct adapt
 static bool stacked_key(const struct coe_model *m, const struct param *p, struct adapter_key *out)
 {
     const bool down = p->at.slot == SLOT_EXPERT_DOWN;
-    const char *pattern = down ? m->family->fused_down : m->family->fused_gate_up;
+    const char *pattern = down ? names_of(m)->fused_down : names_of(m)->fused_gate_up;
     if (!pattern || !expand_name(pattern, p->at, out->module, sizeof out->module)) return false;
     stack(m, p, out);
     out->cut = (struct cut){ 0, p->at.slot == SLOT_EXPERT_UP, down ? 1 : 2 };
@@ -88,7 +102,7 @@ static bool stacked_key(const struct coe_model *m, const struct param *p, struct
 bool adapter_key(const struct coe_model *m, const struct param *p, int i, struct adapter_key *out)
 {
     *out = (struct adapter_key){ 0 };
-    if (is_expert(p) && m->family->fused_gate_up && i-- == 0) return stacked_key(m, p, out);
+    if (is_expert(p) && names_of(m)->fused_gate_up && i-- == 0) return stacked_key(m, p, out);
     if (!spelling(m, p->at, i, out->module, sizeof out->module, &out->cut)) return false;
     if (out->cut.how & CUT_EXPERT) {
         cut_suffix(out->module, "_blocks"); /* MXFP4 */
@@ -126,10 +140,7 @@ static size_t padded(int64_t n) { return ((size_t)n + 15) / 16 * 16; }
 
 coe_status adapter_allowed(const struct coe_model *m)
 {
-    if (m->adapter) return coe_fail(COE_E_USAGE, "%s: has an adapter already", m->path);
-    if (!m->ckpt || !ckpt_gguf(m->ckpt)) return COE_OK;
-    return coe_fail(COE_E_USAGE, "%s: adapters are for Hugging Face directories; convert the GGUF file to one first",
-                    m->path);
+    return m->adapter ? coe_fail(COE_E_USAGE, "%s: has an adapter already", m->path) : COE_OK;
 }
 
 coe_status adapter_make(struct coe_model *m, size_t n, size_t floats, bool learns)
@@ -176,13 +187,22 @@ static bool names(const char *target, const struct param *p, const char *module)
            !strcmp(target, last ? last + 1 : module);
 }
 
+/* What a parameter is called in a directory */
+static void module_name(const struct coe_model *m, const struct param *p, char out[256])
+{
+    struct adapter_key key;
+    const char *name = p->w.name;
+    if (of_gguf(m) && adapter_key(m, p, 0, &key)) name = key.stacked ? key.parameter : key.module;
+    snprintf(out, 256, "%s", name);
+    cut_suffix(out, ".weight");
+}
+
 /* chosen [n_params]; used [n_targets] */
 static coe_status choose(const struct coe_model *m, const struct adapter_opts *o, uint8_t *chosen, uint8_t *used)
 {
     for (size_t i = 0; i < m->n_params; i++) {
         char module[256];
-        snprintf(module, sizeof module, "%s", m->params[i].w.name);
-        cut_suffix(module, ".weight");
+        module_name(m, &m->params[i], module);
         for (size_t k = 0; k < o->n_targets && adapter_fits(&m->params[i]); k++)
             if (names(o->target[k], &m->params[i], module)) chosen[i] = used[k] = 1;
     }

@@ -4,7 +4,8 @@
  * Paper: LoRA: Low-Rank Adaptation of Large Language Models, 2021. Each adapted matrix W acts as W + alpha/r · B A; the
  * base stays as it is stored. Experts of a family whose other implementations hold them in one 3-D tensor are named as
  * PEFT names adapters of such tensors (`target_parameters`): A of all experts in one [E r, in], B in one [out, r E],
- * and gate and up of an expert, one matrix there, share their A.
+ * and gate and up of an expert, one matrix there, share their A. Over a GGUF file of any types an adapter has the names
+ * and the rows of the directory that the file stands for, so it serves both.
  *
  *     COE_TRY(adapter_open(m, "runs/tuned/adapter"));       m behaves like the tuned model from here on */
 #ifndef COE_MODEL_ADAPTER_H
@@ -59,9 +60,11 @@ struct adapter_key {
 bool adapter_key(const struct coe_model *m, const struct param *p, int i, struct adapter_key *out);
 /* Whether a parameter may have an adapter: matrices whose products know of it. */
 bool adapter_fits(const struct param *p);
-/* COE_E_USAGE for a model that has an adapter, or is a GGUF file: its rows of q and k lie in another order than the
- * names of adapters mean. */
+/* COE_E_USAGE for a model that has an adapter. */
 coe_status adapter_allowed(const struct coe_model *m);
+/* The network as a directory of it is described; a GGUF file may hold rows of q and k in another order, and those of B
+ * follow them (gguf_form.h). *out shares the model's memory and a's. */
+coe_status adapter_spec(const struct coe_model *m, struct arena *a, struct spec *out);
 /* Room for n matrices with `floats` values in all, twice that with gradients; m->adapter. */
 coe_status adapter_make(struct coe_model *m, size_t n, size_t floats, bool learns);
 /* The next matrix of the adapter, from its room; name is kept in the model's arena. */

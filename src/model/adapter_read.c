@@ -9,6 +9,7 @@
 
 #include "base/file.h"
 #include "model/adapter.h"
+#include "model/gguf_form.h"
 
 #define NESTED 4 /* tensors of one module that can have adapters */
 
@@ -18,6 +19,8 @@ struct reading {
     struct ckpt *file;
     uint8_t *used;
     struct found *found; /* [n_params] */
+    struct arena arena;
+    struct spec spec; /* of the directory that the model is, or stands for */
     json_t *config;
 };
 struct found {
@@ -136,13 +139,15 @@ static void fill_a(float *out, const struct found *f, int32_t expert)
 }
 
 /* scratch [columns of B] */
-static void fill_b(float *out, const struct found *f, int64_t rows, int32_t expert, float *scratch)
+static void fill_b(float *out, const struct found *f, const struct row_change *change, int64_t rows, int32_t expert,
+                   float *scratch)
 {
     const int64_t parts = f->key.cut.parts > 1 ? f->key.cut.parts : 1, part = f->key.cut.part;
     const int64_t step = f->key.stacked ? f->key.n_experts : 1;
     for (int64_t o = 0; o < rows; o++) {
         read_row(scratch, f->b, f->key.cut.how & CUT_ALTERNATE ? o * parts + part : part * rows + o);
-        for (int64_t k = 0; k < f->rank; k++) out[o * f->rank + k] = scratch[k * step + (f->key.stacked ? expert : 0)];
+        float *to = out + row_change_source(change, o) * f->rank;
+        for (int64_t k = 0; k < f->rank; k++) to[k] = scratch[k * step + (f->key.stacked ? expert : 0)];
     }
 }
 
@@ -156,7 +161,8 @@ static coe_status fill_pair(struct reading *r, size_t i, float *scratch)
     l->b = adapter_matrix(r->m, f->b->name, p->w.rows, f->rank);
     if (!l->a || !l->b) return COE_E_NOMEM;
     fill_a(l->a->master, f, p->at.expert);
-    fill_b(l->b->master, f, p->w.rows, p->at.expert, scratch);
+    const struct row_change change = row_change_between(&r->m->spec, &r->spec, p);
+    fill_b(l->b->master, f, &change, p->w.rows, p->at.expert, scratch);
     l->scale = (float)(a->root ? a->alpha / sqrt(f->rank) : a->alpha / f->rank);
     p->w.low_rank = l;
     return COE_OK;
@@ -176,6 +182,7 @@ static coe_status take_all(struct reading *r)
         widest = COE_MAX(widest, f->b->dim[1]);
     }
     COE_TRY(check_unused(r));
+    COE_TRY(adapter_spec(r->m, &r->arena, &r->spec));
     COE_TRY(adapter_make(r->m, n, floats, false));
     COE_TRY(read_config(r));
     float *scratch = mem_alloc("adapter", (size_t)widest * sizeof *scratch);
@@ -211,6 +218,7 @@ coe_status adapter_open(struct coe_model *m, const char *dir)
     }
     if (r.file) ckpt_close(r.file);
     json_decref(r.config);
+    arena_free(&r.arena);
     mem_free(r.used);
     mem_free(r.found);
     return s;

@@ -3,6 +3,7 @@
 
 #include "base/file.h"
 #include "model/adapter.h"
+#include "model/gguf_form.h"
 
 /* One pair of tensors: parameters that share A and the tensor of B, by part and, of stacked experts, by expert. */
 struct module {
@@ -13,6 +14,7 @@ struct module {
 };
 struct writing {
     const struct coe_model *m;
+    struct spec spec; /* of the directory */
     struct arena arena;
     struct module *module;
     size_t n;
@@ -49,21 +51,25 @@ static struct module *module_of(struct writing *w, const struct param *p, const 
     return x->a && x->b ? x : NULL;
 }
 
-static void put(struct module *x, const struct adapter_key *key, const struct param *p, const struct low_rank *l)
+static void put(const struct writing *w, struct module *x, const struct adapter_key *key, const struct param *p)
 {
+    const struct low_rank *l = p->w.low_rank;
+    const struct row_change change = row_change_between(&w->m->spec, &w->spec, p);
     const int64_t r = l->a->rows, parts = key->cut.parts > 1 ? key->cut.parts : 1;
     const int64_t experts = key->stacked ? key->n_experts : 1, e = key->stacked ? p->at.expert : 0;
     memcpy(x->a + e * r * x->cols, l->a->data, (size_t)(r * x->cols) * sizeof(float));
     for (int64_t o = 0; o < p->w.rows; o++) {
         const int64_t row = key->cut.how & CUT_ALTERNATE ? o * parts + key->cut.part : key->cut.part * p->w.rows + o;
+        const int64_t from = row_change_source(&change, o);
         for (int64_t k = 0; k < r; k++)
-            x->b[row * r * experts + k * experts + e] = ((const float *)l->b->data)[o * r + k];
+            x->b[row * r * experts + k * experts + e] = ((const float *)l->b->data)[from * r + k];
     }
 }
 
 static coe_status collect(struct writing *w)
 {
     const struct coe_model *m = w->m;
+    COE_TRY(adapter_spec(m, &w->arena, &w->spec));
     w->module = arena_push(&w->arena, (m->adapter->n + 1) * sizeof *w->module);
     if (!w->module) return COE_E_NOMEM;
     for (size_t i = 0; i < m->n_params; i++) {
@@ -74,7 +80,7 @@ static coe_status collect(struct writing *w)
             return coe_fail(COE_E_FAILED, "%s: no name for the adapter of %s", m->path, m->params[i].w.name);
         struct module *x = module_of(w, &m->params[i], &key);
         if (!x) return COE_E_NOMEM;
-        put(x, &key, &m->params[i], l);
+        put(w, x, &key, &m->params[i]);
     }
     for (size_t i = 0; i < w->n; i++) /* PEFT wraps the tensors of a module one in the other, the last outermost */
         for (size_t k = i + 1; k < w->n; k++)

@@ -78,7 +78,8 @@ static coe_status given_model(struct trainer *t)
     COE_TRY(model_open(&t->model, t->r->init));
     COE_TRY(tune_model(t));
     enum dtype type;
-    if (ckpt_gguf(t->model->ckpt)) COE_TRY(gguf_plain_type(t->model, &type)); /* its config can be written */
+    /* its config can be written; that of a base under an adapter is not */
+    if (ckpt_gguf(t->model->ckpt) && !t->model->adapter) COE_TRY(gguf_plain_type(t->model, &type));
     t->config = json_deep_copy(model_config(t->model));
     return t->config ? COE_OK : coe_fail(COE_E_NOMEM, "%s: no memory for the config", t->r->init);
 }
