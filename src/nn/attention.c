@@ -35,9 +35,11 @@ static struct kv_layer *make_caches(struct nn *c, const struct attn_shape *s, co
     for (int32_t i = 0; kv && i < b->n_seq; i++) {
         const int64_t n = padded(b->off[i + 1] - b->off[i]);
         kv[i] = (struct kv_layer){ .capacity = n };
-        kv[i].k = arena_push_zero(c->arena, (size_t)(s->n_kv_heads * n * key));
+        kv[i].k = arena_push(c->arena, (size_t)(s->n_kv_heads * n * key));
         kv[i].v = arena_push(c->arena, (size_t)(s->n_kv_heads * n * value));
         if (!kv[i].k || !kv[i].v) return NULL;
+        for (int32_t h = 0; n && h < s->n_kv_heads; h++) /* a part of the last block may stay empty */
+            memset((char *)kv[i].k + ((h + 1) * n - KEY_BLOCK) * key, 0, (size_t)(KEY_BLOCK * key));
     }
     return kv;
 }

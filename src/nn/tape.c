@@ -33,11 +33,19 @@ float *nn_grad_raw(struct nn *c, struct val *v, bool *fresh)
     return v->grad;
 }
 
+#define STRIP ((int64_t)16384)
+
+static void clear(float *x, int64_t n)
+{
+    COE_SPREAD(n > 4 * STRIP, for (int64_t i = 0; i < n; i += STRIP),
+               memset(x + i, 0, (size_t)COE_MIN(STRIP, n - i) * sizeof *x));
+}
+
 float *nn_grad(struct nn *c, struct val *v)
 {
     bool fresh;
     float *g = nn_grad_raw(c, v, &fresh);
-    if (g && fresh) memset(g, 0, (size_t)(v->rows * v->cols) * sizeof(float));
+    if (g && fresh) clear(g, v->rows * v->cols);
     return g;
 }
 

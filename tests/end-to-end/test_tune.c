@@ -113,11 +113,38 @@ static void an_adapter_is_trained_used_and_merged(void **state)
     ran_free(&r);
 }
 
+/* The base stays a file of block types; the adapter serves the file and the directory it was made of. */
+static void an_adapter_is_trained_over_a_quantised_file(void **state)
+{
+    (void)state;
+    char packed[1300], adapter[1300], merged[1300];
+    snprintf(packed, sizeof packed, "%s", temp_path("packed.gguf"));
+    struct ran r = run_coe(0, NULL, COE_ARGS("quantize", "q8_0", model, "-o", packed));
+    ran_free(&r);
+    const char *path = recipe(packed, "lora: { rank: 4, targets: [all, q_proj] }");
+    snprintf(adapter, sizeof adapter, "%s.run/adapter", path);
+    snprintf(merged, sizeof merged, "%s.merged", path);
+    r = run_coe(0, NULL, COE_ARGS("train", path));
+    ran_free(&r);
+    r = run_coe(0, NULL, COE_ARGS("convert", packed, merged, "--merge-adapter", adapter, "--dtype", "f32"));
+    ran_free(&r);
+    char *before = answer(packed, NULL), *live = answer(packed, adapter), *over = answer(model, adapter),
+         *after = answer(merged, NULL);
+    assert_string_not_equal(before, live);
+    assert_string_not_equal(before, over); /* bases of 8 bits and of 32: near, but their texts may part */
+    assert_string_not_equal(before, after);
+    free(before);
+    free(live);
+    free(over);
+    free(after);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(experts_of_a_plan_or_a_trace_learn),
         cmocka_unit_test(an_adapter_is_trained_used_and_merged),
+        cmocka_unit_test(an_adapter_is_trained_over_a_quantised_file),
     };
     return cmocka_run_group_tests_name("end-to-end/tune", tests, set_up, NULL);
 }

@@ -280,25 +280,63 @@ static void a_second_adapter_is_refused(void **state)
     model_close(m);
 }
 
-/* Its rows of q and k lie in another order than adapters mean. */
-static void a_gguf_file_takes_no_adapter(void **state)
+static struct coe_model *open_packed(const char *dir, const char *name, enum dtype type)
 {
-    (void)state;
-    struct coe_model *m = open_model(write_model("packed", own, DT_F32)), *gguf;
-    char file[600];
+    struct coe_model *m = open_model(dir), *packed;
     struct quantize_opts q = quantize_default();
     struct quantize_report report;
-    q.type = DT_F32;
-    for (int i = 0; i < CLASS_COUNT; i++) q.by_class[i] = DT_F32;
-    snprintf(file, sizeof file, "%s", temp_path("packed.gguf"));
+    char file[600];
+    q.type = type;
+    for (int i = 0; i < CLASS_COUNT; i++) q.by_class[i] = type;
+    snprintf(file, sizeof file, "%s", temp_path(name));
     assert_ok(model_quantize(m, file, &q, &report));
     model_close(m);
-    assert_ok(model_open(&gguf, file));
-    const struct adapter_opts o = { .rank = 3, .alpha = 6, .target = (const char *[]){ "q" }, .n_targets = 1 };
-    assert_int_equal(adapter_attach(gguf, &o, 7), COE_E_USAGE);
-    assert_error_has("convert the GGUF file to one first");
-    assert_int_equal(adapter_open(gguf, "/nowhere"), COE_E_USAGE);
-    model_close(gguf);
+    assert_ok(model_open(&packed, file));
+    return packed;
+}
+
+/* A file holds rows of q and k in another order where its architecture turns neighbours; of whatever type, an adapter
+ * made over the one base means the same over the other. */
+static void an_adapter_serves_a_directory_and_its_gguf_file(void **state)
+{
+    (void)state;
+    const char *const configs[] = { own, mixtral };
+    for (int k = 0; k < 4; k++) {
+        const bool from_file = k % 2;
+        const char *dir = write_model("both", configs[k / 2], DT_F32), *out = temp_path("both-adapter");
+        struct coe_model *of[2] = { open_model(dir), open_packed(dir, "both.gguf", DT_F32) };
+        attach(of[from_file], "all");
+        fill_b(of[from_file]);
+        assert_ok(adapter_write(of[from_file], out, dir));
+        assert_ok(adapter_open(of[!from_file], out));
+        const float *made = logits_of(of[from_file]);
+        assert_close("logits", logits_of(of[!from_file]), made, N * VOCAB, 1e-5 * range_of(made, N * VOCAB), 0);
+        struct coe_model *again = open_packed(dir, "again.gguf", DT_F32);
+        assert_ok(adapter_open(again, out));
+        assert_same_bits("read over a file again", logits_of(again), logits_of(of[1]), N * VOCAB);
+        model_close(again);
+        model_close(of[0]);
+        model_close(of[1]);
+    }
+}
+
+/* Targets are called over a file what they are called over the directory. */
+static void targets_over_a_gguf_file_have_the_names_of_the_directory(void **state)
+{
+    (void)state;
+    const char *const targets[] = { "q_proj", "attention", "expert_down", "expert" };
+    for (size_t i = 0; i < COE_COUNT(targets); i++) {
+        const char *dir = write_model("names", mixtral, DT_F32);
+        struct coe_model *of[2] = { open_model(dir), open_packed(dir, "names.gguf", DT_F32) };
+        int n[2] = { 0 };
+        for (int k = 0; k < 2; k++) {
+            attach(of[k], targets[i]);
+            for (size_t j = 0; j < of[k]->n_params; j++) n[k] += of[k]->params[j].w.low_rank != NULL;
+            model_close(of[k]);
+        }
+        assert_true(n[0] > 0);
+        assert_int_equal(n[1], n[0]);
+    }
 }
 
 int main(void)
@@ -310,7 +348,8 @@ int main(void)
         cmocka_unit_test(scales_are_those_of_the_config),
         cmocka_unit_test(what_is_not_plain_lora_or_fits_nothing_is_refused_by_name),
         cmocka_unit_test(a_second_adapter_is_refused),
-        cmocka_unit_test(a_gguf_file_takes_no_adapter),
+        cmocka_unit_test(an_adapter_serves_a_directory_and_its_gguf_file),
+        cmocka_unit_test(targets_over_a_gguf_file_have_the_names_of_the_directory),
     };
     return kernels_init() || cmocka_run_group_tests_name("model/adapter", tests, NULL, NULL);
 }
