@@ -258,7 +258,8 @@ static void training_attention(const struct attn_shape *s, int64_t length, float
     for (int r = 0; r < REPEAT; r++) {
         struct tape tape = { 0 };
         struct nn c = { .arena = &arena, .tape = &tape };
-        struct val *q = nn_wrap(&c, x, n, s->n_heads * s->head_dim), *k = nn_wrap(&c, x, n, s->n_kv_heads * s->head_dim);
+        struct val *q = nn_wrap(&c, x, n, s->n_heads * s->head_dim);
+        struct val *k = nn_wrap(&c, x, n, s->n_kv_heads * s->head_dim);
         struct val *v = nn_wrap(&c, x, n, s->n_kv_heads * s->head_dim_v);
         const double began = now();
         struct val *y = nn_attention(&c, q, k, v, s, &batch, NULL);

@@ -83,12 +83,12 @@ struct attn_rows {
 
 /* Gradients between n <= ATTN_BLOCK query rows of one head and one block of keys at position `start`. Of a row and the
  * keys it sees, with s as above, max and total at its end, go the gradient of its output, delta = Σ_i go_i out_i:
- *   p_j = exp(s_j - max) (1/total);  dp_j = chain_i(go_i v_ji);  ds_j = p_j (dp_j - delta) scale', scale' = scale, with a
- *   cap scale (1 - tanh²)
+ *   p_j = exp(s_j - max) (1/total);  dp_j = chain_i(go_i v_ji);  ds_j = p_j (dp_j - delta) scale'
+ *   with scale' = scale, or with a cap scale (1 - tanh²)
  *   dq_i += chain_j(ds_j k_ji);  dk_ji += chain over rows (ds_j q_i);  dv_ji += chain over rows (p_j go_i)
  * chains going on from what stands in the gradients. Rows and keys count in pieces of KEY_BLOCK: where some row of a
- * piece sees some key of another, the others add 0·x to the chains; no row of the piece sees any: nothing is added. `lo`
- * does not fall from row to row. */
+ * piece sees some key of another, the others add 0·x to the chains; where no row of the piece sees any, nothing is
+ * added. `lo` does not fall from row to row. */
 struct attn_back_args {
     const float *q, *go;               /* row r at q + r*ld_q, go + r*ld_go */
     const float *k;                    /* key j of the block at k + j*ld_k */

@@ -7,7 +7,7 @@
  * per expert, sd with M in the divisor. The logits are log g; at inference nothing is dropped and they are W x. */
 #include <math.h>
 
-#include "base/rng.h"
+#include "moe/routers/masked.h"
 #include "moe/routers/probability.h"
 
 enum { PASSES, DROPOUT };
@@ -17,45 +17,6 @@ static const struct part_param params[] = {
     { "dropout", "share of the input that a mask takes", NULL, 0, 0.9, 0.1, false },
     { 0 },
 };
-
-struct mask_saved {
-    struct val *x, *y;
-    uint8_t *kept;
-    float scale;
-};
-
-static void mask_back(struct nn *c, void *saved)
-{
-    const struct mask_saved *s = saved;
-    float *dx = s->y->grad ? nn_grad(c, s->x) : NULL;
-    const int64_t n = s->x->rows * s->x->cols;
-    if (!dx) return;
-#pragma omp parallel for schedule(static) if (n > NN_ALONE_BELOW)
-    for (int64_t i = 0; i < n; i++) dx[i] += s->kept[i] ? s->scale * s->y->grad[i] : 0;
-}
-
-/* Inverted dropout of x. Four masks are made of one random number, 16 bits each: at five passes over every input the
- * drawing is most of the work. */
-static struct val *masked(struct nn *c, struct val *x, double rate)
-{
-    const int64_t n = x->rows * x->cols;
-    const uint64_t least = (uint64_t)(rate * 65536),
-                   stream = rng_stream(RNG_DROPOUT, c->step << 16 | (c->dropout_index++ & 0xFFFF));
-    struct val *y = nn_val(c, x->rows, x->cols);
-    struct mask_saved *s = y ? arena_push(c->arena, sizeof *s) : NULL;
-    uint8_t *kept = s ? arena_push(c->arena, (size_t)n) : NULL;
-    if (!kept) return NULL;
-    *s = (struct mask_saved){ x, y, kept, 65536.0f / (float)(65536 - least) };
-#pragma omp parallel for schedule(static) if (n > NN_ALONE_BELOW)
-    for (int64_t i = 0; i < n; i += 4) {
-        const uint64_t bits = rng_at(c->seed, stream, (uint64_t)i / 4);
-        for (int64_t j = i; j < COE_MIN(i + 4, n); j++) {
-            kept[j] = (bits >> 16 * (j - i) & 0xFFFF) >= least;
-            y->data[j] = kept[j] ? s->scale * x->data[j] : 0;
-        }
-    }
-    return nn_record(c, mask_back, s) ? y : NULL;
-}
 
 struct sure_saved {
     struct val *p[MOST_PASSES], *g;
@@ -114,8 +75,9 @@ static struct val *logits(const struct router_call *call)
     struct sure_saved *s = arena_push_zero(c->arena, sizeof *s);
     if (!s) return NULL;
     for (; s->n < (int32_t)param[PASSES]; s->n++) {
-        struct val *x = masked(c, call->x, param[DROPOUT]);
-        if (!x || !(s->p[s->n] = router_softmax(c, router_scores(call, x), call->hook))) return NULL;
+        struct val *z = masked_linear(c, call->x, call->w->router[call->iteration],
+                                      call->w->router_bias[call->iteration], param[DROPOUT]);
+        if (!(s->p[s->n] = router_softmax(c, z, call->hook))) return NULL;
     }
     return router_log(c, sureness(c, s));
 }

@@ -1,9 +1,9 @@
 /* attn_back.c — gradients of attention between some query rows of one head and one block of keys, by the definition in
  * kernels.h: scores and probabilities once more, then the three products, all with lanes over keys or columns.
  *
- * Rows and keys are walked in pieces of PIECE, and a pair of pieces is computed when some row of the one sees some key of
- * the other. Inside such a pair p and ds of what a row does not see are 0. Pieces are the same at every level, so the
- * register tiles below them change no bit. */
+ * Rows and keys are walked in pieces of PIECE, and a pair of pieces is computed when some row of the one sees some key
+ * of the other. Inside such a pair p and ds of what a row does not see are 0. Pieces are the same at every level, so
+ * the register tiles below them change no bit. */
 #include "tensor/cpu/attn_tiles.h"
 
 #define PIECE KEY_BLOCK
@@ -63,7 +63,8 @@ static void accumulate(value_fn *const f[3], float *const *out, const float *con
     for (int64_t c = 0; c < cols;) {
         int nv = WIDE;
         while (nv > 1 && cols - c <= (nv - 1) * 16) nv /= 2;
-        f[nv / 2](out, p, (const char *)b, ldb * (int64_t)sizeof *b, c, from, to, COE_MIN(cols - c - (nv - 1) * 16, 16));
+        const int64_t last = COE_MIN(cols - c - (nv - 1) * 16, 16);
+        f[nv / 2](out, p, (const char *)b, ldb * (int64_t)sizeof *b, c, from, to, last);
         c += nv * 16;
     }
 }
@@ -82,7 +83,8 @@ static void products(int mr, float *s, const float *x, int64_t ldx, const float 
 }
 
 /* One row: s becomes p, dp becomes ds. */
-LANES void differentiate(const struct attn_back_args *a, int64_t row, float *s, float *dp, struct seen keys, bool capped)
+LANES void differentiate(const struct attn_back_args *a, int64_t row, float *s, float *dp, struct seen keys,
+                         bool capped)
 {
     const int lo = (int)COE_MAX(a->lo[row] - a->start, 0), hi = (int)COE_MIN(a->hi[row] - a->start, a->n_keys);
     const v16 max = v16_set1(a->max[row]), share = v16_set1(1.0f / a->total[row]), delta = v16_set1(a->delta[row]);
