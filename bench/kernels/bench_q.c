@@ -72,7 +72,7 @@ static void shape(enum dtype t, int64_t m, int64_t n, int64_t k, bool panels)
     codes_make(&c, room, x, k, m, k, dtype_info[t].x_block);
     double best = 1e9;
     const int64_t calls = m > 4 ? COE_MIN(count, 1 + 3000 / m) : count;
-    for (int r = 0; r < (panels ? ROUNDS : 1); r++) {
+    for (int r = 0; r < ROUNDS; r++) {
         const double began = coe_now();
         for (int64_t i = 0; i < calls; i++) {
             const struct weight w = { .type = t, .rows = n, .cols = k, .data = weights + i * bytes, .panels = panels };
@@ -110,7 +110,7 @@ int main(int argc, char **argv)
             if (panel_type(t)) shape(t, m, 1024, 2048, true);
             if (panel_type(t)) shape(t, m, 2048, 1024, true);
         }
-        shape(t, 64, 1024, 2048, false);
+        for (int64_t m = 1; m <= (getenv("M1") ? 1 : 64); m *= m == 1 ? 16 : 4) shape(t, m, 1024, 2048, false);
     }
     return 0;
 }

@@ -32,9 +32,4 @@ size_t codes_bytes(int64_t n, int64_t k, int32_t block);
 /* Quantises x, rows ldx apart, into `memory` [codes_bytes], 64-byte aligned, which *c borrows. Threaded. */
 void codes_make(struct codes *c, void *memory, const float *x, int64_t ldx, int64_t n, int64_t k, int32_t block);
 
-/* y[i*ldy + j] = the product above of row (xrow ? xrow[i] : first + i) of x and row j of w; i < m, j < n; w is n rows
- * of type t as stored. */
-void codes_product(float *y, int64_t ldy, const struct codes *x, const int32_t *xrow, int64_t first, int64_t m,
-                   const void *w, enum dtype t, int64_t n);
-
 #endif

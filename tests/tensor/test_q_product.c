@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "support/arrays.h"
+#include "support/codes_product.h"
 #include "tensor/kernels.h"
 #include "tensor/quant/panel.h"
 #include "tensor/quant/quant.h"
@@ -41,18 +42,32 @@ static struct codes random_codes(int64_t n, int64_t k, int32_t block)
     return c;
 }
 
+/* Where each byte of a panel comes from, by every level, read off two packings of rows that hold their own index. */
 static void a_panel_is_the_rows_bytes_in_another_order(void **state)
 {
     (void)state;
     for (enum dtype t = 0; t < DT_COUNT; t++) {
         if (!panel_type(t)) continue;
         const size_t step = row_bytes(t, COLS), size = PANEL_ROWS * step;
-        const uint8_t *w = random_weight(t, PANEL_ROWS, COLS);
-        uint8_t *panel = test_alloc(size), *again = test_alloc(size);
-        panel_pack(panel, w, step, t, COLS / dtype_info[t].block);
-        assert_memory_not_equal(panel, w, size);
-        panel_unpack(again, step, panel, t, COLS / dtype_info[t].block);
-        assert_memory_equal(again, w, size);
+        uint8_t *low = test_alloc(size), *high = test_alloc(size), *panel[2] = { test_alloc(size), test_alloc(size) };
+        for (size_t i = 0; i < size; i++) low[i] = (uint8_t)i, high[i] = (uint8_t)(i >> 8);
+        size_t *of = test_alloc(size * sizeof *of);
+        assert_true(size <= 1 << 16);
+        size_t moved = 0;
+        for (const struct kernels *const *k = kernels_all(); *k; k++) {
+            uint8_t *seen = test_alloc(size);
+            memset(seen, 0, size);
+            (*k)->q_pack(panel[0], low, step, t, COLS / dtype_info[t].block, NULL);
+            (*k)->q_pack(panel[1], high, step, t, COLS / dtype_info[t].block, NULL);
+            for (size_t i = 0; i < size; i++) {
+                const size_t from = panel[0][i] | (size_t)panel[1][i] << 8;
+                if (k == kernels_all()) of[i] = from;
+                assert_int_equal(from, of[i]);
+                assert_int_equal(seen[from]++, 0);
+                moved += from != i;
+            }
+        }
+        assert_true(moved > size);
     }
 }
 
@@ -60,10 +75,10 @@ static void a_panel_is_the_rows_bytes_in_another_order(void **state)
 static void a_panel_of_q4_0_by_hand(void **state)
 {
     (void)state;
-    uint8_t w[PANEL_ROWS][18], panel[sizeof w];
+    uint8_t w[PANEL_ROWS][18], panel[PANEL_ROWS * 18];
     for (int r = 0; r < PANEL_ROWS; r++)
         for (int i = 0; i < 18; i++) w[r][i] = (uint8_t)(32 * (i % 8) + r);
-    panel_pack(panel, w[0], 18, DT_Q4_0, 1);
+    kern->q_pack(panel, w[0], 18, DT_Q4_0, 1, NULL);
     assert_memory_equal(panel, w[0], 2);
     assert_memory_equal(panel + 2, w[1], 2);
     assert_memory_equal(panel + 32, w[0] + 2, 4);

@@ -55,7 +55,7 @@ typedef void row_fn(float *y, const uint8_t *p, struct x_row x, int64_t n_blocks
     static void row_##name(float *y, const uint8_t *p, struct x_row x, int64_t n_blocks)                               \
     {                                                                                                                  \
         const int len = code_format[DT_##type].sub ? 256 : 32, bytes = block_bytes * PANEL_HALF;                       \
-        v16 low = v16_zero(), high = v16_zero();                                                                       \
+        v16 low = v16_load(y), high = v16_load(y + 16);                                                                \
         for (int64_t b = 0; b < n_blocks; b++, p += 2 * bytes, x.q += len, x.sum += len / 16, x.d++) {                 \
             low = half_##name(low, p, 0, &x);                                                                          \
             KEEP_APART;                                                                                                \
@@ -93,9 +93,8 @@ static row_fn *const row_of[DT_COUNT] = {
     [DT_Q6_K] = row_q6_k,
 };
 
-void LEVEL_FN(q_row)(float *y, const uint8_t *panel, enum dtype t, const struct codes *x, int64_t r)
+void LEVEL_FN(q_row)(float *y, const uint8_t *panel, enum dtype t, struct x_row x, int64_t n_blocks)
 {
-    const struct x_row row = { x->q + r * x->k, x->d + r * (x->k / x->block), x->sum + r * (x->k / 16) };
-    row_of[t](y, panel, row, x->k / x->block);
+    row_of[t](y, panel, x, n_blocks);
 }
 #endif

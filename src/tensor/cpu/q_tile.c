@@ -11,10 +11,13 @@
 #define MR 2
 #define NV 1
 #endif
+/* Rows of x so few that each goes by itself, without a tile. */
 #if defined(ISA_portable)
 #define ROWS_ALONE 0
+#define ROW_PRODUCT(y, panel, t, x, n_blocks) ((void)(y), (void)(panel), (void)(x), (void)(n_blocks))
 #else
-#define ROWS_ALONE 3 /* rows of x so few that each goes by itself, without a tile */
+#define ROWS_ALONE 3
+#define ROW_PRODUCT LEVEL_FN(q_row)
 #endif
 
 /* A row of x and what the sum of each of its runs of codes under one scale begins with. */
@@ -159,10 +162,16 @@ static int shape_of(struct code_format f)
 }
 
 /* Row r of x from k on. */
+static struct x_row row_from(const struct codes *x, int64_t r, int64_t k)
+{
+    return (struct x_row){ x->q + r * x->k + k, x->d + (r * x->k + k) / x->block, x->sum + (r * x->k + k) / 16 };
+}
+
+/* The same and the starts of its sums. */
 static void set_row(struct tile_row *to, const struct codes *x, int64_t r, int64_t k, int n_blocks, int sub, int offset)
 {
-    const int16_t *sum = x->sum + (r * x->k + k) / 16;
-    to->x = (struct x_row){ x->q + r * x->k + k, x->d + (r * x->k + k) / x->block, sum };
+    to->x = row_from(x, r, k);
+    const int16_t *sum = to->x.sum;
     const int n = n_blocks * x->block / 16;
     if (sub == 16)
         for (int s = 0; s < n; s++) to->start[s] = -offset * sum[s];
@@ -172,6 +181,7 @@ static void set_row(struct tile_row *to, const struct codes *x, int64_t r, int64
 
 #define X_ROWS 192   /* rows of x that meet a tile before the next is unpacked */
 #define TILE_ROWS 40 /* fewer: smaller tiles */
+#define STEP_BYTES (TILE_K / 32 * 36) /* of one row's TILE_K of k: no type of panels has more than 36 for 32 k */
 
 /* What the strips of x need to know of the weight. */
 struct panel_call {
@@ -183,49 +193,75 @@ struct panel_call {
     int valid;         /* rows; fewer than PANEL_ROWS, or weights without panels: as stored */
 };
 
+static int64_t x_index(const struct panel_call *c, int64_t i) { return c->xrow ? c->xrow[i] : c->first + i; }
+
 /* The m rows of x by the tile of k … k+depth-1; `next` [bytes] is what the following tile is made of. */
 static void strips(float *acc, const struct q_tile *tile, const struct panel_call *c, int64_t k, int n_blocks,
                    const uint8_t *next, int64_t bytes)
 {
     const struct code_format format = code_format[c->w->type];
     const int shape = shape_of(format), offset = format.offset == 128 ? WIDE_OFFSET : format.offset;
-    const uint8_t *fetch = next;
     for (int64_t i = 0; i < c->m;) {
         const int mr = strip(c->m - i, MR);
         struct tile_row rows[MR];
         for (int j = 0; j < mr; j++)
-            set_row(&rows[j], c->x, c->xrow ? c->xrow[i + j] : c->first + i + j, k, n_blocks, format.sub, offset);
+            set_row(&rows[j], c->x, x_index(c, i + j), k, n_blocks, format.sub, offset);
         /* the next tile's bytes come from memory while this one is multiplied */
-        for (const uint8_t *to = next + bytes * (i + mr) / c->m; fetch < to; fetch += 64)
-            __builtin_prefetch(fetch, 0, 2);
+        q_fetch(next + bytes * i / c->m, next + bytes * (i + mr) / c->m);
         tile_of[mr][shape](acc + i * PANEL_ROWS, tile, rows, n_blocks);
         i += mr;
     }
+}
+
+/* Few rows of x go each by itself through the panel's n_blocks blocks from k on. */
+static void rows_alone(float *acc, const struct panel_call *c, const uint8_t *panel, int64_t k, int64_t n_blocks)
+{
+    for (int64_t i = 0; i < c->m; i++)
+        ROW_PRODUCT(acc + i * PANEL_ROWS, panel, c->w->type, row_from(c->x, x_index(c, i), k), n_blocks);
+}
+
+/* Blocks of stored rows from k on in panel order; rows that are not there repeat the last one. */
+static void pack_step(uint8_t *panel, const struct panel_call *c, int64_t k, int64_t depth, const uint8_t *next)
+{
+    const struct dtype_info *t = &dtype_info[c->w->type];
+    const int64_t row_bytes = c->w->cols / t->block * t->bytes, bytes = depth / t->block * t->bytes;
+    const uint8_t *from = c->at + k / t->block * t->bytes;
+    if (c->valid == PANEL_ROWS) {
+        LEVEL_FN(q_pack)(panel, from, (size_t)row_bytes, c->w->type, depth / t->block, next);
+        return;
+    }
+    uint8_t rows[PANEL_ROWS * STEP_BYTES];
+    for (int r = 0; r < PANEL_ROWS; r++)
+        memcpy(rows + r * bytes, from + COE_MIN(r, c->valid - 1) * row_bytes, (size_t)bytes);
+    LEVEL_FN(q_pack)(panel, rows, (size_t)bytes, c->w->type, depth / t->block, NULL);
 }
 
 /* acc [m][PANEL_ROWS], m <= X_ROWS */
 static void panel_product(float *acc, const struct panel_call *c)
 {
     struct q_tile tile;
+    _Alignas(64) uint8_t packed[PANEL_ROWS * STEP_BYTES];
     const enum dtype t = c->w->type;
     const int64_t block = dtype_info[t].block, bytes = dtype_info[t].bytes, cols = c->w->cols;
-    const bool panel = c->w->panels && c->valid == PANEL_ROWS;
+    const bool panel = c->w->panels && c->valid == PANEL_ROWS, packs = !panel && panel_type(t);
+    const bool alone = (panel || packs) && c->m <= ROWS_ALONE;
     /* few rows of x: a smaller tile leaves room in the first-level cache */
-    const int64_t step = c->m < TILE_ROWS ? TILE_K / 2 : TILE_K;
-#if ROWS_ALONE
-    if (panel && c->m <= ROWS_ALONE) {
-        for (int64_t i = 0; i < c->m; i++)
-            LEVEL_FN(q_row)(acc + i * PANEL_ROWS, c->at, t, c->x, c->xrow ? c->xrow[i] : c->first + i);
-        return;
-    }
-#endif
+    const int64_t step = panel && alone ? cols : c->m < TILE_ROWS ? TILE_K / 2 : TILE_K;
+    /* what comes next: of a panel the following step, of stored rows the same part of the following rows */
+    const int64_t ahead = panel ? step / block * bytes * PANEL_ROWS : cols / block * bytes * PANEL_ROWS;
     memset(acc, 0, (size_t)c->m * PANEL_ROWS * sizeof *acc);
     for (int64_t k = 0; k < cols; k += step) {
-        const int n_blocks = (int)(COE_MIN(cols - k, step) / c->x->block);
-        const uint8_t *next = c->at + COE_MIN(k + step, cols) / block * bytes * PANEL_ROWS;
-        if (panel) LEVEL_FN(q_unpack)(&tile, c->at + k / block * bytes * PANEL_ROWS, t, n_blocks);
+        const int64_t depth = COE_MIN(cols - k, step), size = depth / block * bytes * PANEL_ROWS;
+        const int n_blocks = (int)(depth / c->x->block);
+        const uint8_t *at = c->at + k / block * bytes * PANEL_ROWS, *from = packs ? packed : at;
+        if (packs) pack_step(packed, c, k, depth, alone ? at + ahead : NULL);
+        if (alone) {
+            rows_alone(acc, c, from, k, n_blocks);
+            continue;
+        }
+        if (panel || packs) LEVEL_FN(q_unpack)(&tile, from, t, n_blocks);
         else LEVEL_FN(q_unpack_stored)(&tile, c->at, cols / block * bytes, c->valid, t, k, n_blocks);
-        strips(acc, &tile, c, k, n_blocks, next, panel ? step / block * bytes * PANEL_ROWS : 0);
+        strips(acc, &tile, c, k, n_blocks, at + ahead, size);
     }
 }
 
@@ -246,4 +282,8 @@ static void q_product(float *y, int64_t ldy, const struct codes *x, const int32_
         }
 }
 
-void LEVEL_FN(fill_q)(struct kernels *k) { k->q_product = q_product; }
+void LEVEL_FN(fill_q)(struct kernels *k)
+{
+    k->q_product = q_product;
+    k->q_pack = LEVEL_FN(q_pack);
+}

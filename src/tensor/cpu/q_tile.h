@@ -18,8 +18,8 @@ struct q_tile {
 
 /* Takes apart n_blocks blocks of x_block k at `panel` (quant/panel.h); n_blocks * x_block <= TILE_K. */
 void LEVEL_FN(q_unpack)(struct q_tile *tile, const uint8_t *panel, enum dtype t, int n_blocks);
-/* The same from rows as stored, `from` elements behind w (a multiple of x_block), for any type; rows >= valid are
- * zero. */
+/* The same from rows as stored, `from` elements behind w (a multiple of x_block), for types without panels; rows >=
+ * valid are zero. */
 void LEVEL_FN(q_unpack_stored)(struct q_tile *tile, const uint8_t *w, int64_t row_bytes, int valid, enum dtype t,
                                int64_t from, int n_blocks);
 
@@ -30,7 +30,18 @@ struct x_row {
     const int16_t *sum;
 };
 
-/* y [PANEL_ROWS] = row r of x times a whole panel. */
-void LEVEL_FN(q_row)(float *y, const uint8_t *panel, enum dtype t, const struct codes *x, int64_t r);
+/* What kernels.h calls q_pack */
+void LEVEL_FN(q_pack)(uint8_t *panel, const uint8_t *rows, size_t row_bytes, enum dtype t, int64_t n_blocks,
+                      const uint8_t *next);
+
+/* Asks for the lines that begin in [from, to), into the second-level cache. */
+static inline void q_fetch(const uint8_t *from, const uint8_t *to)
+{
+    for (uintptr_t line = ((uintptr_t)from + 63) / 64 * 64; line < (uintptr_t)to; line += 64)
+        __builtin_prefetch((const void *)line, 0, 2);
+}
+
+/* y [PANEL_ROWS] goes on from what it holds: n_blocks blocks of x_block k at `panel` times x. */
+void LEVEL_FN(q_row)(float *y, const uint8_t *panel, enum dtype t, struct x_row x, int64_t n_blocks);
 
 #endif

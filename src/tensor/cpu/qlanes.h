@@ -11,6 +11,7 @@
  *   q16_dot4_wide(s,w,x)      the same as q16_dot4 with w in that form
  *   q16_dot2(s,a,b)           s + two products of int16 per lane
  *   q16_table(t,i)            byte i (0 … 15) of the 16 bytes at t, for each byte of i
+ *   q16_columns(out,p,stride) four bytes of each of the sixteen rows at p, p + stride …: out[u] bytes 4u … 4u+3
  *   q16_float(a)              to float, nearest even */
 #ifndef COE_CPU_QLANES_H
 #define COE_CPU_QLANES_H

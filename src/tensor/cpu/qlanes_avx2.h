@@ -41,6 +41,29 @@ LANES q16 q16_table(const void *t, q16 i)
     const __m256i table = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)t));
     return EACH_Q(_mm256_shuffle_epi8(table, i.lo), _mm256_shuffle_epi8(table, i.hi));
 }
+LANES __m256i two_rows(const uint8_t *p, size_t stride)
+{
+    const __m128i *a = (const __m128i *)p, *b = (const __m128i *)(p + 4 * stride);
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(a)), _mm_loadu_si128(b), 1);
+}
+LANES void half_columns(__m256i out[4], const uint8_t *p, size_t stride)
+{
+    const __m256i a = two_rows(p, stride), b = two_rows(p + stride, stride);
+    const __m256i c = two_rows(p + 2 * stride, stride), d = two_rows(p + 3 * stride, stride);
+    const __m256i ab = _mm256_unpacklo_epi32(a, b), cd = _mm256_unpacklo_epi32(c, d);
+    const __m256i ab_high = _mm256_unpackhi_epi32(a, b), cd_high = _mm256_unpackhi_epi32(c, d);
+    out[0] = _mm256_unpacklo_epi64(ab, cd);
+    out[1] = _mm256_unpackhi_epi64(ab, cd);
+    out[2] = _mm256_unpacklo_epi64(ab_high, cd_high);
+    out[3] = _mm256_unpackhi_epi64(ab_high, cd_high);
+}
+LANES void q16_columns(q16 out[4], const uint8_t *p, size_t stride)
+{
+    __m256i low[4], high[4];
+    half_columns(low, p, stride);
+    half_columns(high, p + 8 * stride, stride);
+    UNROLL(4) for (int u = 0; u < 4; u++) out[u] = EACH_Q(low[u], high[u]);
+}
 LANES v16 q16_float(q16 a) { return EACH(_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)); }
 
 #define WIDE_OFFSET 0

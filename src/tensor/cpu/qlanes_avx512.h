@@ -23,6 +23,24 @@ LANES q16 q16_table(const void *t, q16 i)
 {
     return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)t)), i);
 }
+LANES q16 rows_of_four(const uint8_t *p, size_t stride)
+{
+    const __m128i *a = (const __m128i *)p, *b = (const __m128i *)(p + 4 * stride);
+    const __m128i *c = (const __m128i *)(p + 8 * stride), *d = (const __m128i *)(p + 12 * stride);
+    const __m512i two = _mm512_inserti32x4(_mm512_castsi128_si512(_mm_loadu_si128(a)), _mm_loadu_si128(b), 1);
+    return _mm512_inserti32x4(_mm512_inserti32x4(two, _mm_loadu_si128(c), 2), _mm_loadu_si128(d), 3);
+}
+LANES void q16_columns(q16 out[4], const uint8_t *p, size_t stride)
+{
+    const q16 a = rows_of_four(p, stride), b = rows_of_four(p + stride, stride);
+    const q16 c = rows_of_four(p + 2 * stride, stride), d = rows_of_four(p + 3 * stride, stride);
+    const q16 ab = _mm512_unpacklo_epi32(a, b), cd = _mm512_unpacklo_epi32(c, d);
+    const q16 ab_high = _mm512_unpackhi_epi32(a, b), cd_high = _mm512_unpackhi_epi32(c, d);
+    out[0] = _mm512_unpacklo_epi64(ab, cd);
+    out[1] = _mm512_unpackhi_epi64(ab, cd);
+    out[2] = _mm512_unpacklo_epi64(ab_high, cd_high);
+    out[3] = _mm512_unpackhi_epi64(ab_high, cd_high);
+}
 LANES v16 q16_float(q16 a) { return _mm512_cvtepi32_ps(a); }
 
 #if defined(ISA_vnni)

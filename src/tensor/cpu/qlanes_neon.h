@@ -58,6 +58,26 @@ LANES q16 q16_table(const void *t, q16 i)
 {
     return (q16){ table_quarter(t, i.a), table_quarter(t, i.b), table_quarter(t, i.c), table_quarter(t, i.d) };
 }
+LANES void quarter_columns(int32x4_t out[4], const uint8_t *p, size_t stride)
+{
+    const int32x4_t a = vreinterpretq_s32_u8(vld1q_u8(p)), b = vreinterpretq_s32_u8(vld1q_u8(p + stride));
+    const int32x4_t c = vreinterpretq_s32_u8(vld1q_u8(p + 2 * stride));
+    const int32x4_t d = vreinterpretq_s32_u8(vld1q_u8(p + 3 * stride));
+    const int32x4x2_t ab = vzipq_s32(a, b), cd = vzipq_s32(c, d);
+    for (int i = 0; i < 2; i++) {
+        out[2 * i] = vcombine_s32(vget_low_s32(ab.val[i]), vget_low_s32(cd.val[i]));
+        out[2 * i + 1] = vcombine_s32(vget_high_s32(ab.val[i]), vget_high_s32(cd.val[i]));
+    }
+}
+LANES void q16_columns(q16 out[4], const uint8_t *p, size_t stride)
+{
+    int32x4_t a[4], b[4], c[4], d[4];
+    quarter_columns(a, p, stride);
+    quarter_columns(b, p + 4 * stride, stride);
+    quarter_columns(c, p + 8 * stride, stride);
+    quarter_columns(d, p + 12 * stride, stride);
+    for (int u = 0; u < 4; u++) out[u] = (q16){ a[u], b[u], c[u], d[u] };
+}
 LANES v16 q16_float(q16 a) { return NEON_1(vcvtq_f32_s32, a); }
 
 #define WIDE_OFFSET 0

@@ -52,6 +52,11 @@ LANES q16 q16_table(const void *t, q16 i)
     for (int j = 0; j < 64; j++) b[j] = table[b[j]];
     return q16_load(b);
 }
+LANES void q16_columns(q16 out[4], const uint8_t *p, size_t stride)
+{
+    for (int u = 0; u < 4; u++)
+        LANE memcpy(&out[u].i[l], p + (size_t)l * stride + 4 * u, 4);
+}
 LANES v16 q16_float(q16 a)
 {
     v16 v;

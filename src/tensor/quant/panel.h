@@ -34,9 +34,13 @@ COE_UNUSED static const struct code_format code_format[DT_COUNT] = {
 
 /* Whether panels of t exist. */
 bool panel_type(enum dtype t);
-/* n_blocks blocks of PANEL_ROWS stored rows, row_bytes apart, into panel order at `panel`, and back. */
-void panel_pack(uint8_t *panel, const uint8_t *src, size_t row_bytes, enum dtype t, int64_t n_blocks);
-void panel_unpack(uint8_t *dst, size_t row_bytes, const uint8_t *panel, enum dtype t, int64_t n_blocks);
+/* A field of a block: `bytes` from `offset`, in units of `unit`; behind each unit come those of other fields, `beside`
+ * instead of `offset`, that are used with it. The list of a type ends with no bytes. */
+struct panel_field {
+    uint8_t offset, bytes, unit, beside[2];
+};
+#define PANEL_FIELDS 5
+extern const struct panel_field panel_fields[DT_COUNT][PANEL_FIELDS];
 /* Rows row … row+n-1 of a weight as stored, to where they lie in a weight with `panels` (dst: of row `row`); `row` is a
  * multiple of PANEL_ROWS, and so is n, or it reaches the last row. Threads may take ranges of rows. */
 void panel_pack_rows(void *dst, const struct weight *w, int64_t row, int64_t n);

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "support/arrays.h"
+#include "support/codes_product.h"
 #include "tensor/codes.h"
 #include "tensor/gemm.h"
 #include "tensor/half.h"
