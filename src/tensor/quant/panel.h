@@ -3,9 +3,9 @@
  * A panel is PANEL_ROWS rows side by side, the same bytes in another order: block by block along k, of each block
  * first sixteen rows, then the other sixteen (so that sixteen rows are one run of bytes), of these the fields in the
  * order of their use (panel_fields), cut into units of 1, 2 or 4 bytes, and each unit of all sixteen rows before the
- * next unit. Codes have units of 4 bytes, so a register of them holds four consecutive k (for two parts of a block, in types
- * of nibbles) of each row; scales come as a vector over rows. Rows behind the last whole panel stay as stored. Row r's
- * panel begins where row r would. */
+ * next unit. Codes have units of 4 bytes, so a register of them holds four consecutive k (for two parts of a block,
+ * in types of nibbles) of each row; scales come as a vector over rows. Rows behind the last whole panel stay as
+ * stored. Row r's panel begins where row r would. */
 #ifndef COE_TENSOR_QUANT_PANEL_H
 #define COE_TENSOR_QUANT_PANEL_H
 
