@@ -56,7 +56,6 @@ typedef void row_fn(float *y, const uint8_t *p, struct x_row x, int64_t n_blocks
     {                                                                                                                  \
         const int len = code_format[DT_##type].sub ? 256 : 32, bytes = block_bytes * PANEL_HALF;                       \
         v16 low = v16_load(y), high = v16_load(y + 16);                                                                \
-        v16 low = v16_load(y), high = v16_load(y + 16);                                                                \
         for (int64_t b = 0; b < n_blocks; b++, p += 2 * bytes, x.q += len, x.sum += len / 16, x.d++) {                 \
             low = half_##name(low, p, 0, &x);                                                                          \
             KEEP_APART;                                                                                                \
