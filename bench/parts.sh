@@ -88,19 +88,20 @@ table() {
         }
         $2 == "plain" { flops = $3; cost = $4; next }
         {
-            if (!($2 in group)) { order[++count] = $2; group[$2] = $1 }
-            more[$2] = more[$2] " " ($3 / flops - 1) * 100
-            time[$2] = time[$2] " " ($4 / cost - 1) * 100
-            above[$2] = above[$2] " " ($4 / cost - $3 / flops) * 100
+            key = $1 "|" $2
+            if (!(key in group)) { order[++count] = key; group[key] = $1; name[key] = $2 }
+            more[key] = more[key] " " ($3 / flops - 1) * 100
+            time[key] = time[key] " " ($4 / cost - 1) * 100
+            above[key] = above[key] " " ($4 / cost - $3 / flops) * 100
         }
         END {
             for (i = 1; i <= count; i++) {
-                name = order[i]
-                if (group[name] != last)
-                    printf "\n| %s | operations it adds | time it adds | above |\n| --- | --: | --: | --: |\n", group[name]
-                last = group[name]
-                printf "| %s | %.1f %% | %.1f %% | %.1f %% |\n", name, median(more[name]), median(time[name]),
-                       median(above[name])
+                key = order[i]
+                if (group[key] != last)
+                    printf "\n| %s | operations it adds | time it adds | above |\n| --- | --: | --: | --: |\n", group[key]
+                last = group[key]
+                printf "| %s | %.1f %% | %.1f %% | %.1f %% |\n", name[key], median(more[key]), median(time[key]),
+                       median(above[key])
             }
         }' "$raw"
 }

@@ -10,37 +10,39 @@
 
 #include "moe/experts/rows.h"
 
-/* W~ of one matrix, whose gradient is that of the master */
-static bool rounded(struct nn *c, const struct weight *w, struct weight *out)
+/* x [n] = W~ of one matrix */
+static void round_matrix(float *x, const struct weight *w)
 {
     const int64_t n = weight_count(w);
-    float *x = arena_push(c->arena, (size_t)n * sizeof *x);
     double sum = 0;
-    if (!x) return false;
     widen(x, w->data, w->type, n);
     for (int64_t i = 0; i < n; i++) sum += fabs((double)x[i]);
     const float alpha = (float)(sum / (double)n), step = alpha + 1e-5f;
     for (int64_t i = 0; i < n; i++) x[i] = alpha * fminf(fmaxf(rintf(x[i] / step), -1), 1);
-    *out = (struct weight){ .name = w->name, .type = DT_F32, .rows = w->rows, .cols = w->cols, .data = x,
-                            .master = w->master, .grad = w->grad };
-    return true;
 }
 
-/* Of the experts that have rows; the others keep their masters, which nobody multiplies. */
+/* Of the experts that have rows, with the gradients of the masters; the others keep their masters, which nobody
+ * multiplies. */
 static const struct weight *const *rounded_all(struct nn *c, const struct expert_rows *rows,
                                                const struct weight *const *w)
 {
     const int32_t n = rows->of.n;
     struct weight *own = arena_push(c->arena, (size_t)n * sizeof *own);
     const struct weight **out = arena_push(c->arena, (size_t)n * sizeof *out);
-    if (!own || !out) return NULL;
+    float **room = arena_push_zero(c->arena, (size_t)n * sizeof *room);
+    if (!own || !out || !room) return NULL;
     for (int32_t e = 0; e < n; e++) {
         const struct weight *master = w[rows->range->first + e];
-        const bool used = rows->of.off[e] < rows->of.off[e + 1];
-        if (!used) own[e] = *master, own[e].type = DT_F32; /* groups are of one type */
-        else if (!rounded(c, master, &own[e])) return NULL;
+        own[e] = (struct weight){ .name = master->name, .type = DT_F32, /* groups are of one type */
+                                  .rows = master->rows, .cols = master->cols, .data = master->data,
+                                  .master = master->master, .grad = master->grad };
         out[e] = &own[e];
+        if (rows->of.off[e] == rows->of.off[e + 1]) continue;
+        own[e].data = room[e] = arena_push(c->arena, (size_t)weight_count(master) * sizeof(float));
+        if (!room[e]) return NULL;
     }
+    COE_SPREAD(rows->n > 16, for (int32_t e = 0; e < n; e++),
+               if (room[e]) round_matrix(room[e], w[rows->range->first + e]));
     return out;
 }
 
@@ -62,13 +64,13 @@ static struct val *eight_bits(struct nn *c, struct val *x)
     struct through *s = y ? arena_push(c->arena, sizeof *s) : NULL;
     if (!s) return NULL;
     *s = (struct through){ x, y };
-    for (int64_t i = 0; i < x->rows; i++) {
+    COE_SPREAD(x->rows > 16, for (int64_t i = 0; i < x->rows; i++), {
         const float *in = x->data + i * x->cols;
         float *out = y->data + i * x->cols, largest = 0;
         for (int64_t j = 0; j < x->cols; j++) largest = fmaxf(largest, fabsf(in[j]));
         const float up = largest > 0 ? 127.0f / largest : 0, down = largest / 127.0f;
         for (int64_t j = 0; j < x->cols; j++) out[j] = rintf(in[j] * up) * down;
-    }
+    });
     return nn_record(c, through_back, s) ? y : NULL;
 }
 
