@@ -254,7 +254,9 @@ static void assert_refused(const char *family, const char *more, const char *why
     json_t *config = json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:{s:{s:i}}}", "model_type", family, "vocab_size",
                                VOCAB, "hidden_size", 8, "num_hidden_layers", 2, "num_attention_heads", 2,
                                "intermediate_size", 12, "coe", "attention_experts", "top_k", 1);
-    if (more) json_object_update_recursive(config, json_loads(more, 0, NULL));
+    json_t *extra = more ? json_loads(more, 0, NULL) : NULL;
+    if (extra) json_object_update_recursive(config, extra);
+    json_decref(extra);
     assert_int_equal(model_new(&m, config, "x", 1, 0.1), COE_E_INPUT);
     if (!strstr(coe_error(), why)) fail_msg("%s is refused because: %s", family, coe_error());
     json_decref(config);
