@@ -4,8 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "ckpt/gguf.h"
 #include "cli/model_args.h"
+#include "model/gguf.h"
 #include "model/stored.h"
 
 /* Bytes on disk by class of tensor and storage type. */
@@ -344,23 +344,14 @@ static coe_status run(struct cli *c)
     if (cli_flag(c, "build")) return info_build(c);
     if (!cli_n_args(c)) return coe_fail(COE_E_USAGE, "name a model, or ask for --build");
     COE_TRY(ckpt_open(&file, cli_arg(c, 0)));
-    const bool gguf = ckpt_gguf(file), memory = cli_flag(c, "memory");
-    coe_status s = COE_OK;
-    char why[1024];
-    if (!gguf && !family_known(file)) {
-        s = info_file(c, file, NULL);
-        goto out;
-    }
-    /* the ledger is that of a model to be run */
-    s = memory ? model_open(&m, cli_arg(c, 0)) : model_open_stored(&m, cli_arg(c, 0));
-    if (!s) s = info_model(c, m);
-    else if (gguf && !memory && s == COE_E_INPUT) { /* importance matrices, vocabularies, other architectures */
-        snprintf(why, sizeof why, "%s", coe_error());
-        s = info_file(c, file, why);
-    }
-out:
-    model_close(m);
+    const bool known = ckpt_gguf(file) ? gguf_is_known(file) : family_known(file);
+    coe_status s = known ? COE_OK : info_file(c, file);
     ckpt_close(file);
+    if (!known) return s;
+    /* the ledger is that of a model to be run */
+    s = cli_flag(c, "memory") ? model_open(&m, cli_arg(c, 0)) : model_open_stored(&m, cli_arg(c, 0));
+    if (!s) s = info_model(c, m);
+    model_close(m);
     return s;
 }
 

@@ -6,9 +6,8 @@
 #include "cli/cli.h"
 #include "ckpt/ckpt.h"
 
-/* What a checkpoint holds, whatever it means: format, metadata of GGUF, tensors and bytes of each type. why: the reason
- * that a GGUF file is no model to be run, or NULL. */
-coe_status info_file(struct cli *c, const struct ckpt *file, const char *why);
+/* What a checkpoint holds, whatever it means: format, metadata of GGUF, tensors and bytes of each type. */
+coe_status info_file(struct cli *c, const struct ckpt *file);
 /* The metadata of a GGUF file, long arrays cut short; a new reference, NULL for other formats. */
 coe_status info_metadata_json(json_t **out, const struct ckpt *file);
 /* One line a key. */

@@ -78,7 +78,7 @@ void info_print_metadata(json_t *metadata)
     }
 }
 
-coe_status info_file(struct cli *c, const struct ckpt *file, const char *why)
+coe_status info_file(struct cli *c, const struct ckpt *file)
 {
     const char *format = ckpt_gguf(file) ? "gguf" : "safetensors";
     const json_t *config = ckpt_config(file);
@@ -97,7 +97,6 @@ coe_status info_file(struct cli *c, const struct ckpt *file, const char *why)
                               "tensors", (json_int_t)ckpt_count(file), "bytes", (json_int_t)ckpt_bytes(file), "types",
                               info_types_json(&types), "fingerprint", hex);
         if (json_is_string(type)) json_object_set(o, "model_type", (json_t *)(uintptr_t)type);
-        if (why) json_object_set_new(o, "no_model", cli_json_text(why, strlen(why)));
         if (metadata) json_object_set(o, "metadata", metadata);
         if (cli_flag(c, "tensors")) json_object_set_new(o, "tensor_list", info_tensors_json(file));
         cli_print_json(o);
@@ -105,7 +104,6 @@ coe_status info_file(struct cli *c, const struct ckpt *file, const char *why)
     }
     printf("%s: %s, %zu tensors, %s\n", ckpt_path(file), format, ckpt_count(file), cli_bytes(ckpt_bytes(file), text));
     if (json_is_string(type)) printf("  model_type '%s' is not a family this program runs\n", json_string_value(type));
-    if (why) printf("  no model to run: %s\n", why);
     printf("  types        ");
     info_print_types(&types);
     printf("\n  fingerprint  %s\n", hex);

@@ -12,6 +12,9 @@
 /* *out: a new reference; the config.json that the file carries, where it was written here. COE_E_INPUT for an
  * architecture nobody here knows or metadata that is missing or wrong. */
 coe_status gguf_config(json_t **out, const struct ckpt *c);
+/* Whether the file says that it is a model of an architecture known here; false for importance matrices, vocabularies
+ * without tensors, other architectures. */
+bool gguf_is_known(const struct ckpt *c);
 /* Interleaved ropes of permuted q and k, norms stored whole, frequency factors from rope_freqs.weight. */
 coe_status gguf_adjust(struct spec *s, struct arena *a, const struct ckpt *c);
 /* The family with the names of that file; in the arena. NULL when memory is out. */

@@ -379,6 +379,15 @@ static coe_status find_arch(const struct arch **out, const struct gguf *g)
                     (int)COE_MIN(name.n, (size_t)80), name.n ? name.at : "");
 }
 
+bool gguf_is_known(const struct ckpt *c)
+{
+    const struct arch *arch;
+    struct gguf_text name = { NULL, 0 };
+    if (!ckpt_count(c) || gguf_str(ckpt_gguf(c), "general.architecture", &name)) return false;
+    return (name.n == strlen(GGUF_ARCH_COE) && !memcmp(name.at, GGUF_ARCH_COE, name.n)) ||
+           !find_arch(&arch, ckpt_gguf(c));
+}
+
 static coe_status read_all(struct reading *r)
 {
     int64_t n_experts;
