@@ -311,6 +311,18 @@ static inline void digest_q_product(const struct kernels *k, struct digest_data 
     }
 }
 
+static inline void digest_q_pack(const struct kernels *k, struct digest_data *d)
+{
+    static _Alignas(64) uint8_t panel[sizeof d->half];
+    for (enum dtype t = 0; t < DT_COUNT; t++) {
+        if (!panel_type(t)) continue;
+        const int64_t n_blocks = dtype_info[t].block == 32 ? 3 : 1;
+        const size_t row_bytes = (size_t)n_blocks * dtype_info[t].bytes;
+        k->q_pack(panel, (const uint8_t *)d->half, row_bytes, t, n_blocks, NULL);
+        for (size_t i = 0; i < PANEL_ROWS * row_bytes; i++) digest_float(d, panel[i]);
+    }
+}
+
 /* Fills out[] and returns how many kernels there are; of `d` everything is overwritten. */
 static inline int digest_kernels(const struct kernels *k, struct digest_data *d, struct digest out[DIGEST_MOST])
 {
@@ -352,6 +364,7 @@ static inline int digest_kernels(const struct kernels *k, struct digest_data *d,
     DIGEST("sumsq", DIGEST_ROWS(digest_double(d, k->sumsq(x, n))));
     DIGEST("quantise", digest_quantise(k, d));
     DIGEST("q_product", digest_q_product(k, d));
+    DIGEST("q_pack", digest_q_pack(k, d));
     DIGEST("sincos pow", digest_tables(d));
     return count;
 }
