@@ -76,7 +76,7 @@ static void shape(enum dtype t, int64_t m, int64_t n, int64_t k, bool panels)
         const double began = coe_now();
         for (int64_t i = 0; i < calls; i++) {
             const struct weight w = { .type = t, .rows = n, .cols = k, .data = weights + i * bytes, .panels = panels };
-            kern->q_product(y, n, &c, NULL, 0, m, &w, 0, n);
+            kern->q_product(y, n, &c, NULL, 0, m, &w, 0, n, NULL);
         }
         best = fmin(best, (coe_now() - began) / (double)calls);
     }

@@ -108,13 +108,13 @@ static void run(const struct product *p)
     }
 }
 
-static const char *weight_row(const struct weight *w, int64_t row)
+const char *gemm_row(const struct weight *w, int64_t row)
 {
     return (const char *)w->data + row * (w->cols / dtype_info[w->type].block) * dtype_info[w->type].bytes;
 }
 
 void gemm_part(float *y, int64_t ldy, const struct gemm_rows *x, int64_t first, int64_t m, const struct weight *w,
-               int64_t c0, int64_t n)
+               int64_t c0, int64_t n, const void *next)
 {
     const int32_t *rows = x->row ? x->row + first : NULL;
     const int32_t block = dtype_info[w->type].x_block;
@@ -122,11 +122,11 @@ void gemm_part(float *y, int64_t ldy, const struct gemm_rows *x, int64_t first, 
     const struct codes *rounded = w->type == DT_BF16 && x->codes ? x->codes[CODES_BF16] : NULL;
     if (rounded)
         kern->dot_bf16(y, ldy, rounded->bf16 + (rows ? 0 : first * k), k, rows, m,
-                       (const uint16_t *)(const void *)weight_row(w, c0), k, n, k);
+                       (const uint16_t *)(const void *)gemm_row(w, c0), k, n, k);
     else if (block)
-        kern->q_product(y, ldy, x->codes[codes_kind(block)], rows, first, m, w, c0, n);
+        kern->q_product(y, ldy, x->codes[codes_kind(block)], rows, first, m, w, c0, n, next);
     else
-        kern->dot_tile(y, ldy, rows ? x->x : x->x + first * x->ldx, x->ldx, rows, m, weight_row(w, c0), w->type, k, n,
+        kern->dot_tile(y, ldy, rows ? x->x : x->x + first * x->ldx, x->ldx, rows, m, gemm_row(w, c0), w->type, k, n,
                        k);
 }
 
@@ -135,7 +135,7 @@ static void xwt_task(const struct product *p, int32_t g, int64_t r0, int64_t r1,
     const int64_t first = p->groups.off[g] + r0;
     const struct gemm_rows x = { p->a, p->lda, p->codes, p->a_row };
     float *y = p->y + first * p->ldy + c0;
-    gemm_part(y, p->ldy, &x, first, r1 - r0, p->w[g], c0, c1 - c0);
+    gemm_part(y, p->ldy, &x, first, r1 - r0, p->w[g], c0, c1 - c0, NULL);
     if (!p->bias) return;
     float bias[BIAS_COLS];
     kern->widen(bias, (const char *)p->bias->data + c0 * dtype_info[p->bias->type].bytes, p->bias->type, c1 - c0);
@@ -197,7 +197,7 @@ static const float *widen_panel(float *panel, const struct weight *w, int64_t k0
     const struct dtype_info *t = &dtype_info[w->type];
     const int64_t from = c0 / t->block * t->block, end = (c1 + t->block - 1) / t->block * t->block;
     for (int64_t k = 0; k < rows; k++)
-        widen(panel + k * PANEL_COLS, weight_row(w, k0 + k) + from / t->block * t->bytes, w->type, end - from);
+        widen(panel + k * PANEL_COLS, gemm_row(w, k0 + k) + from / t->block * t->bytes, w->type, end - from);
     return panel + (c0 - from);
 }
 

@@ -58,17 +58,39 @@ static int32_t busy(struct groups g)
     return n;
 }
 
-static void gate_up_part(const struct gate_up *p, int32_t g, int64_t first, int64_t m, int64_t c0, int64_t n)
+/* next: what this thread is likely to read behind it */
+static void gate_up_part(const struct gate_up *p, int32_t g, int64_t first, int64_t m, int64_t c0, int64_t n,
+                         const void *next)
 {
     float gate[STRIP], up[STRIP];
-    gemm_part(gate, n, p->x, first, m, p->gate[g], c0, n);
-    if (p->up) gemm_part(up, n, p->x, first, m, p->up[g], c0, n);
+    gemm_part(gate, n, p->x, first, m, p->gate[g], c0, n, p->up ? gemm_row(p->up[g], c0) : next);
+    if (p->up) gemm_part(up, n, p->x, first, m, p->up[g], c0, n, next);
     for (int64_t r = 0; r < m; r++) {
         float *u = p->u + (first + r) * p->ldu + c0;
         const float *b = p->up ? up + r * n : NULL;
         if (p->act == ACT_SWIGLU_CLAMP) kern->act_clamp(p->act_limit, u, gate + r * n, b, n);
         else kern->act(p->act, u, gate + r * n, b, n);
     }
+}
+
+/* Parts are numbered group by group; a thread goes through them in ascending order. */
+struct cursor {
+    int32_t group;
+    int64_t before;      /* parts of earlier groups */
+    int64_t first, c0; /* the part's first row and column */
+};
+
+/* false behind the last part */
+static bool seek(struct cursor *at, struct groups g, int64_t number, int64_t cols, int64_t across)
+{
+    for (int64_t n; at->group < g.n; at->group++, at->before += n) {
+        n = parts(g.off[at->group + 1] - g.off[at->group], STRIP_ROWS) * across;
+        if (number - at->before < n) break;
+    }
+    if (at->group == g.n) return false;
+    at->first = g.off[at->group] + (number - at->before) / across * STRIP_ROWS;
+    at->c0 = (number - at->before) % across * cols;
+    return true;
 }
 
 void gemm_gate_up(float *u, int64_t ldu, const struct gemm_rows *x, struct groups g, const struct weight *const *gate,
@@ -82,18 +104,16 @@ void gemm_gate_up(float *u, int64_t ldu, const struct gemm_rows *x, struct group
     int64_t next = 0;
 #pragma omp parallel if (worth_threads(w, g, 2))
     {
-        int32_t e = 0;
-        int64_t before = 0, mine;
+        struct cursor at = { 0 };
         for (;;) {
+            int64_t mine;
 #pragma omp atomic capture
             mine = next++;
-            for (int64_t n; e < g.n && mine - before >= (n = parts(g.off[e + 1] - g.off[e], STRIP_ROWS) * across); e++)
-                before += n;
-            if (e == g.n) break;
-            const int64_t first = g.off[e] + (mine - before) / across * STRIP_ROWS;
-            const int64_t c0 = (mine - before) % across * cols;
-            gate_up_part(&p, e, first, COE_MIN(g.off[e + 1] - first, STRIP_ROWS), c0,
-                         COE_MIN(w->rows - c0, cols));
+            if (!seek(&at, g, mine, cols, across)) break;
+            struct cursor then = at; /* where threads that are equally fast take turns */
+            const bool more = seek(&then, g, mine + coe_threads(), cols, across);
+            gate_up_part(&p, at.group, at.first, COE_MIN(g.off[at.group + 1] - at.first, STRIP_ROWS), at.c0,
+                         COE_MIN(w->rows - at.c0, cols), more ? gemm_row(gate[then.group], then.c0) : NULL);
         }
     }
     count(began, w, g, up ? 2 : 1);
@@ -109,10 +129,11 @@ struct down {
 };
 
 /* Rows first … first+m-1, all of group g, columns c0 … c0+n-1 of y. */
-static void down_part(const struct down *p, int32_t g, int64_t first, int64_t m, int64_t c0, int64_t n)
+static void down_part(const struct down *p, int32_t g, int64_t first, int64_t m, int64_t c0, int64_t n,
+                      const void *next)
 {
     float out[STRIP];
-    gemm_part(out, n, p->u, first, m, p->down[g], c0, n);
+    gemm_part(out, n, p->u, first, m, p->down[g], c0, n, next);
     for (int64_t r = 0; r < m; r++) {
         if (p->bias) kern->add(out + r * n, (const float *)p->bias[g]->data + c0, n);
         kern->fma_row(p->y + p->token[first + r] * p->ldy + c0, p->weight[first + r], out + r * n, n);
@@ -129,8 +150,11 @@ void gemm_down(float *y, int64_t ldy, const int32_t *token, const float *weight,
     const int64_t owned = part_cols(w, g, 1); /* columns of y: their thread walks all groups */
 #pragma omp parallel for schedule(dynamic) if (worth_threads(w, g, 1))
     for (int64_t c0 = 0; c0 < w->rows; c0 += owned)
-        for (int32_t e = 0; e < g.n; e++)
+        for (int32_t e = 0, then; e < g.n; e = then) {
+            for (then = e + 1; then < g.n && g.off[then] == g.off[then + 1]; then++) continue;
+            const void *next = then < g.n ? gemm_row(down[then], c0) : NULL;
             for (int64_t r = g.off[e]; r < g.off[e + 1]; r += STRIP_ROWS)
-                down_part(&p, e, r, COE_MIN(g.off[e + 1] - r, STRIP_ROWS), c0, COE_MIN(w->rows - c0, owned));
+                down_part(&p, e, r, COE_MIN(g.off[e + 1] - r, STRIP_ROWS), c0, COE_MIN(w->rows - c0, owned), next);
+        }
     count(began, w, g, 1);
 }

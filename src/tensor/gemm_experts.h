@@ -15,9 +15,11 @@ struct gemm_rows {
 };
 
 /* y [m, n] = rows first … first+m-1 of the groups times rows c0 … c0+n-1 of w: one thread's part of any product. With
- * panels c0 is a multiple of PANEL_ROWS. */
+ * panels c0 is a multiple of PANEL_ROWS. next: see q_product in kernels.h. */
 void gemm_part(float *y, int64_t ldy, const struct gemm_rows *x, int64_t first, int64_t m, const struct weight *w,
-               int64_t c0, int64_t n);
+               int64_t c0, int64_t n, const void *next);
+/* Where row `row` of w lies. */
+const char *gemm_row(const struct weight *w, int64_t row);
 
 /* u [off[n], gate.rows], ldu apart = act(x·gateᵀ, x·upᵀ); up may be NULL. Low-rank
  * parts of weights are not taken along. */

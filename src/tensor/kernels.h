@@ -125,9 +125,10 @@ struct kernels {
     /* q [k], d [k/block], sum [k/16] of one row x [k] (codes.h) */
     void (*quantise)(int8_t *q, float *d, int16_t *sum, const float *x, int64_t k, int32_t block);
     /* y[i*ldy + j] = the product (codes.h) of row (xrow ? xrow[i] : first + i) of x and row `row` + j of w, a weight of
-     * a block type; i < m, j < n; with panels, `row` is a multiple of PANEL_ROWS. */
+     * a block type; i < m, j < n; with panels, `row` is a multiple of PANEL_ROWS. `next`: what the caller will read
+     * behind these rows, or NULL for what lies there; changes no bit. */
     void (*q_product)(float *y, int64_t ldy, const struct codes *x, const int32_t *xrow, int64_t first, int64_t m,
-                      const struct weight *w, int64_t row, int64_t n);
+                      const struct weight *w, int64_t row, int64_t n, const void *next);
     /* n_blocks blocks of PANEL_ROWS rows as stored, row_bytes apart, into panel order (quant/panel.h). As many bytes
      * from `next` on, unless it is NULL, are fetched meanwhile, in the order in which they lie. */
     void (*q_pack)(uint8_t *panel, const uint8_t *rows, size_t row_bytes, enum dtype t, int64_t n_blocks,

@@ -305,7 +305,7 @@ static inline void digest_q_product(const struct kernels *k, struct digest_data 
         codes_make(&c, memory, d->x, cols, TOKENS, cols, dtype_info[t].x_block);
         const struct weight w = { .type = t, .rows = ROWS, .cols = cols, .data = d->half, .panels = panel_type(t) };
         for (int64_t m = 1; m <= TOKENS; m += 3) {
-            k->q_product(d->y, ROWS, &c, NULL, 0, m, &w, 0, ROWS);
+            k->q_product(d->y, ROWS, &c, NULL, 0, m, &w, 0, ROWS, NULL);
             digest_floats(d, d->y, m * ROWS);
         }
     }

@@ -100,8 +100,8 @@ static void check_levels(enum dtype t, const uint8_t *data, const uint8_t *store
         snprintf(what, sizeof what, "%s %s m=%d, level %s", dtype_info[t].name, panels ? "panels" : "stored", (int)m,
                  (*k)->name);
         memset(y, 0xFF, sizeof y);
-        (*k)->q_product(y, ROWS + 3, c, pick, 0, m, &w, 0, PANEL_ROWS);
-        (*k)->q_product(y + PANEL_ROWS, ROWS + 3, c, pick, 0, m, &w, PANEL_ROWS, ROWS - PANEL_ROWS);
+        (*k)->q_product(y, ROWS + 3, c, pick, 0, m, &w, 0, PANEL_ROWS, want);
+        (*k)->q_product(y + PANEL_ROWS, ROWS + 3, c, pick, 0, m, &w, PANEL_ROWS, ROWS - PANEL_ROWS, NULL);
         for (int64_t i = 0; i < m; i++) {
             assert_same_bits(what, y + i * (ROWS + 3), want + i * ROWS, ROWS);
             assert_true(isnan(y[i * (ROWS + 3) + ROWS])); /* nothing behind a row */

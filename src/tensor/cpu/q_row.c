@@ -2,9 +2,6 @@
  *
  * Codes go from the stream through registers into the products; nothing is written but the result. What was tried:
  * bench/kernels/q_row.md. */
-#ifndef FETCH_AHEAD
-#define FETCH_AHEAD 5120 /* bytes between what is asked for and what is used */
-#endif
 #include "tensor/cpu/q_types.h"
 
 /* The portable level has no registers to speak of and goes through tiles. */
@@ -42,41 +39,53 @@ LANES v16 finish(const struct sink *s, struct code_format f, v16 y, const struct
     return v16_fma(v16_mul(s->minus_dmin, dx), q16_float(msum), y);
 }
 
-typedef void row_fn(float *y, const uint8_t *p, struct x_row x, int64_t n_blocks);
-/* bytes: of a block; a constant, so that a block's places are constants, too */
-#define ROW(name, type, block_bytes)                                                                                   \
-    LANES v16 half_##name(v16 y, const uint8_t *p, int half, const struct x_row *x)                                    \
+/* From the half at p to what is asked for meanwhile: `ahead` bytes of what will be read, across the end of a run. */
+LANES ptrdiff_t distance(const struct run *run, const uint8_t *p, ptrdiff_t ahead)
+{
+    return run->next && run->end - p <= ahead ? run->next - run->end + ahead : ahead;
+}
+
+/* Whether lines are asked into the second level, and how far ahead, in bytes. The second level is faster for eight-bit
+ * codes and much slower for all others (bench/kernels/q_row.md). */
+#define FIRST false, 5120
+#define SECOND true, 3072
+
+typedef void row_fn(float *y, const uint8_t *p, struct x_row x, int64_t n_blocks, const struct run *run);
+/* block_bytes is a constant, so that a block's places are constants, too. */
+#define ROW(name, type, block_bytes, to) ROW_(name, type, block_bytes, to)
+#define ROW_(name, type, block_bytes, second, ahead_bytes)                                                             \
+    LANES v16 half_##name(v16 y, const uint8_t *p, int half, const struct x_row *x, const struct run *run)             \
     {                                                                                                                  \
-        struct sink s = { .tile = NULL };                                                                              \
+        struct sink s = { .tile = NULL, .ahead = distance(run, p, ahead_bytes), .second_level = second };              \
         begin(&s, code_format[DT_##type], x);                                                                          \
         take_##name(&s, 0, half, p);                                                                                   \
         return finish(&s, code_format[DT_##type], y, x);                                                               \
     }                                                                                                                  \
-    static void row_##name(float *y, const uint8_t *p, struct x_row x, int64_t n_blocks)                               \
+    static void row_##name(float *y, const uint8_t *p, struct x_row x, int64_t n_blocks, const struct run *run)        \
     {                                                                                                                  \
         const int len = code_format[DT_##type].sub ? 256 : 32, bytes = block_bytes * PANEL_HALF;                       \
         v16 low = v16_load(y), high = v16_load(y + 16);                                                                \
         for (int64_t b = 0; b < n_blocks; b++, p += 2 * bytes, x.q += len, x.sum += len / 16, x.d++) {                 \
-            low = half_##name(low, p, 0, &x);                                                                          \
+            low = half_##name(low, p, 0, &x, run);                                                                     \
             KEEP_APART;                                                                                                \
-            high = half_##name(high, p + bytes, 1, &x);                                                                \
+            high = half_##name(high, p + bytes, 1, &x, run);                                                           \
         }                                                                                                              \
         v16_store(y, low);                                                                                             \
         v16_store(y + 16, high);                                                                                       \
     }
-ROW(q4_0, Q4_0, 18)
-ROW(q4_1, Q4_1, 20)
-ROW(q5_0, Q5_0, 22)
-ROW(q5_1, Q5_1, 24)
-ROW(q8_0, Q8_0, 34)
-ROW(mxfp4, MXFP4, 17)
-ROW(iq4_nl, IQ4_NL, 18)
-ROW(iq4_xs, IQ4_XS, 136)
-ROW(q2_k, Q2_K, 84)
-ROW(q3_k, Q3_K, 110)
-ROW(q4_k, Q4_K, 144)
-ROW(q5_k, Q5_K, 176)
-ROW(q6_k, Q6_K, 210)
+ROW(q4_0, Q4_0, 18, FIRST)
+ROW(q4_1, Q4_1, 20, FIRST)
+ROW(q5_0, Q5_0, 22, FIRST)
+ROW(q5_1, Q5_1, 24, FIRST)
+ROW(q8_0, Q8_0, 34, SECOND)
+ROW(mxfp4, MXFP4, 17, FIRST)
+ROW(iq4_nl, IQ4_NL, 18, FIRST)
+ROW(iq4_xs, IQ4_XS, 136, FIRST)
+ROW(q2_k, Q2_K, 84, FIRST)
+ROW(q3_k, Q3_K, 110, FIRST)
+ROW(q4_k, Q4_K, 144, FIRST)
+ROW(q5_k, Q5_K, 176, FIRST)
+ROW(q6_k, Q6_K, 210, FIRST)
 static row_fn *const row_of[DT_COUNT] = {
     [DT_Q4_0] = row_q4_0,
     [DT_Q4_1] = row_q4_1,
@@ -93,8 +102,9 @@ static row_fn *const row_of[DT_COUNT] = {
     [DT_Q6_K] = row_q6_k,
 };
 
-void LEVEL_FN(q_row)(float *y, const uint8_t *panel, enum dtype t, struct x_row x, int64_t n_blocks)
+void LEVEL_FN(q_row)(float *y, const uint8_t *panel, enum dtype t, struct x_row x, int64_t n_blocks,
+                     const struct run *run)
 {
-    row_of[t](y, panel, x, n_blocks);
+    row_of[t](y, panel, x, n_blocks, run);
 }
 #endif

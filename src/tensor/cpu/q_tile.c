@@ -14,7 +14,8 @@
 /* Rows of x so few that each goes by itself, without a tile. */
 #if defined(ISA_portable)
 #define ROWS_ALONE 0
-#define ROW_PRODUCT(y, panel, t, x, n_blocks) ((void)(y), (void)(panel), (void)(x), (void)(n_blocks))
+#define ROW_PRODUCT(y, panel, t, x, n_blocks, run) \
+    ((void)(y), (void)(panel), (void)(x), (void)(n_blocks), (void)(run))
 #else
 #define ROWS_ALONE 3
 #define ROW_PRODUCT LEVEL_FN(q_row)
@@ -191,6 +192,7 @@ struct panel_call {
     const struct weight *w;
     const uint8_t *at; /* the first row */
     int valid;         /* rows; fewer than PANEL_ROWS, or weights without panels: as stored */
+    struct run run;    /* all rows of the call */
 };
 
 static int64_t x_index(const struct panel_call *c, int64_t i) { return c->xrow ? c->xrow[i] : c->first + i; }
@@ -214,10 +216,12 @@ static void strips(float *acc, const struct q_tile *tile, const struct panel_cal
 }
 
 /* Few rows of x go each by itself through the panel's n_blocks blocks from k on. */
-static void rows_alone(float *acc, const struct panel_call *c, const uint8_t *panel, int64_t k, int64_t n_blocks)
+static void rows_alone(float *acc, const struct panel_call *c, const uint8_t *panel, int64_t k, int64_t n_blocks,
+                       const struct run *run)
 {
     for (int64_t i = 0; i < c->m; i++)
-        ROW_PRODUCT(acc + i * PANEL_ROWS, panel, c->w->type, row_from(c->x, x_index(c, i), k), n_blocks);
+        ROW_PRODUCT(acc + i * PANEL_ROWS, panel, c->w->type, row_from(c->x, x_index(c, i), k), n_blocks,
+                    run);
 }
 
 /* Blocks of stored rows from k on in panel order; rows that are not there repeat the last one. */
@@ -256,7 +260,8 @@ static void panel_product(float *acc, const struct panel_call *c)
         const uint8_t *at = c->at + k / block * bytes * PANEL_ROWS, *from = packs ? packed : at;
         if (packs) pack_step(packed, c, k, depth, alone ? at + ahead : NULL);
         if (alone) {
-            rows_alone(acc, c, from, k, n_blocks);
+            const struct run again = { packed + size, packed }; /* in the caches: nothing to ask for */
+            rows_alone(acc, c, from, k, n_blocks, packs ? &again : &c->run);
             continue;
         }
         if (panel || packs) LEVEL_FN(q_unpack)(&tile, from, t, n_blocks);
@@ -266,16 +271,18 @@ static void panel_product(float *acc, const struct panel_call *c)
 }
 
 static void q_product(float *y, int64_t ldy, const struct codes *x, const int32_t *xrow, int64_t first, int64_t m,
-                      const struct weight *w, int64_t row, int64_t n)
+                      const struct weight *w, int64_t row, int64_t n, const void *next)
 {
     _Alignas(64) float acc[X_ROWS * PANEL_ROWS];
     const int64_t row_bytes = w->cols / dtype_info[w->type].block * dtype_info[w->type].bytes;
+    const uint8_t *at = (const uint8_t *)w->data + row * row_bytes;
     for (int64_t j = 0; j < n; j += PANEL_ROWS)
         for (int64_t i = 0; i < m; i += X_ROWS) {
             const struct panel_call c = { .x = x, .xrow = xrow ? xrow + i : NULL, .first = first + i,
                                           .m = COE_MIN(m - i, X_ROWS), .w = w,
-                                          .at = (const uint8_t *)w->data + (row + j) * row_bytes,
-                                          .valid = (int)COE_MIN(n - j, PANEL_ROWS) };
+                                          .at = at + j * row_bytes,
+                                          .valid = (int)COE_MIN(n - j, PANEL_ROWS),
+                                          .run = { at + n * row_bytes, next } };
             panel_product(acc, &c);
             for (int64_t r = 0; r < c.m; r++)
                 memcpy(y + (i + r) * ldy + j, acc + r * PANEL_ROWS, (size_t)c.valid * sizeof *y);

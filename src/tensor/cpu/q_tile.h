@@ -41,7 +41,13 @@ static inline void q_fetch(const uint8_t *from, const uint8_t *to)
         __builtin_prefetch((const void *)line, 0, 2);
 }
 
-/* y [PANEL_ROWS] goes on from what it holds: n_blocks blocks of x_block k at `panel` times x. */
-void LEVEL_FN(q_row)(float *y, const uint8_t *panel, enum dtype t, struct x_row x, int64_t n_blocks);
+/* Memory that is read from front to back until `end` and then, unless that is NULL, goes on at `next`. */
+struct run {
+    const uint8_t *end, *next;
+};
+
+/* y [PANEL_ROWS] goes on from what it holds: n_blocks blocks of x_block k at `panel`, which lies in the run, times x. */
+void LEVEL_FN(q_row)(float *y, const uint8_t *panel, enum dtype t, struct x_row x, int64_t n_blocks,
+                     const struct run *run);
 
 #endif

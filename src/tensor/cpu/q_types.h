@@ -26,6 +26,8 @@ struct sink {
     bool wide; /* codes of all eight bits */
     q16 part[16], isum, msum;
     v16 d, minus_dmin;
+    ptrdiff_t ahead;   /* without a tile: from what is loaded to what is asked for */
+    bool second_level; /* asked for into the second-level cache only */
 };
 
 LANES void put(struct sink *t, int k4, int half, q16 codes)
@@ -61,24 +63,25 @@ LANES void put_minus_dmin(struct sink *t, int b, int half, v16 minus_dmin)
 
 #define NIBBLE 0x0F0F0F0F
 
-/* Whoever streams panels from memory (q_row.c) asks for each line a fixed distance ahead, with the load of the line
- * that is in use: a line that nobody asked for costs as much as ten that came in time. */
-#if defined(FETCH_AHEAD)
-#define ASK_AHEAD(at) __builtin_prefetch((at) + FETCH_AHEAD, 0, 0)
-#else
-#define ASK_AHEAD(at) ((void)0)
-#endif
+/* Without a tile panels come from memory, and each line is asked for some way ahead, with the load of the line that is
+ * in use: a line that nobody asked for costs as much as ten that came in time. */
+LANES void ask_ahead(const struct sink *t, const uint8_t *at)
+{
+    if (t->tile) return;
+    if (t->second_level) __builtin_prefetch(at + t->ahead, 0, 2);
+    else __builtin_prefetch(at + t->ahead, 0, 0);
+}
 
 /* Four bytes of each of sixteen rows, the u-th such unit of a field. */
-LANES q16 unit(const uint8_t *field, int u)
+LANES q16 unit(const struct sink *t, const uint8_t *field, int u)
 {
     const uint8_t *at = field + u * PANEL_HALF * 4;
-    ASK_AHEAD(at);
+    ask_ahead(t, at);
     return q16_load(at);
 }
-LANES v16 halves_scale(const uint8_t *field)
+LANES v16 halves_scale(const struct sink *t, const uint8_t *field)
 {
-    ASK_AHEAD(field);
+    ask_ahead(t, field);
     return v16_load_f16((const uint16_t *)(const void *)field);
 }
 /* Sixteen bits of each row, without sign. */
@@ -103,9 +106,9 @@ LANES q16 fifth_bits(q16 bits, int n)
 
 LANES void take_q4_0(struct sink *t, int b, int half, const uint8_t *p)
 {
-    put_d(t, b, half, halves_scale(p));
+    put_d(t, b, half, halves_scale(t, p));
     UNROLL_UNITS for (int u = 0; u < 4; u++) {
-        const q16 q = unit(p + 2 * PANEL_HALF, u);
+        const q16 q = unit(t, p + 2 * PANEL_HALF, u);
         put(t, 8 * b + u, half, low4(q));
         put(t, 8 * b + u + 4, half, high4(q));
     }
@@ -115,16 +118,16 @@ LANES void take_q4_0(struct sink *t, int b, int half, const uint8_t *p)
 LANES void take_q4_1(struct sink *t, int b, int half, const uint8_t *p)
 {
     take_q4_0(t, b, half, p + 2 * PANEL_HALF);
-    put_d(t, b, half, halves_scale(p));
-    put_minus_dmin(t, b, half, halves_scale(p + 2 * PANEL_HALF));
+    put_d(t, b, half, halves_scale(t, p));
+    put_minus_dmin(t, b, half, halves_scale(t, p + 2 * PANEL_HALF));
 }
 
 /* Fifth bits, then nibbles */
 LANES void q5_codes(struct sink *t, int b, int half, const uint8_t *p)
 {
-    const q16 bits = unit(p, 0);
+    const q16 bits = unit(t, p, 0);
     UNROLL_UNITS for (int u = 0; u < 4; u++) {
-        const q16 q = unit(p, 1 + u);
+        const q16 q = unit(t, p, 1 + u);
         put(t, 8 * b + u, half, q16_or(low4(q), fifth_bits(bits, 4 * u)));
         put(t, 8 * b + u + 4, half, q16_or(high4(q), fifth_bits(bits, 4 * u + 16)));
     }
@@ -132,28 +135,28 @@ LANES void q5_codes(struct sink *t, int b, int half, const uint8_t *p)
 
 LANES void take_q5_0(struct sink *t, int b, int half, const uint8_t *p)
 {
-    put_d(t, b, half, halves_scale(p));
+    put_d(t, b, half, halves_scale(t, p));
     q5_codes(t, b, half, p + 2 * PANEL_HALF);
 }
 
 LANES void take_q5_1(struct sink *t, int b, int half, const uint8_t *p)
 {
-    put_d(t, b, half, halves_scale(p));
-    put_minus_dmin(t, b, half, halves_scale(p + 2 * PANEL_HALF));
+    put_d(t, b, half, halves_scale(t, p));
+    put_minus_dmin(t, b, half, halves_scale(t, p + 2 * PANEL_HALF));
     q5_codes(t, b, half, p + 4 * PANEL_HALF);
 }
 
 LANES void take_q8_0(struct sink *t, int b, int half, const uint8_t *p)
 {
-    put_d(t, b, half, halves_scale(p));
-    UNROLL_UNITS for (int u = 0; u < 8; u++) put(t, 8 * b + u, half, q16_wide(unit(p + 2 * PANEL_HALF, u)));
+    put_d(t, b, half, halves_scale(t, p));
+    UNROLL_UNITS for (int u = 0; u < 8; u++) put(t, 8 * b + u, half, q16_wide(unit(t, p + 2 * PANEL_HALF, u)));
 }
 
 LANES void take_iq4_nl(struct sink *t, int b, int half, const uint8_t *p)
 {
-    put_d(t, b, half, halves_scale(p));
+    put_d(t, b, half, halves_scale(t, p));
     UNROLL_UNITS for (int u = 0; u < 4; u++) {
-        const q16 q = unit(p + 2 * PANEL_HALF, u);
+        const q16 q = unit(t, p + 2 * PANEL_HALF, u);
         put(t, 8 * b + u, half, q16_wide(q16_table(iq4_values, low4(q))));
         put(t, 8 * b + u + 4, half, q16_wide(q16_table(iq4_values, high4(q))));
     }
@@ -167,7 +170,7 @@ LANES void take_mxfp4(struct sink *t, int b, int half, const uint8_t *p)
     for (int r = 0; r < 16; r++) d[r] = e8m0_half(p[r]);
     put_d(t, b, half, v16_load(d));
     UNROLL_UNITS for (int u = 0; u < 4; u++) {
-        const q16 q = unit(p + PANEL_HALF, u);
+        const q16 q = unit(t, p + PANEL_HALF, u);
         put(t, 8 * b + u, half, q16_table(codes, low4(q)));
         put(t, 8 * b + u + 4, half, q16_table(codes, high4(q)));
     }
@@ -179,42 +182,42 @@ LANES q16 two_bits(q16 q, int group) { return q16_and(q16_shr(q, 2 * group), q16
 LANES void take_q2_k(struct sink *t, int b, int half, const uint8_t *p)
 {
     UNROLL_UNITS for (int u = 0; u < 16; u++) {
-        const q16 q = unit(p, u);
+        const q16 q = unit(t, p, u);
         UNROLL_UNITS for (int c = 0; c < 4; c++) put(t, 64 * b + u / 8 * 32 + 8 * c + u % 8, half, two_bits(q, c));
     }
     UNROLL_UNITS for (int j = 0; j < 4; j++) { /* four sub-blocks a unit: scales low, mins high */
-        const q16 both = unit(p + 64 * PANEL_HALF, j), scales = low4(both), mins = high4(both);
+        const q16 both = unit(t, p + 64 * PANEL_HALF, j), scales = low4(both), mins = high4(both);
         UNROLL_UNITS for (int s = 0; s < 4; s++) put_scale(t, 16 * b + 4 * j + s, half, byte_of(scales, s));
         UNROLL_UNITS for (int s = 0; s < 4; s += 2)
             put_min(t, 8 * b + 2 * j + s / 2, half, q16_or(byte_of(mins, s), q16_shl(byte_of(mins, s + 1), 16)));
     }
-    put_d(t, b, half, halves_scale(p + 80 * PANEL_HALF));
-    put_minus_dmin(t, b, half, minus(halves_scale(p + 82 * PANEL_HALF)));
+    put_d(t, b, half, halves_scale(t, p + 80 * PANEL_HALF));
+    put_minus_dmin(t, b, half, minus(halves_scale(t, p + 82 * PANEL_HALF)));
 }
 
 LANES void take_q3_k(struct sink *t, int b, int half, const uint8_t *p)
 {
     const uint8_t *packed = p + 96 * PANEL_HALF;
     UNROLL_UNITS for (int u = 0; u < 16; u++) {
-        const q16 q = unit(p + 32 * PANEL_HALF, u), mask = unit(p, u % 8);
+        const q16 q = unit(t, p + 32 * PANEL_HALF, u), mask = unit(t, p, u % 8);
         UNROLL_UNITS for (int c = 0; c < 4; c++) {
             const q16 set = q16_and(q16_shr(mask, u / 8 * 4 + c), q16_set1(0x01010101));
             put(t, 64 * b + u / 8 * 32 + 8 * c + u % 8, half, q16_or(two_bits(q, c), q16_shl(set, 2)));
         }
     }
     UNROLL_UNITS for (int g = 0; g < 4; g++) { /* four sub-blocks: four bits of units 0 and 1, two of unit 2 */
-        const q16 q = unit(packed, g % 2), high = q16_shl(two_bits(unit(packed, 2), g), 4);
+        const q16 q = unit(t, packed, g % 2), high = q16_shl(two_bits(unit(t, packed, 2), g), 4);
         const q16 six = q16_or(g < 2 ? low4(q) : high4(q), high);
         UNROLL_UNITS for (int s = 0; s < 4; s++)
             put_scale(t, 16 * b + 4 * g + s, half, q16_add(byte_of(six, s), q16_set1(-32)));
     }
-    put_d(t, b, half, halves_scale(p + 108 * PANEL_HALF));
+    put_d(t, b, half, halves_scale(t, p + 108 * PANEL_HALF));
 }
 
 /* The 6-bit scales and mins of Q4_K and Q5_K: out[0], out[1] hold scales 0 … 3, 4 … 7 as bytes, out[2], out[3] mins. */
-LANES void six_bits(q16 out[4], const uint8_t *field)
+LANES void six_bits(const struct sink *t, q16 out[4], const uint8_t *field)
 {
-    const q16 a = unit(field, 0), b = unit(field, 1), c = unit(field, 2);
+    const q16 a = unit(t, field, 0), b = unit(t, field, 1), c = unit(t, field, 2);
     const q16 six = q16_set1(0x3F3F3F3F), two = q16_set1(0x30303030);
     out[0] = q16_and(a, six);
     out[1] = q16_or(low4(c), q16_and(q16_shr(a, 2), two));
@@ -226,9 +229,9 @@ LANES void six_bits(q16 out[4], const uint8_t *field)
 LANES void k_scales(struct sink *t, int b, int half, const uint8_t *p)
 {
     q16 s[4];
-    put_d(t, b, half, halves_scale(p + 12 * PANEL_HALF));
-    put_minus_dmin(t, b, half, minus(halves_scale(p + 14 * PANEL_HALF)));
-    six_bits(s, p);
+    put_d(t, b, half, halves_scale(t, p + 12 * PANEL_HALF));
+    put_minus_dmin(t, b, half, minus(halves_scale(t, p + 14 * PANEL_HALF)));
+    six_bits(t, s, p);
     UNROLL_UNITS for (int j = 0; j < 8; j++) {
         const q16 min = byte_of(s[2 + j / 4], j % 4);
         put_scale(t, 8 * b + j, half, byte_of(s[j / 4], j % 4));
@@ -239,7 +242,7 @@ LANES void k_scales(struct sink *t, int b, int half, const uint8_t *p)
 LANES void take_q4_k(struct sink *t, int b, int half, const uint8_t *p)
 {
     UNROLL_UNITS for (int u = 0; u < 32; u++) { /* eight units are two sub-blocks */
-        const q16 q = unit(p, u);
+        const q16 q = unit(t, p, u);
         const int k4 = 64 * b + u / 8 * 16 + u % 8;
         put(t, k4, half, low4(q));
         put(t, k4 + 8, half, high4(q));
@@ -250,7 +253,7 @@ LANES void take_q4_k(struct sink *t, int b, int half, const uint8_t *p)
 LANES void take_q5_k(struct sink *t, int b, int half, const uint8_t *p)
 {
     UNROLL_UNITS for (int u = 0; u < 32; u++) {
-        const q16 q = unit(p + 32 * PANEL_HALF, u), bits = unit(p, u % 8);
+        const q16 q = unit(t, p + 32 * PANEL_HALF, u), bits = unit(t, p, u % 8);
         const q16 fifth = q16_shr(bits, u / 8 * 2), bit4 = q16_set1(0x10101010);
         const int k4 = 64 * b + u / 8 * 16 + u % 8;
         put(t, k4, half, q16_or(low4(q), q16_and(q16_shl(fifth, 4), bit4)));
@@ -264,34 +267,34 @@ LANES void take_q6_k(struct sink *t, int b, int half, const uint8_t *p)
     const q16 top = q16_set1(0x30303030);
     UNROLL_UNITS for (int u = 0; u < 16; u++) {
         const int k4 = 64 * b + u / 8 * 32 + u % 8;
-        const q16 a = unit(p, 3 * u), c = unit(p, 3 * u + 1), h = unit(p, 3 * u + 2);
+        const q16 a = unit(t, p, 3 * u), c = unit(t, p, 3 * u + 1), h = unit(t, p, 3 * u + 2);
         put(t, k4, half, q16_or(low4(a), q16_and(q16_shl(h, 4), top)));
         put(t, k4 + 8, half, q16_or(low4(c), q16_and(q16_shl(h, 2), top)));
         put(t, k4 + 16, half, q16_or(high4(a), q16_and(h, top)));
         put(t, k4 + 24, half, q16_or(high4(c), q16_and(q16_shr(h, 2), top)));
     }
     UNROLL_UNITS for (int s = 0; s < 16; s++) {
-        const q16 four = unit(p + 192 * PANEL_HALF, s / 4);
+        const q16 four = unit(t, p + 192 * PANEL_HALF, s / 4);
         put_scale(t, 16 * b + s, half, q16_sar(q16_shl(four, 24 - 8 * (s % 4)), 24));
     }
-    put_d(t, b, half, halves_scale(p + 208 * PANEL_HALF));
+    put_d(t, b, half, halves_scale(t, p + 208 * PANEL_HALF));
 }
 
 LANES void take_iq4_xs(struct sink *t, int b, int half, const uint8_t *p)
 {
     UNROLL_UNITS for (int u = 0; u < 32; u++) {
-        const q16 q = unit(p, u);
+        const q16 q = unit(t, p, u);
         const int k4 = 64 * b + u / 4 * 8 + u % 4;
         put(t, k4, half, q16_wide(q16_table(iq4_values, low4(q))));
         put(t, k4 + 4, half, q16_wide(q16_table(iq4_values, high4(q))));
     }
-    const q16 low = unit(p + 128 * PANEL_HALF, 0), high = halves(p + 134 * PANEL_HALF), three = q16_set1(3);
+    const q16 low = unit(t, p + 128 * PANEL_HALF, 0), high = halves(p + 134 * PANEL_HALF), three = q16_set1(3);
     UNROLL_UNITS for (int s = 0; s < 8; s++) {
         const q16 two = q16_and(q16_shr(high, 2 * s), three);
         const q16 six = q16_or(q16_and(q16_shr(low, 4 * s), q16_set1(15)), q16_shl(two, 4));
         put_scale(t, 8 * b + s, half, q16_add(six, q16_set1(-32)));
     }
-    put_d(t, b, half, halves_scale(p + 132 * PANEL_HALF));
+    put_d(t, b, half, halves_scale(t, p + 132 * PANEL_HALF));
 }
 
 #endif
