@@ -46,7 +46,8 @@ struct run {
     const uint8_t *end, *next;
 };
 
-/* y [PANEL_ROWS] goes on from what it holds: n_blocks blocks of x_block k at `panel`, which lies in the run, times x. */
+/* y [PANEL_ROWS] goes on from what it holds: n_blocks blocks of x_block k at `panel`, which lies in the run, times
+ * x. */
 void LEVEL_FN(q_row)(float *y, const uint8_t *panel, enum dtype t, struct x_row x, int64_t n_blocks,
                      const struct run *run);
 
