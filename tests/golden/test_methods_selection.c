@@ -309,8 +309,9 @@ static void check_plan(const struct golden_folder *f, const double *cost, const 
     const struct transport p = { cost, m, n, sparse ? whole(parameters(f), "max_nz") : m, reg };
     double *plan = test_alloc((size_t)file.n * sizeof *plan), tolerance = 1e-4;
     const bool semi = !strcmp(dual, "semi");
-    transport_solve(&p, semi ? transport_semi_dual : transport_dual, semi ? m : m + n, 1e-9, 1000, plan, NULL,
-                    test_arena());
+    const int32_t size = semi ? m : m + n;
+    transport_solve(&p, semi ? transport_semi_dual : transport_dual, size, 1e-9, 1000, plan, NULL,
+                    arena_push(test_arena(), transport_room(&p, size)));
     for (int32_t j = 0; j < n; j++) {
         int32_t used = 0;
         for (int32_t t = 0; t < m; t++) used += plan[(int64_t)t * n + j] > 0;

@@ -45,29 +45,59 @@ static void take_row(const struct selection_call *c, int32_t t, const double *pl
     }
 }
 
-static coe_status transport_rows(const struct selection_call *c, int32_t from, int32_t end)
+/* One sequence's transport: rows from … of the route. */
+struct haul {
+    int32_t from;
+    struct transport p;
+    double *cost, *plan;
+    int32_t *column; /* [p.n] a masked expert takes no share of the tokens */
+    void *room;
+};
+
+static coe_status load(struct haul *h, const struct selection_call *c, int32_t from, int32_t end)
 {
     const struct router_spec *r = &c->spec->router;
     const int32_t n = c->out->n_experts, m = end - from;
     const float *affinity = (r->param[OF] > 0 ? c->z : c->p) + (int64_t)from * n;
     struct arena *a = c->c->arena;
-    const struct arena_mark mark = arena_save(a);
-    double *cost = arena_push(a, (size_t)m * (size_t)n * sizeof *cost);
-    double *plan = arena_push(a, (size_t)m * (size_t)n * sizeof *plan);
-    float *row = arena_push(a, (size_t)n * sizeof *row);
-    int32_t *best = arena_push(a, (size_t)n * sizeof *best), *column = arena_push(a, (size_t)n * sizeof *column);
-    if (!cost || !plan || !row || !best || !column) return COE_E_NOMEM;
-    int32_t columns = 0; /* a masked expert takes no share of the tokens */
+    h->from = from;
+    h->cost = arena_push(a, (size_t)m * (size_t)n * sizeof *h->cost);
+    h->plan = arena_push(a, (size_t)m * (size_t)n * sizeof *h->plan);
+    h->column = arena_push(a, (size_t)n * sizeof *h->column);
+    if (!h->cost || !h->plan || !h->column) return COE_E_NOMEM;
+    int32_t columns = 0;
     for (int32_t e = 0; e < n; e++)
-        if (c->s[(int64_t)from * n + e] != -INFINITY) column[columns++] = e;
+        if (c->s[(int64_t)from * n + e] != -INFINITY) h->column[columns++] = e;
     for (int32_t t = 0; t < m; t++)
         for (int32_t j = 0; j < columns; j++)
-            cost[(int64_t)t * columns + j] = -(double)affinity[(int64_t)t * n + column[j]];
+            h->cost[(int64_t)t * columns + j] = -(double)affinity[(int64_t)t * n + h->column[j]];
     const double most = ceil((double)m * r->top_k / columns * r->param[FACTOR] - 1e-9);
-    const struct transport p = { cost, m, columns, (int32_t)COE_MIN(COE_MAX(most, 1), (double)m), r->param[GAMMA] * m };
-    if (transport_solve(&p, transport_semi_dual, m, TOLERANCE, (int32_t)r->param[ROUNDS], plan, NULL, a) < 0)
-        return COE_E_NOMEM;
-    for (int32_t t = 0; t < m; t++) take_row(c, from + t, plan + (int64_t)t * columns, column, columns, row, best);
+    h->p = (struct transport){ h->cost, m, columns, (int32_t)COE_MIN(COE_MAX(most, 1), (double)m),
+                               r->param[GAMMA] * m };
+    h->room = arena_push(a, transport_room(&h->p, m));
+    return h->room ? COE_OK : COE_E_NOMEM;
+}
+
+/* Sequences are solved side by side and routed one after another. */
+static coe_status transport_all(const struct selection_call *c)
+{
+    struct arena *a = c->c->arena;
+    const struct arena_mark mark = arena_save(a);
+    const int32_t n = c->out->n_experts, rounds = (int32_t)c->spec->router.param[ROUNDS];
+    int32_t sequences = 0, full = 0, from, end;
+    while (pick_sequence(c->rec, sequences, &from, &end)) sequences++;
+    struct haul *h = arena_push(a, (size_t)sequences * sizeof *h);
+    float *row = arena_push(a, (size_t)n * sizeof *row);
+    int32_t *best = arena_push(a, (size_t)n * sizeof *best);
+    if (!h || !row || !best) return COE_E_NOMEM;
+    for (int32_t i = 0; i < sequences && pick_sequence(c->rec, i, &from, &end); i++)
+        if (end > from) COE_TRY(load(&h[full++], c, from, end));
+#pragma omp parallel for schedule(dynamic) if (full > 1)
+    for (int32_t i = 0; i < full; i++)
+        transport_solve(&h[i].p, transport_semi_dual, h[i].p.m, TOLERANCE, rounds, h[i].plan, NULL, h[i].room);
+    for (int32_t i = 0; i < full; i++)
+        for (int32_t t = 0; t < h[i].p.m; t++)
+            take_row(c, h[i].from + t, h[i].plan + (int64_t)t * h[i].p.n, h[i].column, h[i].p.n, row, best);
     arena_rewind(a, mark);
     return COE_OK;
 }
@@ -83,8 +113,7 @@ static coe_status choose(const struct selection_call *c)
             route_choose(c->out, t, best, pick_best(c->s + (int64_t)t * n, n, c->k, best));
         return COE_OK;
     }
-    for (int32_t i = 0, from, end; pick_sequence(c->rec, i, &from, &end); i++)
-        if (end > from) COE_TRY(transport_rows(c, from, end));
+    COE_TRY(transport_all(c));
     c->out->weighed = c->spec->router.param[WEIGHT] > 0;
     return COE_OK;
 }

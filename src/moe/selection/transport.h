@@ -7,7 +7,7 @@
 #ifndef COE_TRANSPORT_H
 #define COE_TRANSPORT_H
 
-#include "base/mem.h"
+#include "base/base.h"
 
 struct transport {
     const double *cost; /* [m, n] */
@@ -31,8 +31,9 @@ typedef double transport_objective(const struct transport *p, const double *x, d
                                    double *scratch, int32_t *order);
 /* Maximises from 0 by L-BFGS until no entry of the gradient exceeds `tolerance` or `rounds` are done (or no step
  * rises: a kink of the k largest entries); fills plan [m, n] and, unless NULL, value. `size`: entries of the
- * objective's x, m or m + n. Scratch comes from the arena. Returns the rounds, -1 when memory is out. */
+ * objective's x, m or m + n. `room`: transport_room() bytes of scratch, aligned as doubles. Returns the rounds. */
 int32_t transport_solve(const struct transport *p, transport_objective *objective, int32_t size, double tolerance,
-                        int32_t rounds, double *plan, double *value, struct arena *arena);
+                        int32_t rounds, double *plan, double *value, void *room);
+size_t transport_room(const struct transport *p, int32_t size);
 
 #endif

@@ -205,33 +205,38 @@ static bool climb(struct search *s, const struct transport *p, transport_objecti
     return false;
 }
 
-static bool make(struct search *s, const struct transport *p, int32_t size, struct arena *arena)
+#define VECTORS (5 + 2 * MEMORY)
+
+size_t transport_room(const struct transport *p, int32_t size)
 {
-    const size_t n = (size_t)size, vectors = 5 + 2 * MEMORY;
-    double *all = arena_push_zero(arena, (n * vectors + 2 * (size_t)p->m) * sizeof *all);
-    int32_t *order = arena_push(arena, (size_t)p->m * sizeof *order);
-    if (!all || !order) return false;
+    const size_t doubles = (size_t)size * VECTORS + 2 * (size_t)p->m;
+    return doubles * sizeof(double) + (size_t)p->m * sizeof(int32_t);
+}
+
+static void lay_out(struct search *s, const struct transport *p, int32_t size, void *room)
+{
+    const size_t n = (size_t)size;
+    double *all = room;
+    memset(all, 0, n * VECTORS * sizeof *all);
     *s = (struct search){ .x = all,
                           .gradient = all + n,
                           .next = all + 2 * n,
                           .next_gradient = all + 3 * n,
                           .direction = all + 4 * n,
-                          .scratch = all + n * vectors,
-                          .order = order,
+                          .scratch = all + n * VECTORS,
+                          .order = (int32_t *)(all + n * VECTORS + 2 * (size_t)p->m),
                           .size = size };
     for (size_t i = 0; i < MEMORY; i++) {
         s->step[i] = all + (5 + 2 * i) * n;
         s->change[i] = all + (6 + 2 * i) * n;
     }
-    return true;
 }
 
 int32_t transport_solve(const struct transport *p, transport_objective *objective, int32_t size, double tolerance,
-                        int32_t rounds, double *plan, double *value, struct arena *arena)
+                        int32_t rounds, double *plan, double *value, void *room)
 {
     struct search s;
-    const struct arena_mark mark = arena_save(arena);
-    if (!make(&s, p, size, arena)) return -1;
+    lay_out(&s, p, size, room);
     double now = objective(p, s.x, s.gradient, NULL, s.scratch, s.order);
     int32_t round = 0;
     for (; round < rounds && largest(s.gradient, size) > tolerance; round++) {
@@ -248,6 +253,5 @@ int32_t transport_solve(const struct transport *p, transport_objective *objectiv
     }
     now = objective(p, s.x, s.gradient, plan, s.scratch, s.order);
     if (value) *value = now;
-    arena_rewind(arena, mark);
     return round;
 }

@@ -31,8 +31,9 @@ static void costs(double *c)
 
 static int32_t solve(const struct transport *p, bool dual, double *plan, double *value)
 {
-    return transport_solve(p, dual ? transport_dual : transport_semi_dual, dual ? M + N : M, 1e-10, 500, plan, value,
-                           test_arena());
+    const int32_t size = dual ? M + N : M;
+    return transport_solve(p, dual ? transport_dual : transport_semi_dual, size, 1e-10, 500, plan, value,
+                           arena_push(test_arena(), transport_room(p, size)));
 }
 
 static void gradients_agree_with_central_differences(void **state)
