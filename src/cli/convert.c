@@ -222,8 +222,8 @@ static const struct cli_opt opts[] = {
       "them: the same logits)",
       1, 1024, false },
     { "projection-experts", 0, OPT_INT, "E",
-      "E low-rank experts and a router, to be trained, beside each projection: the same logits until then", 1, 65536,
-      false },
+      "low-rank experts, so many, and a router, to be trained, beside each projection: the same logits until then", 1,
+      65536, false },
     { "rank", 0, OPT_INT, "R", "with --projection-experts: of each expert (default 16)", 1, 65536, false },
     { "targets", 0, OPT_STR, "LIST", "with --projection-experts: of q,k,v,o,gate,up,down (default all there are)", 0, 0,
       false },
@@ -255,6 +255,8 @@ static const struct verb verb = {
     .example = "  coe convert models/tales tales-f32 --dtype f32\n"
                "  coe convert OLMoE-1B-7B olmoe-chain --chain 2\n"
                "  coe convert OLMoE-1B-7B olmoe-pre-gated --router pre_gated\n"
+               "  coe convert SmolLM2-135M smol-heads --heads 2\n"
+               "  coe convert OLMoE-1B-7B olmoe-dynmole --projection-experts 8 --targets q,v\n"
                "  coe convert OLMoE-1B-7B olmoe-tuned --merge-adapter runs/tuned/adapter",
     .opts = opts,
     .n_opts = COE_COUNT(opts),

@@ -18,16 +18,9 @@
 static struct route_record *route_heads(struct pass *p, int32_t l, struct val *x)
 {
     struct moe_pass *moe = &p->moe;
-    struct route_record *rec = arena_push_zero(p->c->arena, sizeof *rec);
+    struct route_record *rec = moe_route_attention(p->c, &p->m->spec.layer[l].attn.moe,
+                                                   p->m->layer[l].attn_moe.router[0], l, p->f->batch, x);
     if (!rec) return NULL;
-    rec->layer = l;
-    rec->of_attention = true;
-    rec->batch = p->f->batch;
-    const coe_math math = p->c->math;
-    p->c->math = COE_MATH_FP32; /* as in moe/layer.c */
-    struct val *z = nn_linear(p->c, x, p->m->layer[l].attn_moe.router[0], NULL);
-    p->c->math = math;
-    if (moe_route(p->c, rec, &p->m->spec.layer[l].attn.moe, z, NULL, NULL)) return NULL;
     if (moe->observer && moe->observer->route) moe->observer->route(moe->observer->user, rec);
     return rec;
 }

@@ -37,16 +37,8 @@ static struct val *body(struct nn *c, const struct expert_rows *rows)
 static struct route_record *decide(struct pass *p, const struct projection_spec *x, int32_t l,
                                    const struct weight *router, struct val *in)
 {
-    struct route_record *rec = arena_push_zero(p->c->arena, sizeof *rec);
+    struct route_record *rec = moe_route_attention(p->c, &x->moe, router, l, p->f->batch, in);
     if (!rec) return NULL;
-    rec->layer = l;
-    rec->of_attention = true;
-    rec->batch = p->f->batch;
-    const coe_math math = p->c->math;
-    p->c->math = COE_MATH_FP32; /* as in moe/layer.c */
-    struct val *z = nn_linear(p->c, in, router, NULL);
-    p->c->math = math;
-    if (moe_route(p->c, rec, &x->moe, z, NULL, NULL)) return NULL;
     struct forward *f = p->f;
     if (f->projection_records && f->n_projection_records < f->max_projection_records)
         f->projection_records[f->n_projection_records++] = rec;

@@ -30,15 +30,8 @@ static void add_outputs(const struct route *r, const float *rows, struct val *y)
 
 static struct route_record *route(struct moe_pass *p, const struct moe_attention_call *call, struct val *x)
 {
-    struct route_record *rec = arena_push_zero(p->c->arena, sizeof *rec);
+    struct route_record *rec = moe_route_attention(p->c, call->spec, call->w->router[0], call->layer, p->batch, x);
     if (!rec) return NULL;
-    rec->layer = call->layer;
-    rec->of_attention = true;
-    const coe_math math = p->c->math;
-    p->c->math = COE_MATH_FP32; /* as in layer.c */
-    struct val *z = nn_linear(p->c, x, call->w->router[0], NULL);
-    p->c->math = math;
-    if (moe_route(p->c, rec, call->spec, z, NULL, NULL)) return NULL;
     if (p->records && p->n_records < p->max_records) p->records[p->n_records++] = rec;
     if (p->observer && p->observer->route) p->observer->route(p->observer->user, rec);
     return rec;

@@ -309,6 +309,11 @@ struct val *moe_layer(struct moe_pass *pass, const struct moe_spec *spec, const 
 coe_status moe_route(struct nn *c, struct route_record *rec, const struct moe_spec *spec, struct val *z,
                      const struct weight *selection_bias, const struct route_hook *hook);
 
+/* A routing decision of attention: one matrix [E, d] on x [T, d], in FP32 whatever the math of the pass. NULL on
+ * failure. */
+struct route_record *moe_route_attention(struct nn *c, const struct moe_spec *spec, const struct weight *router,
+                                         int32_t layer, const struct attn_batch *batch, struct val *x);
+
 /* What the experts add to the stream (the layer without its residual), for networks that add it elsewhere. Needs the
  * prenorm residual. */
 struct val *moe_output(struct moe_pass *pass, const struct moe_spec *spec, const struct moe_weights *w,

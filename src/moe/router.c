@@ -222,3 +222,18 @@ coe_status moe_route(struct nn *c, struct route_record *rec, const struct moe_sp
     route_index(&rec->route);
     return nn_record(c, route_back, rec) ? COE_OK : COE_E_NOMEM;
 }
+
+struct route_record *moe_route_attention(struct nn *c, const struct moe_spec *spec, const struct weight *router,
+                                         int32_t layer, const struct attn_batch *batch, struct val *x)
+{
+    struct route_record *rec = arena_push_zero(c->arena, sizeof *rec);
+    if (!rec) return NULL;
+    rec->layer = layer;
+    rec->of_attention = true;
+    rec->batch = batch;
+    const coe_math math = c->math;
+    c->math = COE_MATH_FP32; /* as in layer.c */
+    struct val *z = nn_linear(c, x, router, NULL);
+    c->math = math;
+    return moe_route(c, rec, spec, z, NULL, NULL) ? NULL : rec;
+}

@@ -1,5 +1,6 @@
 /* Experts turned into latent ones. */
 #include "support/arrays.h"
+#include "support/tiny_model.h"
 
 #include <math.h>
 #include <string.h>
@@ -24,17 +25,6 @@ static const char *plain_model(const char *name)
     return dir;
 }
 
-static void logits_of(const char *dir, float *out)
-{
-    struct coe_model *m;
-    struct coe_session *s;
-    assert_ok(model_open(&m, dir));
-    assert_ok(coe_session_open(&s, m, NULL));
-    assert_ok(coe_session_eval(s, ids, N, out, 0));
-    coe_session_close(s);
-    model_close(m);
-}
-
 static double error_of(const char *name, const char *from, int32_t latent, int32_t group, struct latent_report *r)
 {
     struct coe_model *m;
@@ -55,8 +45,8 @@ static void with_the_full_rank_nothing_is_lost(void **state)
     assert_true(error_of("exact", from, 6, 2, &r) < 1e-7);
     assert_int_equal(r.experts_before, 2 * E * 3 * D * F);
     assert_int_equal(r.experts, 2 * (E * (2 * F * 6 + D * F) + E / 2 * 2 * 6 * D));
-    logits_of(from, want);
-    logits_of(temp_path("exact"), got);
+    saved_logits(from, ids, N, want);
+    saved_logits(temp_path("exact"), ids, N, got);
     assert_close("logits", got, want, N * VOCAB, 1e-4, 1e-4);
 }
 

@@ -68,3 +68,14 @@ const char *tiny_model(const char *name, const struct tiny *t)
     json_decref(config);
     return dir;
 }
+
+void saved_logits(const char *path, const int32_t *ids, int32_t n, float *out)
+{
+    struct coe_model *m;
+    struct coe_session *s;
+    assert_ok(model_open(&m, path));
+    assert_ok(coe_session_open(&s, m, NULL));
+    assert_ok(coe_session_eval(s, ids, n, out, 0));
+    coe_session_close(s);
+    model_close(m);
+}

@@ -24,6 +24,9 @@ struct tiny {
  * cannot. t may be NULL. */
 const char *tiny_model(const char *name, const struct tiny *t);
 
+/* out [n, vocab]: what the model in a directory or file answers to these ids. */
+void saved_logits(const char *path, const int32_t *ids, int32_t n, float *out);
+
 /* The text that its tokenizer was trained on. */
 extern const char tiny_text[];
 
