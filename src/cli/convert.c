@@ -183,8 +183,7 @@ static coe_status run(struct cli *c)
     if (!is_gguf(out)) COE_TRY(cli_check_out_dir(out));
     coe_interrupt_install();
     if (cli_given(c, "group") && !cli_given(c, "latent")) return coe_fail(COE_E_USAGE, "--group belongs to --latent");
-    if (cli_given(c, "top-k") && !cli_given(c, "slices"))
-        return coe_fail(COE_E_USAGE, "--top-k belongs to --slices");
+    if (cli_given(c, "top-k") && !cli_given(c, "slices")) return coe_fail(COE_E_USAGE, "--top-k belongs to --slices");
     if (cli_given(c, "latent")) return to_latent(c, in, out, &o);
     if (cli_given(c, "projection-experts")) return to_projections(c, in, out, &o);
     if (cli_given(c, "rank") || cli_given(c, "targets"))
@@ -206,8 +205,8 @@ static const struct cli_opt opts[] = {
     { "chain", 0, OPT_INT, "C", "run each layer's experts C times, exact at the start (coe_weight = 0)", 2, 16, false },
     { "gate", 0, OPT_STR, "KIND", "with --chain: independent (a router for each pass, the default) or shared", 0, 0,
       false },
-    { "router", 0, OPT_STR, "NAME", "another router over the same matrices, to be trained on: pre_gated, …", 0, 0,
-      false },
+    { "router", 0, OPT_STR, "RULE",
+      "route by another rule (coe help route), to be trained on: pre_gated, 'top_p=0.4', …", 0, 0, false },
     { "latent", 0, OPT_INT, "M",
       "experts as latent ones: --group consecutive experts share M rows that their gate and up matrices are made of "
       "(bf16 unless --dtype says else)",

@@ -41,7 +41,7 @@ void help_route(void)
            "    capacity(factor=X, tokens=N, tau=X, order=position|best|score, weigh_first=yes|no)\n"
            "                                    an expert takes no more tokens of a sequence than that\n"
            "    ROUTER, ROUTER(NAME=VALUE, …)   another router over the same matrix: pre_gated, similarity,\n"
-           "                                    attention\n\n"
+           "                                    attention; or linear(temperature=1.5)\n\n"
            "  The same words stand in the \"coe\" object of a config.json, for training:\n"
            "    \"coe\": { \"selection\": { \"kind\": \"top_p\", \"p\": 0.4 }, \"top_k\": 4 }\n\n"
            "  \"router\": what makes the scores, with settings in the same way:\n"

@@ -84,7 +84,7 @@ static void print_part(const char *kind, const char *name, const double *param)
 
 static void print_router(const struct router_spec *r)
 {
-    if (!strcmp(r->kind, "linear") && !strcmp(r->selection, "top_k")) return;
+    if (!strcmp(r->kind, "linear") && r->kind_param[0] == 1 && !strcmp(r->selection, "top_k")) return;
     printf("  router        ");
     print_part("router", r->kind, r->kind_param);
     printf("; selection ");

@@ -383,10 +383,11 @@ static json_t *coe_object(struct conversion *c)
 
 static coe_status set_router(struct conversion *c)
 {
-    COE_TRY(spec_router_fits(&c->m->spec, c->o->router, c->m->path));
-    if (json_object_set_new(coe_object(c), "router", json_string(c->o->router)))
-        return coe_fail(COE_E_NOMEM, "%s: no memory for the config", c->m->path);
-    return COE_OK;
+    json_t *rule = spec_rule(&c->m->spec, "--router", c->o->router);
+    if (!rule) return coe_last_status();
+    const bool failed = json_object_update(coe_object(c), rule);
+    json_decref(rule);
+    return failed ? coe_fail(COE_E_NOMEM, "%s: no memory for the config", c->m->path) : COE_OK;
 }
 
 static coe_status set_chain(struct conversion *c)

@@ -17,7 +17,7 @@ enum expert_layout { LAYOUT_AS_IS, LAYOUT_FUSED, LAYOUT_SEPARATE };
 struct convert_opts {
     enum dtype type;           /* F32, BF16 or F16; DT_COUNT: as stored. Selection biases and chain weights stay F32 */
     int32_t chain;             /* iterations of the new chain; 0: no change */
-    const char *router;        /* the routers become that part, with the same matrices; NULL: no change */
+    const char *router;        /* a rule of `coe help route` for the same matrices; NULL: no change */
     bool shared_gate;          /* one router for all of them, else each its own copy of the original's */
     enum expert_layout layout; /* fused: the [E,2F,d] and [E,d,F] tensors of the family */
     uint64_t shard_bytes;      /* 0: the writer's default */

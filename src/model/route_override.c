@@ -7,7 +7,8 @@
  *              | "capacity(" key "=" value { "," … } ")"
  *              | ROUTER [ "(" key "=" value { "," … } ")" ]      another way to read the same matrix
  *
- * It is read into the "coe" object of a config (spec_json.c) and laid over the spec: one reader checks both. */
+ * It is read into the "coe" object of a config (spec_json.c) and laid over the spec: one reader checks both. `coe
+ * convert --router` writes the same object into a model. */
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,13 +16,13 @@
 #include "model/spec.h"
 
 struct reader {
-    const char *at, *text;
+    const char *at, *text, *option;
     const struct spec *spec;
 };
 
 static coe_status unknown(const struct reader *r, const char *what)
 {
-    return coe_fail(COE_E_USAGE, "--route '%s': %s at '%.20s'; coe help route explains it", r->text, what, r->at);
+    return coe_fail(COE_E_USAGE, "%s '%s': %s at '%.20s'; coe help route explains it", r->option, r->text, what, r->at);
 }
 
 static void skip_space(struct reader *r)
@@ -64,7 +65,7 @@ static json_t *value_of(const char *text)
 static coe_status put(json_t *o, const char *key, json_t *value)
 {
     if (!json_object_set_new(o, key, value)) return COE_OK;
-    return coe_fail(COE_E_USAGE, "--route: %s has a value that is no number and no word", key);
+    return coe_fail(COE_E_USAGE, "%s has a value that is no number and no word", key);
 }
 
 /* key=value, … ")" behind an opening bracket */
@@ -97,7 +98,7 @@ static coe_status router(struct reader *r, json_t *overlay, const struct part *p
     char where[200];
     json_t *o = json_pack("{s:s}", "kind", p->name);
     COE_TRY(put(overlay, "router", o));
-    snprintf(where, sizeof where, "--route '%.150s'", r->text);
+    snprintf(where, sizeof where, "%s '%.150s'", r->option, r->text);
     COE_TRY(spec_router_fits(r->spec, p->name, where));
     return take(r, '(') ? settings(r, o) : COE_OK;
 }
@@ -126,9 +127,8 @@ static coe_status setting(struct reader *r, json_t *overlay)
     if (p) return selection(r, overlay, p);
     p = part_find("router", name);
     if (p) return router(r, overlay, p);
-    return coe_fail(COE_E_USAGE,
-                    "--route '%s': there is no setting, selection or router '%s'; coe help route lists them", r->text,
-                    name);
+    return coe_fail(COE_E_USAGE, "%s '%s': there is no setting, selection or router '%s'; coe help route lists them",
+                    r->option, r->text, name);
 }
 
 static bool routes(const struct spec *s)
@@ -138,19 +138,32 @@ static bool routes(const struct spec *s)
     return false;
 }
 
-coe_status spec_route(struct spec *s, const char *text)
+json_t *spec_rule(const struct spec *s, const char *option, const char *text)
 {
-    struct reader r = { text, text, s };
-    char where[200];
-    if (!routes(s)) return coe_fail(COE_E_USAGE, "--route '%s': a dense model routes nothing", text);
+    struct reader r = { text, text, option, s };
+    coe_status status = COE_OK;
+    if (!routes(s)) {
+        coe_fail(COE_E_USAGE, "%s '%s': a dense model routes nothing", option, text);
+        return NULL;
+    }
     json_t *overlay = json_object();
-    coe_status status = overlay ? COE_OK : coe_fail(COE_E_NOMEM, "--route: no memory");
-    snprintf(where, sizeof where, "--route '%.150s'", text);
+    if (!overlay) status = coe_fail(COE_E_NOMEM, "%s: no memory", option);
     do {
         if (!status) status = setting(&r, overlay);
     } while (!status && take(&r, ','));
     if (!status && *r.at) status = unknown(&r, "something is left over");
-    if (!status) status = spec_overlay(s, overlay, where);
+    if (!status) return overlay;
+    json_decref(overlay);
+    return NULL;
+}
+
+coe_status spec_route(struct spec *s, const char *text)
+{
+    char where[200];
+    json_t *overlay = spec_rule(s, "--route", text);
+    if (!overlay) return coe_last_status();
+    snprintf(where, sizeof where, "--route '%.150s'", text);
+    coe_status status = spec_overlay(s, overlay, where);
     if (!status) status = spec_check(s, where);
     json_decref(overlay);
     /* the same checks blame a config.json elsewhere; here the command line is at fault */

@@ -240,6 +240,9 @@ coe_status spec_overlay(struct spec *s, const json_t *coe, const char *where);
 /* A live change of how tokens are routed, in the words of `coe help route`: "top_p=0.4", "top_k=4, renormalize=yes".
  * Only what needs no other parameters. COE_E_USAGE naming what is not understood, or what the network cannot do. */
 coe_status spec_route(struct spec *s, const char *text);
+/* The "coe" settings that such a text means, named by `option` in messages: a new reference; NULL: not
+ * understood (COE_E_USAGE) or no memory. */
+json_t *spec_rule(const struct spec *s, const char *option, const char *text);
 /* COE_E_USAGE unless every layer's router can become `router` with the parameters it has: both are one matrix. */
 coe_status spec_router_fits(const struct spec *s, const char *router, const char *where);
 /* COE_E_INPUT naming what about a layer's attention keeps its heads from being experts. */

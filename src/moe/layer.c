@@ -20,7 +20,13 @@ struct moe_spec moe_spec_default(void)
         .act = ACT_SILU,
         .act_limit = 7.0f,
         .input_scale = 1.0f,
-        .router = { .kind = "linear", .selection = "top_k", .top_k = 2, .n_group = 1, .topk_group = 1, .scale = 1.0f },
+        .router = { .kind = "linear",
+                    .kind_param = { 1 },
+                    .selection = "top_k",
+                    .top_k = 2,
+                    .n_group = 1,
+                    .topk_group = 1,
+                    .scale = 1.0f },
         .chain = { .n_iterations = 1 },
     };
 }
@@ -111,8 +117,10 @@ static coe_status check_selection(const struct moe_spec *m, const char *where)
     if (r->bias_in_weights && !r->selection_bias)
         return coe_fail(COE_E_INPUT, "%s: bias_in_weights without a selection_bias", where);
     if (r->unit_weights && (r->renormalize || r->bias_in_weights))
-        return coe_fail(COE_E_INPUT, "%s: unit_weights are not made from scores: neither renormalize nor "
-                        "bias_in_weights changes them", where);
+        return coe_fail(COE_E_INPUT,
+                        "%s: unit_weights are not made from scores: neither renormalize nor "
+                        "bias_in_weights changes them",
+                        where);
     const struct selection_part *s = p->impl;
     return s->check ? s->check(m, where) : COE_OK;
 }

@@ -21,14 +21,18 @@ static const char *ids_file(void)
     return path;
 }
 
-static unsigned char *logits_of(const char *model, size_t *n)
+/* rule: of --route, or NULL */
+static unsigned char *logits_by(const char *model, const char *rule, size_t *n)
 {
     char out[1200];
     snprintf(out, sizeof out, "%s", temp_path("logits.npy"));
-    struct ran r = run_coe(0, NULL, COE_ARGS("logits", model, "--ids", ids_file(), "-o", out));
+    struct ran r =
+        run_coe(0, NULL, COE_ARGS("logits", model, "--ids", ids_file(), "-o", out, rule ? "--route" : NULL, rule));
     ran_free(&r);
     return slurp(out, n);
 }
+
+static unsigned char *logits_of(const char *model, size_t *n) { return logits_by(model, NULL, n); }
 
 static void assert_same_logits(const char *a, const char *b)
 {
@@ -92,6 +96,30 @@ static void fused_experts_and_separate_ones_are_the_same_model(void **state)
     check_exact(fixture("families/mixtral_fused"), "--unfuse", NULL, NULL, NULL);
     check_exact(fixture("families/mixtral_fused"), "--chain", "2", NULL, NULL);
     check_exact(fixture("families/olmoe"), "--fuse", "--shard-size", "40k", NULL);
+}
+
+/* What --route says for one command, --router says for good. */
+static void a_rule_that_is_written_into_a_model_computes_what_it_computes_live(void **state)
+{
+    (void)state;
+    static const char *const rule[] = { "linear(temperature=1.5)", "similarity(temperature=2), top_k=1",
+                                        "top_p=0.4, renormalize=yes" };
+    char model[1200], out[1200];
+    snprintf(model, sizeof model, "%s", tiny_model("rule", &(struct tiny){ 0 }));
+    for (size_t i = 0; i < COE_COUNT(rule); i++) {
+        size_t n, n_live, n_plain;
+        snprintf(out, sizeof out, "%s", temp_path("by-rule"));
+        struct ran r = run_coe(0, NULL, COE_ARGS("convert", model, out, "--router", rule[i]));
+        ran_free(&r);
+        unsigned char *written = logits_of(out, &n), *live = logits_by(model, rule[i], &n_live),
+                      *plain = logits_of(model, &n_plain);
+        if (n != n_live || memcmp(written, live, n)) fail_msg("'%s' written and live are not the same bits", rule[i]);
+        if (n == n_plain && !memcmp(written, plain, n)) fail_msg("'%s' changed nothing", rule[i]);
+        free(written), free(live), free(plain);
+    }
+    struct ran r = run_coe(COE_E_USAGE, NULL, COE_ARGS("convert", model, out, "--router", "gru(width=8)"));
+    assert_non_null(strstr(r.err, "gru"));
+    ran_free(&r);
 }
 
 static void a_wider_type_loses_nothing_and_coming_back_neither(void **state)
@@ -201,6 +229,7 @@ int main(void)
         cmocka_unit_test(a_chain_around_olmoe_is_exact),
         cmocka_unit_test(a_chain_around_any_family_is_exact),
         cmocka_unit_test(fused_experts_and_separate_ones_are_the_same_model),
+        cmocka_unit_test(a_rule_that_is_written_into_a_model_computes_what_it_computes_live),
         cmocka_unit_test(a_wider_type_loses_nothing_and_coming_back_neither),
         cmocka_unit_test(the_tokenizer_goes_along_and_the_config_names_the_chain),
         cmocka_unit_test(a_dry_run_tells_the_size_and_writes_nothing),
