@@ -1,11 +1,12 @@
 /* eval.c — `coe eval ppl`: how well a model predicts text; `coe eval harm`: what plans cost beside the unedited model;
- * `coe eval oracle` is eval_oracle.c. */
+ * `coe eval oracle` is eval_oracle.c, `coe eval routes` eval_routes.c. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/file.h"
 #include "cli/eval_oracle.h"
+#include "cli/eval_routes.h"
 #include "cli/model_args.h"
 #include "plan/measure.h"
 
@@ -271,7 +272,8 @@ static coe_status run(struct cli *c)
     if (!strcmp(cli_arg(c, 0), "ppl")) return run_ppl(c);
     if (!strcmp(cli_arg(c, 0), "harm")) return run_harm(c);
     if (!strcmp(cli_arg(c, 0), "oracle")) return eval_oracle(c);
-    return coe_fail(COE_E_USAGE, "there is no `coe eval %s`; there are: ppl, harm, oracle", cli_arg(c, 0));
+    if (!strcmp(cli_arg(c, 0), "routes")) return eval_routes(c, window_opts(c));
+    return coe_fail(COE_E_USAGE, "there is no `coe eval %s`; there are: ppl, harm, oracle, routes", cli_arg(c, 0));
 }
 
 static const struct cli_opt opts[] = {
@@ -284,6 +286,7 @@ static const struct cli_opt opts[] = {
     { "batch", 'b', OPT_INT, "N", "windows in one forward pass; changes the speed and no bit (default: 1024 tokens)", 1,
       256, false },
     { "tokens", 'n', OPT_INT, "N", "at most N tokens of each file", 1, 9e15, false },
+    { "against", 0, OPT_STR, "OTHER", "routes: the model to compare with (default: MODEL unchanged)", 0, 0, false },
     { "write", 0, OPT_FLAG, NULL, "harm: write what was measured into the plan files", 0, 0, false },
     CLI_ADAPTER, CLI_ROUTE,
     CLI_MLA,
@@ -294,7 +297,7 @@ static const struct cli_opt opts[] = {
     CLI_JSON,
 };
 static const struct verb verb = {
-    .usage = "ppl|harm|oracle MODEL FILE… [--plan P.json…]",
+    .usage = "ppl|harm|oracle|routes MODEL FILE… [--plan P.json…]",
     .details = "ppl predicts each file as one stream (JSONL: each record) and prints nats per token, perplexity and "
                "bits per byte of\n"
                "the text. A document is preceded by the tokenizer's BOS, else by <|endoftext|> where the vocabulary "
@@ -311,13 +314,20 @@ static const struct verb verb = {
                "choices), against the\n"
                "true next token: what the best would be worth, beside the model's own, the best that is the same for "
                "all tokens, and\n"
-               "budgets of the widest experts. A forced expert weighs 1 (softmax scores). --tokens N, default 200.",
+               "budgets of the widest experts. A forced expert weighs 1 (softmax scores). --tokens N, default 200.\n"
+               "routes compares decisions: the share of tokens whose strongest expert is another with --against OTHER, "
+               "or with\n"
+               "--plan, --route, --experts-used, --adapter than without, and how much of their sets of experts both "
+               "share\n"
+               "(intersection over union), for each layer and pass. Windows do not overlap.",
     .example = "  coe eval ppl models/tales models/tales/held-out.txt\n"
-               "  coe eval harm models/tales models/tales/held-out.txt --plan reap.json frequency.json --write",
+               "  coe eval harm models/tales models/tales/held-out.txt --plan reap.json frequency.json --write\n"
+               "  coe eval routes runs/now/model held-out.txt --against runs/before/model",
     .opts = opts,
     .n_opts = COE_COUNT(opts),
     .min_args = 3,
     .max_args = -1,
     .run = run,
 };
-COE_PART(verb, eval, .summary = "measure a model on text, the harm of plans, the best routes", .impl = &verb)
+COE_PART(verb, eval, .summary = "measure a model on text, the harm of plans, the best and the changed routes",
+         .impl = &verb)

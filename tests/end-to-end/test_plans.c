@@ -152,6 +152,23 @@ static void harm_stands_beside_the_unedited_model_and_in_the_plan(void **state)
     json_decref(o);
 }
 
+static void routes_move_under_a_plan_and_not_without_one(void **state)
+{
+    (void)state;
+    json_t *o = json_of(COE_ARGS("eval", "routes", model, text, "--against", model, "--json"));
+    assert_true(number(o, "moved") == 0 && number(o, "shared") == 1);
+    json_decref(o);
+    o = json_of(COE_ARGS("eval", "routes", model, text, "--plan", plan, "--json"));
+    assert_true(number(o, "moved") > 0 && number(o, "moved") < 1);
+    assert_true(number(o, "shared") > 0 && number(o, "shared") < 1);
+    assert_int_equal(json_array_size(json_object_get(o, "decisions")), 4);
+    json_decref(o);
+    struct ran r = run_coe(0, NULL, COE_ARGS("eval", "routes", model, text, "--experts-used", "1"));
+    assert_non_null(strstr(r.out, "layer 1 pass 1"));
+    ran_free(&r);
+    fails(2, "--against", COE_ARGS("eval", "routes", model, text));
+}
+
 static void a_plan_of_another_model_is_refused_everywhere(void **state)
 {
     (void)state;
@@ -259,6 +276,7 @@ int main(void)
         cmocka_unit_test(perplexity_and_bits_per_byte_agree),
         cmocka_unit_test(windows_evaluated_together_are_each_what_they_are_alone),
         cmocka_unit_test(harm_stands_beside_the_unedited_model_and_in_the_plan),
+        cmocka_unit_test(routes_move_under_a_plan_and_not_without_one),
         cmocka_unit_test(a_plan_of_another_model_is_refused_everywhere),
         cmocka_unit_test(a_trace_under_a_plan_is_no_ground_for_plans),
         cmocka_unit_test(damaged_files_are_named),

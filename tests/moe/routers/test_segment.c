@@ -7,12 +7,12 @@
 
 enum { E = 4, D = 6, T = 7 };
 
+/* width 0: the plain router */
 static struct block block_of(int32_t width, int reads)
 {
     struct moe_spec s = routes_spec(E, 1, "top_k");
     assert_true(moe_use_router(&s.router, width ? "segment" : "linear"));
-    s.router.kind_param[0] = width, s.router.kind_param[2] = reads;
-    if (!width) s.router.kind_param[0] = 0;
+    if (width) s.router.kind_param[0] = width, s.router.kind_param[2] = reads;
     s.expert_ffn = 5;
     struct block b = block_make(&s, D, BLOCK_GATED);
     block_random(&b, 3, 1);
