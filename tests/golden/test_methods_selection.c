@@ -291,10 +291,19 @@ static double row_sum(const double *x, int64_t n, int64_t stride)
     return sum;
 }
 
+/* x [m, n] by columns, as the solver has its costs and plans */
+static double *by_columns(const double *x, int32_t m, int32_t n)
+{
+    double *y = test_alloc((size_t)m * (size_t)n * sizeof *y);
+    for (int32_t t = 0; t < m; t++)
+        for (int32_t j = 0; j < n; j++) y[(int64_t)j * m + t] = x[(int64_t)t * n + j];
+    return y;
+}
+
 /* How far the sum of row t is from its share; a row that misses it by more than a hundredth sits on a kink. */
 static double row_error(const double *plan, int32_t t, int32_t m, int32_t n)
 {
-    return fabs(row_sum(plan + (int64_t)t * n, n, 1) - 1.0 / m);
+    return fabs(row_sum(plan + t, n, m) - 1.0 / m);
 }
 static bool on_kink(const double *plan, int32_t t, int32_t m, int32_t n) { return row_error(plan, t, m, n) > .01 / m; }
 
@@ -304,8 +313,8 @@ static void check_plan(const struct golden_folder *f, const double *cost, const 
 {
     const struct array file = tensor_array(golden_ckpt(f, "expect.safetensors"), "%s_%s_%d_%d", dual,
                                            sparse ? "sparse" : "l2", (int)reg, (int)(reg * 10 + .5) % 10);
-    const double *want = doubles(&file);
     const int32_t m = (int32_t)file.dim[0], n = (int32_t)file.dim[1];
+    const double *want = by_columns(doubles(&file), m, n);
     const struct transport p = { cost, m, n, sparse ? whole(parameters(f), "max_nz") : m, reg };
     double *plan = test_alloc((size_t)file.n * sizeof *plan), tolerance = 1e-4;
     const bool semi = !strcmp(dual, "semi");
@@ -314,9 +323,9 @@ static void check_plan(const struct golden_folder *f, const double *cost, const 
                     arena_push(test_arena(), transport_room(&p, size)));
     for (int32_t j = 0; j < n; j++) {
         int32_t used = 0;
-        for (int32_t t = 0; t < m; t++) used += plan[(int64_t)t * n + j] > 0;
+        for (int32_t t = 0; t < m; t++) used += plan[(int64_t)j * m + t] > 0;
         assert_in_range(used, 1, p.k);
-        if (semi) assert_near("column", row_sum(plan + j, m, n), 1.0 / n, 1e-6);
+        if (semi) assert_near("column", row_sum(plan + (int64_t)j * m, m, 1), 1.0 / n, 1e-6);
     }
     int32_t kinks = 0;
     for (int32_t t = 0; t < m; t++)
@@ -325,7 +334,7 @@ static void check_plan(const struct golden_folder *f, const double *cost, const 
         kinks += on_kink(want, t, m, n);
         if (sparse && (on_kink(want, t, m, n) || on_kink(plan, t, m, n))) continue;
         for (int32_t j = 0; j < n; j++)
-            assert_near(dual, plan[(int64_t)t * n + j], want[(int64_t)t * n + j], tolerance);
+            assert_near(dual, plan[(int64_t)j * m + t], want[(int64_t)j * m + t], tolerance);
     }
     if (kinks == m || (!sparse && kinks)) fail_msg("%s: the reference met no sums", dual);
 }
@@ -335,9 +344,9 @@ static void sparse_ot(const struct golden_folder *f)
     const struct ckpt *in = golden_ckpt(f, "case.safetensors"), *want = golden_ckpt(f, "expect.safetensors");
     const struct array c = tensor_array(in, "cost"), alpha = tensor_array(in, "alpha"), beta = tensor_array(in, "beta");
     const int32_t m = (int32_t)c.dim[0], n = (int32_t)c.dim[1];
-    const double *cost = doubles(&c);
+    const double *cost = by_columns(doubles(&c), m, n);
     double gamma = 0, *x = test_alloc((size_t)(m + n) * sizeof *x), *gradient = test_alloc((size_t)(m + n) * sizeof *x);
-    double *scratch = test_alloc(2 * (size_t)m * sizeof *scratch);
+    double *scratch = test_alloc((2 * (size_t)m + (size_t)n) * sizeof *scratch);
     int32_t *order = test_alloc(2 * (size_t)COE_MAX(m, n) * sizeof *order);
     assert_ok(json_get_num(parameters(f), "gamma_for_values", &gamma, "parameters"));
     memcpy(x, doubles(&alpha), (size_t)m * sizeof *x);
@@ -352,10 +361,9 @@ static void sparse_ot(const struct golden_folder *f)
     for (int32_t t = 0; t < m; t++) assert_near("by alpha", gradient[t], (double)grad_a.f[t], 1e-6);
     for (int32_t j = 0; j < n; j++) assert_near("by beta", gradient[m + j], (double)grad_b.f[j], 1e-6);
     for (int32_t j = 0; j < n; j++) {
-        for (int32_t t = 0; t < m; t++) scratch[t] = cost[(int64_t)t * n + j];
-        transport_project(scratch + m, scratch, m, m, order);
+        transport_project(scratch, cost + (int64_t)j * m, m, m, &scratch[2 * m], order);
         for (int32_t t = 0; t < m; t++)
-            assert_near("projection", scratch[m + t], (double)projection.f[(int64_t)j * m + t], 1e-6);
+            assert_near("projection", scratch[t], (double)projection.f[(int64_t)j * m + t], 1e-6);
     }
     const json_t *regs = json_object_get(parameters(f), "reg");
     for (size_t i = 0; i < json_array_size(regs); i++)

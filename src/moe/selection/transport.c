@@ -19,40 +19,40 @@ static const char *const affinities[] = { "score", "logit", NULL };
 static const char *const weights[] = { "score", "plan", NULL };
 static const char *const inferences[] = { "top_k", "transport", NULL };
 
-/* One row of the plan [n_columns] → the token's slots; column: the experts that may be used. */
-static void take_row(const struct selection_call *c, int32_t t, const double *plan, const int32_t *column,
-                     int32_t n_columns, float *row, int32_t *best)
-{
-    const struct router_spec *r = &c->spec->router;
-    const int32_t n = c->out->n_experts, first = c->out->n_slots;
-    for (int32_t j = 0; j < n_columns; j++) row[j] = plan[j] > 0 ? (float)plan[j] : -INFINITY;
-    int32_t got = pick_sorted(row, n_columns, best);
-    const bool empty = !got;
-    double sum = 0;
-    for (int32_t i = 0; i < got; i++) sum += plan[best[i]];
-    for (int32_t i = 0; i < got; i++) {
-        row[i] = (float)(plan[best[i]] / sum);
-        best[i] = column[best[i]];
-    }
-    if (empty) {
-        got = pick_best(c->s + (int64_t)t * n, n, 1, best);
-        row[0] = 1;
-    }
-    route_choose(c->out, t, best, got);
-    for (int32_t i = 0; i < got && r->param[WEIGHT] > 0; i++) {
-        c->out->score[first + i] = c->p[(int64_t)t * n + best[i]];
-        c->out->weight[first + i] = row[i] * r->scale;
-    }
-}
-
 /* One sequence's transport: rows from … of the route. */
 struct haul {
     int32_t from;
     struct transport p;
-    double *cost, *plan;
-    int32_t *column; /* [p.n] a masked expert takes no share of the tokens */
+    double *cost, *plan; /* [p.n, p.m] */
+    int32_t *column;     /* [p.n] a masked expert takes no share of the tokens */
     void *room;
 };
+
+/* The share of each expert in the sequence's token t → the slots of the token. */
+static void take_row(const struct selection_call *c, const struct haul *h, int32_t t, float *row, int32_t *best)
+{
+    const struct router_spec *r = &c->spec->router;
+    const int32_t n = c->out->n_experts, first = c->out->n_slots, m = h->p.m, token = h->from + t;
+    const double *plan = h->plan + t;
+    for (int32_t j = 0; j < h->p.n; j++) row[j] = plan[(int64_t)j * m] > 0 ? (float)plan[(int64_t)j * m] : -INFINITY;
+    int32_t got = pick_sorted(row, h->p.n, best);
+    const bool empty = !got;
+    double sum = 0;
+    for (int32_t i = 0; i < got; i++) sum += plan[(int64_t)best[i] * m];
+    for (int32_t i = 0; i < got; i++) {
+        row[i] = (float)(plan[(int64_t)best[i] * m] / sum);
+        best[i] = h->column[best[i]];
+    }
+    if (empty) {
+        got = pick_best(c->s + (int64_t)token * n, n, 1, best);
+        row[0] = 1;
+    }
+    route_choose(c->out, token, best, got);
+    for (int32_t i = 0; i < got && r->param[WEIGHT] > 0; i++) {
+        c->out->score[first + i] = c->p[(int64_t)token * n + best[i]];
+        c->out->weight[first + i] = row[i] * r->scale;
+    }
+}
 
 static coe_status load(struct haul *h, const struct selection_call *c, int32_t from, int32_t end)
 {
@@ -68,9 +68,9 @@ static coe_status load(struct haul *h, const struct selection_call *c, int32_t f
     int32_t columns = 0;
     for (int32_t e = 0; e < n; e++)
         if (c->s[(int64_t)from * n + e] != -INFINITY) h->column[columns++] = e;
-    for (int32_t t = 0; t < m; t++)
-        for (int32_t j = 0; j < columns; j++)
-            h->cost[(int64_t)t * columns + j] = -(double)affinity[(int64_t)t * n + h->column[j]];
+    for (int32_t j = 0; j < columns; j++)
+        for (int32_t t = 0; t < m; t++)
+            h->cost[(int64_t)j * m + t] = -(double)affinity[(int64_t)t * n + h->column[j]];
     const double most = ceil((double)m * r->top_k / columns * r->param[FACTOR] - 1e-9);
     h->p = (struct transport){ h->cost, m, columns, (int32_t)COE_MIN(COE_MAX(most, 1), (double)m),
                                r->param[GAMMA] * m };
@@ -96,8 +96,7 @@ static coe_status transport_all(const struct selection_call *c)
     for (int32_t i = 0; i < full; i++)
         transport_solve(&h[i].p, transport_semi_dual, h[i].p.m, TOLERANCE, rounds, h[i].plan, NULL, h[i].room);
     for (int32_t i = 0; i < full; i++)
-        for (int32_t t = 0; t < h[i].p.m; t++)
-            take_row(c, h[i].from + t, h[i].plan + (int64_t)t * h[i].p.n, h[i].column, h[i].p.n, row, best);
+        for (int32_t t = 0; t < h[i].p.m; t++) take_row(c, &h[i], t, row, best);
     arena_rewind(a, mark);
     return COE_OK;
 }

@@ -64,7 +64,92 @@ static double simplex_shift(const double *v, const int32_t *ids, int32_t n)
     }
 }
 
-void transport_project(double *out, const double *v, int32_t n, int32_t k, int32_t *order)
+/* ---- passes over a column, in LANES chains: one order of sums, whatever registers they fill ---- */
+
+#define LANES 8
+
+static double lanes_sum(const double *s) { return ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7])); }
+
+static double dot(const double *a, const double *b, int32_t n)
+{
+    double sum[LANES] = { 0 };
+    int32_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int32_t l = 0; l < LANES; l++) sum[l] += a[i + l] * b[i + l];
+    for (int32_t l = 0; i + l < n; l++) sum[l] += a[i + l] * b[i + l];
+    return lanes_sum(sum);
+}
+
+static void axpy(double *y, double a, const double *x, int32_t n)
+{
+    for (int32_t i = 0; i < n; i++) y[i] += a * x[i];
+}
+
+static int32_t count_above(const double *v, int32_t n, double cut)
+{
+    int64_t in[LANES] = { 0 };
+    int32_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int32_t l = 0; l < LANES; l++) in[l] += v[i + l] > cut;
+    for (int32_t l = 0; i + l < n; l++) in[l] += v[i + l] > cut;
+    int64_t all = 0;
+    for (int32_t l = 0; l < LANES; l++) all += in[l];
+    return (int32_t)all;
+}
+
+static double sum_above(const double *v, int32_t n, double cut)
+{
+    double sum[LANES] = { 0 };
+    int32_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int32_t l = 0; l < LANES; l++) sum[l] += v[i + l] > cut ? v[i + l] : 0;
+    for (int32_t l = 0; i + l < n; l++) sum[l] += v[i + l] > cut ? v[i + l] : 0;
+    return lanes_sum(sum);
+}
+
+static void range_of(const double *v, int32_t n, double *low, double *high)
+{
+    double least[LANES], most[LANES];
+    int32_t i = 0;
+    for (int32_t l = 0; l < LANES; l++) least[l] = most[l] = v[0];
+    for (; i + LANES <= n; i += LANES)
+        for (int32_t l = 0; l < LANES; l++) {
+            least[l] = v[i + l] < least[l] ? v[i + l] : least[l];
+            most[l] = v[i + l] > most[l] ? v[i + l] : most[l];
+        }
+    for (; i < n; i++) least[0] = fmin(least[0], v[i]), most[0] = fmax(most[0], v[i]);
+    *low = least[0], *high = most[0];
+    for (int32_t l = 1; l < LANES; l++) *low = fmin(*low, least[l]), *high = fmax(*high, most[l]);
+}
+
+#define CUTS 24
+
+/* *cut: a value that exactly k < n of v [n] exceed, looked for between two that more and fewer exceed, by their numbers
+ * and every third time in the middle; what *cut was before, the first guess, changes nothing but the time. False:
+ * not found, as where the k-th and the next are equal. */
+static bool cut_behind(const double *v, int32_t n, int32_t k, double *cut)
+{
+    double low, high, at = *cut;
+    int32_t above_low = n, above_high = 0;
+    range_of(v, n, &low, &high);
+    for (int32_t i = 0; i < CUTS; i++) {
+        if (!(i == 0 && at > low && at < high))
+            at = i % 3 == 2 ? low + (high - low) / 2
+                            : low + (high - low) * (above_low - k) / (double)(above_low - above_high);
+        if (!(at >= low && at < high)) return false;
+        const int32_t above = count_above(v, n, at);
+        if (above == k) {
+            *cut = at;
+            return true;
+        }
+        if (above > k) low = at, above_low = above;
+        else high = at, above_high = above;
+    }
+    return false;
+}
+
+/* Where the k-th and the next are equal, or nearly: the earlier ones, picked out. */
+static void project_picked(double *out, const double *v, int32_t n, int32_t k, int32_t *order)
 {
     const int32_t got = largest_of(v, n, k, order, out);
     const double theta = simplex_shift(v, order, got);
@@ -72,26 +157,42 @@ void transport_project(double *out, const double *v, int32_t n, int32_t k, int32
     for (int32_t i = 0; i < got; i++) out[order[i]] = fmax(v[order[i]] - theta, 0);
 }
 
+void transport_project(double *out, const double *v, int32_t n, int32_t k, double *cut, int32_t *order)
+{
+    double least = -INFINITY, theta = -INFINITY;
+    if (k < n) {
+        if (!cut_behind(v, n, k, cut)) {
+            project_picked(out, v, n, k, order);
+            return;
+        }
+        least = *cut;
+    }
+    /* elements below theta leave until none does, as in simplex_shift */
+    for (int32_t before = n + 1, in = COE_MIN(k, n); in != before; before = in, in = count_above(v, n, least)) {
+        theta = (sum_above(v, n, least) - 1) / in;
+        if (theta <= least) break;
+        least = theta;
+    }
+    for (int32_t i = 0; i < n; i++) out[i] = v[i] > least ? v[i] - theta : 0;
+}
+
 double transport_semi_dual(const struct transport *p, const double *alpha, double *gradient, double *plan,
                            double *scratch, int32_t *order)
 {
-    const double b = 1.0 / p->n;
-    double value = 0, *v = scratch, *g = scratch + p->m;
-    for (int32_t t = 0; t < p->m; t++) {
-        value += alpha[t] / p->m;
-        gradient[t] = 1.0 / p->m;
+    const int32_t m = p->m;
+    const double b = 1.0 / p->n, scale = 1 / (b * p->gamma);
+    double value = 0, *v = scratch, *g = scratch + m, *cut = scratch + 2 * m;
+    for (int32_t t = 0; t < m; t++) {
+        value += alpha[t] / m;
+        gradient[t] = 1.0 / m;
     }
     for (int32_t j = 0; j < p->n; j++) {
-        double inner = 0, square = 0;
-        for (int32_t t = 0; t < p->m; t++) v[t] = (alpha[t] - p->cost[(int64_t)t * p->n + j]) / (b * p->gamma);
-        transport_project(g, v, p->m, p->k, order);
-        for (int32_t t = 0; t < p->m; t++) {
-            inner += v[t] * b * p->gamma * g[t];
-            square += g[t] * g[t];
-            gradient[t] -= b * g[t];
-            if (plan) plan[(int64_t)t * p->n + j] = b * g[t];
-        }
-        value -= b * (inner - p->gamma * b / 2 * square);
+        const double *cost = p->cost + (int64_t)j * m;
+        for (int32_t t = 0; t < m; t++) v[t] = (alpha[t] - cost[t]) * scale;
+        transport_project(g, v, m, p->k, &cut[j], order);
+        axpy(gradient, -b, g, m);
+        value -= b * b * p->gamma * (dot(v, g, m) - dot(g, g, m) / 2);
+        for (int32_t t = 0; plan && t < m; t++) plan[(int64_t)j * m + t] = b * g[t];
     }
     return value;
 }
@@ -107,10 +208,11 @@ double transport_dual(const struct transport *p, const double *x, double *gradie
     }
     if (plan) memset(plan, 0, (size_t)p->m * (size_t)p->n * sizeof *plan);
     for (int32_t j = 0; j < p->n; j++) {
+        const double *cost = p->cost + (int64_t)j * p->m;
         double *column = &gradient[p->m + j];
         value += beta[j] / p->n;
         *column = 1.0 / p->n;
-        for (int32_t t = 0; t < p->m; t++) v[t] = alpha[t] + beta[j] - p->cost[(int64_t)t * p->n + j];
+        for (int32_t t = 0; t < p->m; t++) v[t] = alpha[t] + beta[j] - cost[t];
         const int32_t got = largest_of(v, p->m, p->k, order, scratch + p->m);
         for (int32_t i = 0; i < got; i++) {
             const int32_t t = order[i];
@@ -119,7 +221,7 @@ double transport_dual(const struct transport *p, const double *x, double *gradie
             value -= mass * v[t] / 2;
             gradient[t] -= mass;
             *column -= mass;
-            if (plan) plan[(int64_t)t * p->n + j] = mass;
+            if (plan) plan[(int64_t)j * p->m + t] = mass;
         }
     }
     return value;
@@ -135,18 +237,6 @@ struct search {
     double *step[MEMORY], *change[MEMORY], rho[MEMORY]; /* of x, of -gradient, 1 / their product */
     int32_t size, kept;
 };
-
-static double dot(const double *a, const double *b, int32_t n)
-{
-    double sum = 0;
-    for (int32_t i = 0; i < n; i++) sum += a[i] * b[i];
-    return sum;
-}
-
-static void axpy(double *y, double a, const double *x, int32_t n)
-{
-    for (int32_t i = 0; i < n; i++) y[i] += a * x[i];
-}
 
 static double largest(const double *x, int32_t n)
 {
@@ -209,7 +299,7 @@ static bool climb(struct search *s, const struct transport *p, transport_objecti
 
 size_t transport_room(const struct transport *p, int32_t size)
 {
-    const size_t doubles = (size_t)size * VECTORS + 2 * (size_t)p->m;
+    const size_t doubles = (size_t)size * VECTORS + 2 * (size_t)p->m + (size_t)p->n;
     return doubles * sizeof(double) + (size_t)p->m * sizeof(int32_t);
 }
 
@@ -217,14 +307,15 @@ static void lay_out(struct search *s, const struct transport *p, int32_t size, v
 {
     const size_t n = (size_t)size;
     double *all = room;
-    memset(all, 0, n * VECTORS * sizeof *all);
+    const size_t scratch = 2 * (size_t)p->m + (size_t)p->n;
+    memset(all, 0, (n * VECTORS + scratch) * sizeof *all);
     *s = (struct search){ .x = all,
                           .gradient = all + n,
                           .next = all + 2 * n,
                           .next_gradient = all + 3 * n,
                           .direction = all + 4 * n,
                           .scratch = all + n * VECTORS,
-                          .order = (int32_t *)(all + n * VECTORS + 2 * (size_t)p->m),
+                          .order = (int32_t *)(all + n * VECTORS + scratch),
                           .size = size };
     for (size_t i = 0; i < MEMORY; i++) {
         s->step[i] = all + (5 + 2 * i) * n;

@@ -5,10 +5,13 @@
 
 static void assert_projection(const double *v, int32_t n, int32_t k, const double *want)
 {
-    double out[8];
-    int32_t order[16];
-    transport_project(out, v, n, k, order);
-    for (int32_t i = 0; i < n; i++) assert_near("projection", out[i], want[i], 1e-12);
+    static const double guess[] = { 0, .75, -5, 1e9 };
+    for (size_t g = 0; g < COE_COUNT(guess); g++) {
+        double out[8], cut = guess[g];
+        int32_t order[16];
+        transport_project(out, v, n, k, &cut, order);
+        for (int32_t i = 0; i < n; i++) assert_near("projection", out[i], want[i], 1e-12);
+    }
 }
 
 static void projections_of_the_card(void **state)
@@ -19,6 +22,37 @@ static void projections_of_the_card(void **state)
     assert_projection((double[]){ 1, .8, .7 }, 3, 2, (double[]){ .6, .4, 0 });
     assert_projection((double[]){ .7, 1, .8 }, 3, 1, (double[]){ 0, 1, 0 });
     assert_projection((double[]){ 5, 1, 0 }, 3, 3, (double[]){ 1, 0, 0 }); /* beyond the simplex */
+}
+
+/* Three equal ones for two places: the earlier. And one of 40 against sorting: the k largest, then the shift. */
+static void the_earlier_of_equal_ones_are_taken_and_long_columns_are_cut_where_sorting_cuts_them(void **state)
+{
+    (void)state;
+    assert_projection((double[]){ .2, .7, .7, .7 }, 4, 2, (double[]){ 0, .5, .5, 0 });
+    assert_projection((double[]){ .7, .7, .7, .7 }, 4, 3, (double[]){ 1 / 3., 1 / 3., 1 / 3., 0 });
+    enum { LONG = 40 };
+    const double *v = random_doubles(9, LONG, .2);
+    double cut = 0;
+    for (int32_t k = 1; k <= LONG; k++) {
+        double out[LONG], sum = 0;
+        int32_t order[2 * LONG], used = 0;
+        transport_project(out, v, LONG, k, &cut, order);
+        double theta = INFINITY; /* of those in use: all differ from their projection by it */
+        for (int32_t i = 0; i < LONG; i++) {
+            sum += out[i];
+            if (!(out[i] > 0)) continue;
+            used++;
+            int32_t larger = 0;
+            for (int32_t j = 0; j < LONG; j++) larger += v[j] > v[i];
+            assert_true(larger < k);
+            if (theta < INFINITY) assert_near("shift", v[i] - out[i], theta, 1e-12);
+            theta = v[i] - out[i];
+        }
+        assert_near("sum", sum, 1, 1e-12);
+        int32_t above = 0; /* nobody is left out who is among the k largest and above the shift */
+        for (int32_t i = 0; i < LONG; i++) above += v[i] > theta + 1e-12;
+        assert_int_equal(used, COE_MIN(above, k));
+    }
 }
 
 enum { M = 12, N = 3 };
@@ -39,7 +73,7 @@ static int32_t solve(const struct transport *p, bool dual, double *plan, double 
 static void gradients_agree_with_central_differences(void **state)
 {
     (void)state;
-    double c[M * N], gradient[M + N], unused[M + N], scratch[2 * M];
+    double c[M * N], gradient[M + N], unused[M + N], scratch[2 * M + N] = { 0 };
     int32_t order[2 * M];
     costs(c);
     double *x = random_doubles(6, M + N, .5);
@@ -68,10 +102,10 @@ static void without_a_limit_it_is_quadratic_transport(void **state)
     const struct transport p = { c, M, N, M, 1 };
     solve(&p, false, plan, &value);
     solve(&p, true, other, &dual);
-    for (int t = 0; t < M; t++) assert_near("row", plan[3 * t] + plan[3 * t + 1] + plan[3 * t + 2], 1.0 / M, 1e-8);
+    for (int t = 0; t < M; t++) assert_near("row", plan[t] + plan[M + t] + plan[2 * M + t], 1.0 / M, 1e-8);
     for (int j = 0; j < N; j++) {
         double sum = 0;
-        for (int t = 0; t < M; t++) sum += plan[N * t + j];
+        for (int t = 0; t < M; t++) sum += plan[M * j + t];
         assert_near("column", sum, 1.0 / N, 1e-12);
     }
     for (int i = 0; i < M * N; i++) {
@@ -92,7 +126,7 @@ static void no_column_has_more_than_k_entries_and_a_tighter_limit_costs_no_less(
         solve(&p, false, plan, &value);
         for (int j = 0; j < N; j++) {
             int32_t used = 0;
-            for (int t = 0; t < M; t++) used += plan[N * t + j] > 0;
+            for (int t = 0; t < M; t++) used += plan[M * j + t] > 0;
             assert_in_range(used, 1, k);
         }
         assert_true(k == 1 || value <= before + 1e-9);
@@ -176,6 +210,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(projections_of_the_card),
+        cmocka_unit_test(the_earlier_of_equal_ones_are_taken_and_long_columns_are_cut_where_sorting_cuts_them),
         cmocka_unit_test(gradients_agree_with_central_differences),
         cmocka_unit_test(without_a_limit_it_is_quadratic_transport),
         cmocka_unit_test(no_column_has_more_than_k_entries_and_a_tighter_limit_costs_no_less),
