@@ -10,16 +10,43 @@
 
 #include "moe/experts/rows.h"
 
-/* x [n] = W~ of one matrix */
+#define LANES 8 /* chains of a sum or maximum, so that it fills wide registers */
+
+static double magnitudes(const float *x, int64_t n)
+{
+    double sum[LANES] = { 0 };
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int l = 0; l < LANES; l++) sum[l] += fabs((double)x[i + l]);
+    for (; i < n; i++) sum[0] += fabs((double)x[i]);
+    return ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
+}
+
+static float largest_of(const float *x, int64_t n)
+{
+    float most[LANES] = { 0 }, all = 0;
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int l = 0; l < LANES; l++) most[l] = fabsf(x[i + l]) > most[l] ? fabsf(x[i + l]) : most[l];
+    for (; i < n; i++) all = fmaxf(all, fabsf(x[i]));
+    for (int l = 0; l < LANES; l++) all = fmaxf(all, most[l]);
+    return all;
+}
+
+/* x [n] = W~ of one matrix. A half is rounded to even, to 0. */
 static void round_matrix(float *x, const struct weight *w)
 {
     const int64_t n = weight_count(w);
-    double sum = 0;
     widen(x, w->data, w->type, n);
-    for (int64_t i = 0; i < n; i++) sum += fabs((double)x[i]);
-    const float alpha = (float)(sum / (double)n), step = alpha + 1e-5f;
-    for (int64_t i = 0; i < n; i++) x[i] = alpha * fminf(fmaxf(rintf(x[i] / step), -1), 1);
+    const float alpha = (float)(magnitudes(x, n) / (double)n), step = alpha + 1e-5f;
+    for (int64_t i = 0; i < n; i++) {
+        const float r = x[i] / step;
+        x[i] = alpha * (float)((r > 0.5f) - (r < -0.5f));
+    }
 }
+
+/* To the nearest whole number, even in the middle, of |x| < 2^22: there a float of 1.5 · 2^23 more has no fraction. */
+static float round_small(float x) { return (x + 12582912.0f) - 12582912.0f; }
 
 /* Of the experts that have rows, with the gradients of the masters; the others keep their masters, which nobody
  * multiplies. */
@@ -66,10 +93,10 @@ static struct val *eight_bits(struct nn *c, struct val *x)
     *s = (struct through){ x, y };
     COE_SPREAD(x->rows > 16, for (int64_t i = 0; i < x->rows; i++), {
         const float *in = x->data + i * x->cols;
-        float *out = y->data + i * x->cols, largest = 0;
-        for (int64_t j = 0; j < x->cols; j++) largest = fmaxf(largest, fabsf(in[j]));
+        float *out = y->data + i * x->cols;
+        const float largest = largest_of(in, x->cols);
         const float up = largest > 0 ? 127.0f / largest : 0, down = largest / 127.0f;
-        for (int64_t j = 0; j < x->cols; j++) out[j] = rintf(in[j] * up) * down;
+        for (int64_t j = 0; j < x->cols; j++) out[j] = round_small(in[j] * up) * down;
     });
     return nn_record(c, through_back, s) ? y : NULL;
 }
