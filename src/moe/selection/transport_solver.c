@@ -87,14 +87,12 @@ static void axpy(double *y, double a, const double *x, int32_t n)
 
 static int32_t count_above(const double *v, int32_t n, double cut)
 {
-    int64_t in[LANES] = { 0 };
+    double in[LANES] = { 0 }; /* as wide as what is compared */
     int32_t i = 0;
     for (; i + LANES <= n; i += LANES)
-        for (int32_t l = 0; l < LANES; l++) in[l] += v[i + l] > cut;
-    for (int32_t l = 0; i + l < n; l++) in[l] += v[i + l] > cut;
-    int64_t all = 0;
-    for (int32_t l = 0; l < LANES; l++) all += in[l];
-    return (int32_t)all;
+        for (int32_t l = 0; l < LANES; l++) in[l] += v[i + l] > cut ? 1 : 0;
+    for (int32_t l = 0; i + l < n; l++) in[l] += v[i + l] > cut ? 1 : 0;
+    return (int32_t)lanes_sum(in);
 }
 
 static double sum_above(const double *v, int32_t n, double cut)
