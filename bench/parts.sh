@@ -28,6 +28,7 @@ routers|segment|router: { kind: segment, reads: previous }
 routers|similarity|router: similarity|3.31
 routers|attention|router: attention|4.34
 routers|uncertainty, 5 passes|router: uncertainty
+routers|tasks, 4 of them in 2 groups|router: { kind: tasks, tasks: 4, groups: 2, group_experts: 1, task_experts: 1 }
 selections|top_p 0.4, at most 4|selection: { kind: top_p, p: 0.4, max: 4 }
 selections|threshold, half of the best|selection: { kind: threshold, of: relative, value: 0.5, max: 4 }
 selections|hybrid|selection: hybrid; renormalize: false
@@ -50,6 +51,8 @@ experts|latent|experts: [{ kind: latent, n: 16, expert_ffn: 112, latent: 64, gro
 experts|gru|experts: [{ kind: ffn, n: 14, expert_ffn: 112 }, { kind: gru, n: 2, expert_ffn: 64 }]
 experts|ternary|experts: [{ kind: ternary, n: 16, expert_ffn: 112 }]
 experts|segment|router: segment; experts: [{ kind: segment, n: 16, hidden: 32 }]
+experts|attention heads, 2 of 4 with their queries|attention_experts: { top_k: 2, unit_weights: true }|-2.07
+experts|beside q, k, v, o: 2 of 8, rank 8|projection_experts: { n: 8, rank: 8, selection: top_k, top_k: 2, targets: [q, k, v, o] }
 PARTS
 }
 
