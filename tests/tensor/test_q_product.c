@@ -42,6 +42,53 @@ static struct codes random_codes(int64_t n, int64_t k, int32_t block)
     return c;
 }
 
+/* One row of 256: random, its quotients by a power of two a hair beside halves or halves themselves, tiny, or with
+ * what is no number. */
+static void hard_row(float *x, int kind)
+{
+    struct rng r = rng_make(5, (uint64_t)kind);
+    for (int i = 0; i < 256; i++) {
+        const float sign = rng_next(&r) & 1 ? -1.0f : 1.0f, half = (float)(rng_next(&r) % 127) + 0.5f;
+        const float beside = kind % 3 ? half : nextafterf(half, kind % 2 ? 0 : 200);
+        x[i] = sign * (kind < 8 ? (float)rng_normal(&r) : beside * (kind < 16 ? 0.125f : 1e-39f));
+    }
+    if (kind >= 8) x[17] = 127 * (kind < 16 ? 0.125f : 1e-39f);
+    if (kind == 14) x[3] = NAN, x[200] = INFINITY;
+    if (kind == 15) x[90] = NAN;
+}
+
+/* tensor/codes.h: d = max|x| / 127, q the nearest whole number to x / d, even in the middle; NaN and beyond: 127. */
+static void codes_are_the_nearest_whole_numbers_of_the_quotients(void **state)
+{
+    (void)state;
+    float x[256];
+    for (int kind = 0; kind < 24; kind++) {
+        hard_row(x, kind);
+        for (const struct kernels *const *k = kernels_all(); *k; k++)
+            for (int block = 32; block <= 256; block += 224) {
+                int8_t q[256];
+                float d[8];
+                int16_t sum[16];
+                (*k)->quantise(q, d, sum, x, 256, block);
+                for (int b = 0; b < 256 / block; b++) {
+                    float most = 0;
+                    for (int i = b * block; i < (b + 1) * block; i++) most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
+                    assert_true(d[b] == most / 127);
+                    for (int i = b * block; i < (b + 1) * block; i++) {
+                        const float r = x[i] / d[b];
+                        const int want = d[b] > 0 ? r < 127 ? (int)rintf(fmaxf(r, -127)) : 127 : 0;
+                        if (q[i] != want) fail_msg("%s: %g / %g is %d", (*k)->name, (double)x[i], (double)d[b], q[i]);
+                    }
+                }
+                for (int i = 0; i < 16; i++) {
+                    int all = 0;
+                    for (int j = 0; j < 16; j++) all += q[16 * i + j];
+                    assert_int_equal(sum[i], all);
+                }
+            }
+    }
+}
+
 /* Where each byte of a panel comes from, by every level, read off two packings of rows that hold their own index. */
 static void a_panel_is_the_rows_bytes_in_another_order(void **state)
 {
@@ -131,6 +178,7 @@ static void every_level_has_the_bits_of_the_definition(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(codes_are_the_nearest_whole_numbers_of_the_quotients),
         cmocka_unit_test(a_panel_is_the_rows_bytes_in_another_order),
         cmocka_unit_test(a_panel_of_q4_0_by_hand),
         cmocka_unit_test(every_level_has_the_bits_of_the_definition),

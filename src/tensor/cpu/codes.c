@@ -1,7 +1,7 @@
 /* codes.c — rows of x quantised for the products of block types: definition in tensor/codes.h. */
 #include "tensor/cpu/lanes.h"
 
-/* 1.5 * 2^23: adding it rounds to the nearest whole number, even in the middle, and leaves it in the lowest bits. */
+/* 1.5 * 2^23: what is added to it and taken away again is rounded to the nearest whole number, even in the middle. */
 #define ROUND 12582912.0f
 
 LANES float largest(const float *x, int32_t n)
@@ -11,18 +11,19 @@ LANES float largest(const float *x, int32_t n)
     return v16_top(top);
 }
 
-/* Sixteen codes and their sum. A NaN becomes 127. */
-LANES int16_t sixteen(int8_t *q, const float *x, v16 d)
+LANES v16 whole(v16 v) { return v16_sub(v16_add(v, v16_set1(ROUND)), v16_set1(ROUND)); }
+
+/* What is within this of the middle between two whole numbers is divided; else multiplying by 1/d, which misses x/d by no
+ * more than 2^-15 where that is at most 127, rounds to the same. */
+#define CLEAR 1e-4f
+
+/* Sixteen codes. A NaN becomes 127. */
+LANES void sixteen(int8_t *q, v16 x, v16 d, v16 inverse)
 {
-    float rounded[16];
-    uint32_t bits[16];
-    int sum = 0;
-    const v16 r = v16_max(v16_min(v16_div(v16_load(x), d), v16_set1(127)), v16_set1(-127));
-    v16_store(rounded, v16_add(r, v16_set1(ROUND)));
-    memcpy(bits, rounded, sizeof bits);
-    for (int i = 0; i < 16; i++) q[i] = (int8_t)(uint8_t)bits[i];
-    for (int i = 0; i < 16; i++) sum += q[i];
-    return (int16_t)sum;
+    const v16 r = v16_mul(x, inverse), near = whole(r);
+    const v16 off = v16_abs(v16_sub(v16_abs(v16_sub(r, near)), v16_set1(0.5f)));
+    if (m16_all(v16_lt(v16_set1(CLEAR), off))) v16_store_i8(q, near);
+    else v16_store_i8(q, whole(v16_max(v16_min(v16_div(x, d), v16_set1(127)), v16_set1(-127))));
 }
 
 static void quantise(int8_t *q, float *d, int16_t *sum, const float *x, int64_t k, int32_t block)
@@ -34,7 +35,13 @@ static void quantise(int8_t *q, float *d, int16_t *sum, const float *x, int64_t 
             memset(sum, 0, (size_t)(block / 16) * sizeof *sum);
             continue;
         }
-        for (int32_t i = 0; i < block; i += 16) sum[i / 16] = sixteen(q + i, x + i, v16_set1(*d));
+        const v16 divisor = v16_set1(*d), inverse = v16_div(v16_set1(1), divisor);
+        for (int32_t i = 0; i < block; i += 16) sixteen(q + i, v16_load(x + i), divisor, inverse);
+        for (int32_t i = 0; i < block; i += 16) {
+            int all = 0;
+            for (int j = 0; j < 16; j++) all += q[i + j];
+            sum[i / 16] = (int16_t)all;
+        }
     }
 }
 

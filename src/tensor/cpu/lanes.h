@@ -18,7 +18,8 @@
  *   number
  *   v16_split(x,&e)     x = m * 2^e, m in [sqrt(1/2), sqrt(2)), for normal x > 0
  *   v16_sum(v)          the tree 8+8, 4+4, 2+2, 1+1;  v16_tree4(out,a,b,c,d) four of them
- *   v16_first(v) v16_top(v)=largest lane */
+ *   v16_first(v) v16_top(v)=largest lane   m16_all(m)
+ *   v16_store_i8(p,v)   sixteen whole numbers of -128 … 127 as bytes */
 #ifndef COE_CPU_LANES_H
 #define COE_CPU_LANES_H
 

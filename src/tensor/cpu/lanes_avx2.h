@@ -95,6 +95,13 @@ LANES m16 v16_eq(v16 a, v16 b)
 {
     return EACH(_mm256_cmp_ps(a.lo, b.lo, _CMP_EQ_OQ), _mm256_cmp_ps(a.hi, b.hi, _CMP_EQ_OQ));
 }
+LANES bool m16_all(m16 m) { return (_mm256_movemask_ps(m.lo) & _mm256_movemask_ps(m.hi)) == 0xFF; }
+LANES void v16_store_i8(int8_t *p, v16 v)
+{
+    const __m256i pairs = _mm256_packs_epi32(_mm256_cvtps_epi32(v.lo), _mm256_cvtps_epi32(v.hi));
+    const __m256i half = _mm256_permute4x64_epi64(pairs, 0xD8); /* the pack goes by halves of registers */
+    _mm_storeu_si128((__m128i *)p, _mm_packs_epi16(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1)));
+}
 LANES v16 v16_select(m16 m, v16 a, v16 b)
 {
     return EACH(_mm256_blendv_ps(b.lo, a.lo, m.lo), _mm256_blendv_ps(b.hi, a.hi, m.hi));

@@ -47,6 +47,11 @@ LANES v16 v16_xor_sign(v16 v, v16 s) { return _mm512_xor_ps(v, _mm512_and_ps(s, 
 
 LANES m16 v16_lt(v16 a, v16 b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
 LANES m16 v16_eq(v16 a, v16 b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
+LANES bool m16_all(m16 m) { return m == 0xFFFF; }
+LANES void v16_store_i8(int8_t *p, v16 v)
+{
+    _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v)));
+}
 LANES v16 v16_select(m16 m, v16 a, v16 b) { return _mm512_mask_blend_ps(m, b, a); }
 
 LANES v16 v16_scale2(v16 p, v16 z)

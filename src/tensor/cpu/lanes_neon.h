@@ -107,6 +107,13 @@ LANES v16 v16_abs(v16 x) { return NEON_1(vabsq_f32, x); }
 
 LANES m16 v16_lt(v16 x, v16 y) { return (m16)NEON_2(vcltq_f32, x, y); }
 LANES m16 v16_eq(v16 x, v16 y) { return (m16)NEON_2(vceqq_f32, x, y); }
+LANES bool m16_all(m16 m) { return vminvq_u32(vandq_u32(vandq_u32(m.a, m.b), vandq_u32(m.c, m.d))) == 0xFFFFFFFFu; }
+LANES void v16_store_i8(int8_t *p, v16 v)
+{
+    const int16x8_t low = vcombine_s16(vmovn_s32(vcvtq_s32_f32(v.a)), vmovn_s32(vcvtq_s32_f32(v.b)));
+    const int16x8_t high = vcombine_s16(vmovn_s32(vcvtq_s32_f32(v.c)), vmovn_s32(vcvtq_s32_f32(v.d)));
+    vst1q_s8(p, vcombine_s8(vmovn_s16(low), vmovn_s16(high)));
+}
 LANES v16 v16_select(m16 m, v16 x, v16 y) { return NEON_3(vbslq_f32, m, x, y); }
 
 LANES float32x4_t scale2_quarter(float32x4_t p, float32x4_t z)

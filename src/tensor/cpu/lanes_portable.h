@@ -106,6 +106,13 @@ LANES v16 v16_abs(v16 a)
     LANE a.f[l] = float_of_bits(bits_of_float(a.f[l]) & 0x7FFFFFFFu);
     return a;
 }
+LANES bool m16_all(m16 m)
+{
+    uint32_t all = 0xFFFFFFFFu;
+    LANE all &= m.b[l];
+    return all == 0xFFFFFFFFu;
+}
+LANES void v16_store_i8(int8_t *p, v16 v) { LANE p[l] = (int8_t)v.f[l]; }
 LANES v16 v16_select(m16 m, v16 a, v16 b)
 {
     LANE a.f[l] = float_of_bits((bits_of_float(a.f[l]) & m.b[l]) | (bits_of_float(b.f[l]) & ~m.b[l]));
