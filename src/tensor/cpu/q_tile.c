@@ -168,13 +168,15 @@ static struct x_row row_from(const struct codes *x, int64_t r, int64_t k)
     return (struct x_row){ x->q + r * x->k + k, x->d + (r * x->k + k) / x->block, x->sum + (r * x->k + k) / 16 };
 }
 
-/* The same and the starts of its sums. */
-static void set_row(struct tile_row *to, const struct codes *x, int64_t r, int64_t k, int n_blocks, int sub, int offset)
+/* The same and the starts of its sums. Codes of types with mins have no offset: theirs begin at 0. */
+static void set_row(struct tile_row *to, const struct codes *x, int64_t r, int64_t k, int n_blocks,
+                    struct code_format f)
 {
+    const int offset = f.offset == 128 ? WIDE_OFFSET : f.offset, n = n_blocks * x->block / 16;
     to->x = row_from(x, r, k);
     const int16_t *sum = to->x.sum;
-    const int n = n_blocks * x->block / 16;
-    if (sub == 16)
+    if (f.mins) return;
+    if (f.sub == 16)
         for (int s = 0; s < n; s++) to->start[s] = -offset * sum[s];
     else
         for (int s = 0; s < n / 2; s++) to->start[s] = -offset * (sum[2 * s] + sum[2 * s + 1]);
@@ -202,12 +204,11 @@ static void strips(float *acc, const struct q_tile *tile, const struct panel_cal
                    const uint8_t *next, int64_t bytes)
 {
     const struct code_format format = code_format[c->w->type];
-    const int shape = shape_of(format), offset = format.offset == 128 ? WIDE_OFFSET : format.offset;
+    const int shape = shape_of(format);
     for (int64_t i = 0; i < c->m;) {
         const int mr = strip(c->m - i, MR);
         struct tile_row rows[MR];
-        for (int j = 0; j < mr; j++)
-            set_row(&rows[j], c->x, x_index(c, i + j), k, n_blocks, format.sub, offset);
+        for (int j = 0; j < mr; j++) set_row(&rows[j], c->x, x_index(c, i + j), k, n_blocks, format);
         /* the next tile's bytes come from memory while this one is multiplied */
         q_fetch(next + bytes * i / c->m, next + bytes * (i + mr) / c->m);
         tile_of[mr][shape](acc + i * PANEL_ROWS, tile, rows, n_blocks);
@@ -270,6 +271,14 @@ static void panel_product(float *acc, const struct panel_call *c)
     }
 }
 
+/* Nearly always n is PANEL_ROWS: too few to call somebody for. */
+LANES void copy_row(float *to, const float *from, int n)
+{
+    if (n == PANEL_ROWS)
+        for (int i = 0; i < PANEL_ROWS; i += 16) v16_store(to + i, v16_load(from + i));
+    else memcpy(to, from, (size_t)n * sizeof *to);
+}
+
 static void q_product(float *y, int64_t ldy, const struct codes *x, const int32_t *xrow, int64_t first, int64_t m,
                       const struct weight *w, int64_t row, int64_t n, const void *next)
 {
@@ -284,8 +293,7 @@ static void q_product(float *y, int64_t ldy, const struct codes *x, const int32_
                                           .valid = (int)COE_MIN(n - j, PANEL_ROWS),
                                           .run = { at + n * row_bytes, next } };
             panel_product(acc, &c);
-            for (int64_t r = 0; r < c.m; r++)
-                memcpy(y + (i + r) * ldy + j, acc + r * PANEL_ROWS, (size_t)c.valid * sizeof *y);
+            for (int64_t r = 0; r < c.m; r++) copy_row(y + (i + r) * ldy + j, acc + r * PANEL_ROWS, c.valid);
         }
 }
 
