@@ -28,6 +28,14 @@ static void count(double began, const struct weight *w, struct groups g, int mat
     gemm_clock.operations += 2.0 * (g.off[g.n] - g.off[0]) * (double)w->rows * (double)w->cols * matrices;
 }
 
+/* What will be written behind a product, and was last in the caches of whoever: asked for before, it comes meanwhile. A
+ * line from another core's cache takes as long as one from memory, and rows far apart are nothing that hardware
+ * foresees. */
+static void ask_row(const float *row, int64_t n)
+{
+    for (int64_t i = 0; i < n; i += 16) __builtin_prefetch(row + i, 1);
+}
+
 struct gate_up {
     float *u;
     int64_t ldu;
@@ -63,6 +71,7 @@ static void gate_up_part(const struct gate_up *p, int32_t g, int64_t first, int6
                          const void *next)
 {
     float gate[STRIP], up[STRIP];
+    for (int64_t r = 0; m > 1 && r < m; r++) ask_row(p->u + (first + r) * p->ldu + c0, n);
     gemm_part(gate, n, p->x, first, m, p->gate[g], c0, n, p->up ? gemm_row(p->up[g], c0) : next);
     if (p->up) gemm_part(up, n, p->x, first, m, p->up[g], c0, n, next);
     for (int64_t r = 0; r < m; r++) {
@@ -133,6 +142,7 @@ static void down_part(const struct down *p, int32_t g, int64_t first, int64_t m,
                       const void *next)
 {
     float out[STRIP];
+    for (int64_t r = 0; m > 1 && r < m; r++) ask_row(p->y + p->token[first + r] * p->ldy + c0, n);
     gemm_part(out, n, p->u, first, m, p->down[g], c0, n, next);
     for (int64_t r = 0; r < m; r++) {
         if (p->bias) kern->add(out + r * n, (const float *)p->bias[g]->data + c0, n);
