@@ -22,6 +22,7 @@ struct codes {
     const int8_t *q;      /* [n, k] */
     const float *d;       /* [n, k / block] */
     const int16_t *sum;   /* [n, k / 16] sums of sixteen q */
+    const int16_t *pair;  /* [n, k / 32] with blocks of 256: sums of 32, of each four S0 S2 S1 S3; else NULL */
     const uint16_t *bf16; /* [n, k]                          … this */
 };
 /* Places of an activation's codes by their blocks. */

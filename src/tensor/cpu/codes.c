@@ -13,8 +13,8 @@ LANES float largest(const float *x, int32_t n)
 
 LANES v16 whole(v16 v) { return v16_sub(v16_add(v, v16_set1(ROUND)), v16_set1(ROUND)); }
 
-/* What is within this of the middle between two whole numbers is divided; else multiplying by 1/d, which misses x/d by no
- * more than 2^-15 where that is at most 127, rounds to the same. */
+/* What is within this of the middle between two whole numbers is divided; else multiplying by 1/d, which misses x/d by
+ * no more than 2^-15 where that is at most 127, rounds to the same. */
 #define CLEAR 1e-4f
 
 /* Sixteen codes. A NaN becomes 127. */

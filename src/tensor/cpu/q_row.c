@@ -18,7 +18,7 @@ LANES void begin(struct sink *s, struct code_format f, const struct x_row *x)
     const q16 both = q16_set1((int32_t)((uint32_t)(uint16_t)-offset * 0x10001u));
     const q16 first = q16_set1((uint16_t)-offset), second = q16_set1(-offset * 65536);
     s->x = x->q;
-    s->sum = x->sum;
+    s->sum = x->sum, s->pair = x->pair;
     s->isum = s->msum = q16_zero();
     s->run4 = f.sub ? f.sub / 4 : 8;
     s->wide = f.offset == 128;
@@ -65,10 +65,12 @@ typedef void row_fn(float *y, const uint8_t *p, struct x_row x, int64_t n_blocks
     {                                                                                                                  \
         const int len = code_format[DT_##type].sub ? 256 : 32, bytes = block_bytes * PANEL_HALF;                       \
         v16 low = v16_load(y), high = v16_load(y + 16);                                                                \
-        for (int64_t b = 0; b < n_blocks; b++, p += 2 * bytes, x.q += len, x.sum += len / 16, x.d++) {                 \
+        const int pairs = len == 256 ? 8 : 0;                                                                          \
+        for (int64_t b = 0; b < n_blocks; b++, p += 2 * bytes) {                                                       \
             low = half_##name(low, p, 0, &x, run);                                                                     \
             KEEP_APART;                                                                                                \
             high = half_##name(high, p + bytes, 1, &x, run);                                                           \
+            x.q += len, x.sum += len / 16, x.pair += pairs, x.d++;                                                     \
         }                                                                                                              \
         v16_store(y, low);                                                                                             \
         v16_store(y + 16, high);                                                                                       \

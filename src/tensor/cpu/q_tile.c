@@ -104,9 +104,11 @@ LANES void scaled_blocks(struct shape z, float *acc, const struct q_tile *t, con
                 v16 y = v16_fma(v16_mul(v16_load(t->d[b] + first + v * 16), dx), q16_float(isum[j][v]), v16_load(at));
                 if (z.mins) {
                     q16 msum = q16_zero();
-                    UNROLL(8) for (int s = 0; s < 8; s++)
+                    const int twos = z.sub == 32 ? 4 : 8;
+                    UNROLL(8) for (int s = 0; s < twos; s++)
                         msum = q16_dot2(msum, q16_load(t->min[8 * b + s][first + v * 16]),
-                                        q16_four(x[j].x.sum + 16 * b + 2 * s));
+                                        q16_four(z.sub == 32 ? x[j].x.pair + 8 * b + 2 * s
+                                                             : x[j].x.sum + 16 * b + 2 * s));
                     y = v16_fma(v16_mul(v16_load(t->minus_dmin[b] + first + v * 16), dx), q16_float(msum), y);
                 }
                 v16_store(at, y);
@@ -165,7 +167,8 @@ static int shape_of(struct code_format f)
 /* Row r of x from k on. */
 static struct x_row row_from(const struct codes *x, int64_t r, int64_t k)
 {
-    return (struct x_row){ x->q + r * x->k + k, x->d + (r * x->k + k) / x->block, x->sum + (r * x->k + k) / 16 };
+    const int64_t at = r * x->k + k;
+    return (struct x_row){ x->q + at, x->d + at / x->block, x->sum + at / 16, x->pair ? x->pair + at / 32 : NULL };
 }
 
 /* The same and the starts of its sums. Codes of types with mins have no offset: theirs begin at 0. */

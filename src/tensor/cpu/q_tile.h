@@ -13,7 +13,9 @@ struct q_tile {
     float d[TILE_K / 32][PANEL_ROWS];                     /* block by block */
     float minus_dmin[TILE_K / 32][PANEL_ROWS];
     int32_t scale[TILE_K / 16][PANEL_ROWS];               /* sub-block by sub-block */
-    int16_t min[TILE_K / 32][PANEL_ROWS][2];              /* of two runs of sixteen k */
+    /* Eight a block, each of two runs of sixteen k; with sub-blocks of 32 four, of two of those as struct codes has
+     * their sums: 0 and 2, 1 and 3, 4 and 6, 5 and 7 */
+    int16_t min[TILE_K / 32][PANEL_ROWS][2];
 };
 
 /* Takes apart n_blocks blocks of x_block k at `panel` (quant/panel.h); n_blocks * x_block <= TILE_K. */
@@ -23,11 +25,11 @@ void LEVEL_FN(q_unpack)(struct q_tile *tile, const uint8_t *panel, enum dtype t,
 void LEVEL_FN(q_unpack_stored)(struct q_tile *tile, const uint8_t *w, int64_t row_bytes, int valid, enum dtype t,
                                int64_t from, int n_blocks);
 
-/* A row of x from some k on: its codes, scales and sums of sixteen codes. */
+/* A row of x from some k on: its codes, scales and sums as in struct codes. */
 struct x_row {
     const int8_t *q;
     const float *d;
-    const int16_t *sum;
+    const int16_t *sum, *pair;
 };
 
 /* What kernels.h calls q_pack */

@@ -21,7 +21,7 @@
 struct sink {
     struct q_tile *tile;
     const int8_t *x;
-    const int16_t *sum;
+    const int16_t *sum, *pair;
     int run4;  /* fours of k under one scale */
     bool wide; /* codes of all eight bits */
     q16 part[16], isum, msum;
@@ -44,11 +44,16 @@ LANES void put_scale(struct sink *t, int s, int half, q16 scale)
     if (t->tile) q16_store(t->tile->scale[s] + half * 16, scale);
     else t->isum = q16_add(t->isum, q16_mul(t->part[s], scale));
 }
-/* Of the pair-th two runs of sixteen k */
-LANES void put_min(struct sink *t, int pair, int half, q16 min)
+/* The i-th two mins, of runs of sixteen k; of sub-blocks of 32 as struct q_tile pairs them. */
+LANES void put_min(struct sink *t, int i, int half, q16 min)
 {
-    if (t->tile) q16_store(t->tile->min[pair][half * 16], min);
-    else t->msum = q16_dot2(t->msum, min, q16_four(t->sum + 2 * pair));
+    if (t->tile) q16_store(t->tile->min[i][half * 16], min);
+    else t->msum = q16_dot2(t->msum, min, q16_four(t->sum + 2 * i));
+}
+LANES void put_min32(struct sink *t, int i, int half, q16 min)
+{
+    if (t->tile) q16_store(t->tile->min[i][half * 16], min);
+    else t->msum = q16_dot2(t->msum, min, q16_four(t->pair + 2 * i));
 }
 LANES void put_d(struct sink *t, int b, int half, v16 d)
 {
@@ -232,11 +237,9 @@ LANES void k_scales(struct sink *t, int b, int half, const uint8_t *p)
     put_d(t, b, half, halves_scale(t, p + 12 * PANEL_HALF));
     put_minus_dmin(t, b, half, minus(halves_scale(t, p + 14 * PANEL_HALF)));
     six_bits(t, s, p);
-    UNROLL_UNITS for (int j = 0; j < 8; j++) {
-        const q16 min = byte_of(s[2 + j / 4], j % 4);
-        put_scale(t, 8 * b + j, half, byte_of(s[j / 4], j % 4));
-        put_min(t, 8 * b + j, half, q16_or(min, q16_shl(min, 16)));
-    }
+    UNROLL_UNITS for (int j = 0; j < 8; j++) put_scale(t, 8 * b + j, half, byte_of(s[j / 4], j % 4));
+    UNROLL_UNITS for (int j = 0; j < 4; j++) /* bytes 0 and 2, then 1 and 3 */
+        put_min32(t, 8 * b + j, half, q16_and(q16_shr(s[2 + j / 2], j % 2 * 8), q16_set1(0x00FF00FF)));
 }
 
 LANES void take_q4_k(struct sink *t, int b, int half, const uint8_t *p)

@@ -55,7 +55,11 @@ static void put_block(struct q_tile *tile, const struct quant_block *u, int from
         tile->code[(b * len + i) / 4][r][i % 4] = (uint8_t)(u->code[from + i] + offset);
     if (!f.sub) return;
     for (int s = 0; s < len / f.sub; s++) tile->scale[b * len / f.sub + s][r] = u->scale[s * f.sub / 16];
-    for (int s = 0; s < len / 16; s++) tile->min[b * len / 32 + s / 2][r][s % 2] = u->min[s];
+    int16_t(*min)[PANEL_ROWS][2] = tile->min + b * len / 32;
+    if (f.sub == 32)
+        for (int s = 0; s < len / 32; s++) min[s / 4 * 2 + s % 2][r][s / 2 % 2] = u->min[2 * s];
+    else
+        for (int s = 0; s < len / 16; s++) min[s / 2][r][s % 2] = u->min[s];
 }
 
 void LEVEL_FN(q_unpack_stored)(struct q_tile *tile, const uint8_t *w, int64_t row_bytes, int valid, enum dtype t,
