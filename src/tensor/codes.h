@@ -24,6 +24,7 @@ struct codes {
     const int16_t *sum;   /* [n, k / 16] sums of sixteen q */
     const int16_t *pair;  /* [n, k / 32] with blocks of 256: sums of 32, of each four S0 S2 S1 S3; else NULL */
     const uint16_t *bf16; /* [n, k]                          … this */
+    void *memory;         /* all of it */
 };
 /* Places of an activation's codes by their blocks. */
 enum { CODES_32, CODES_256, CODES_BF16, CODES_KINDS };
@@ -32,5 +33,9 @@ static inline int codes_kind(int32_t block) { return block == 1 ? CODES_BF16 : b
 size_t codes_bytes(int64_t n, int64_t k, int32_t block);
 /* Quantises x, rows ldx apart, into `memory` [codes_bytes], 64-byte aligned, which *c borrows. Threaded. */
 void codes_make(struct codes *c, void *memory, const float *x, int64_t ldx, int64_t n, int64_t k, int32_t block);
+/* In two steps, for who makes x piece by piece: places for n rows (block 32 or 256), and then columns k0 … k0+k-1 of a
+ * row, whole blocks. Pieces that do not overlap may be made by several threads at once. */
+void codes_lay_out(struct codes *c, void *memory, int64_t n, int64_t k, int32_t block);
+void codes_piece(const struct codes *c, int64_t row, int64_t k0, const float *x, int64_t k);
 
 #endif

@@ -2,7 +2,7 @@
 #include "tensor/gemm_experts.h"
 
 #define STRIP_ROWS 96         /* rows of x of one part: what they make waits in the second-level cache */
-#define STRIP_COLS 128        /* columns of it; a multiple of the panels' rows */
+#define STRIP_COLS 256        /* columns of it; a multiple of the panels' rows and of all blocks */
 #define PANEL 32              /* their rows */
 #define STRIP (STRIP_ROWS * STRIP_COLS)
 #define ALONE_BELOW (1 << 17) /* multiply-adds that are done before a second thread has woken up */
@@ -39,6 +39,7 @@ static void ask_row(const float *row, int64_t n)
 struct gate_up {
     float *u;
     int64_t ldu;
+    const struct codes *made;
     const struct gemm_rows *x;
     struct groups g;
     const struct weight *const *gate, *const *up;
@@ -47,15 +48,16 @@ struct gate_up {
 };
 
 /* Columns of a part, where there are `each` times the parts of w. Few rows of x are bound by reading the weights, and
- * reading is fast where it goes on for long: as many columns then as leave each thread a few parts. */
-static int64_t part_cols(const struct weight *w, struct groups g, int64_t each)
+ * reading is fast where it goes on for long: as many columns then as leave each thread a few parts. A multiple of unit,
+ * or all. */
+static int64_t part_cols(const struct weight *w, struct groups g, int64_t each, int64_t unit)
 {
     const int64_t threads = coe_threads();
     int64_t rows = 0, cols = STRIP_COLS;
     for (int32_t e = 0; e < g.n; e++) rows = COE_MAX(rows, g.off[e + 1] - g.off[e]);
     const int64_t wanted = rows > 1 ? 4 * threads : threads > 1 ? 2 * threads : 1;
     while (cols < w->rows && rows * 2 * cols <= STRIP && each * parts(w->rows, 2 * cols) >= wanted) cols *= 2;
-    while (cols > PANEL && each * parts(w->rows, cols) < wanted) cols /= 2;
+    while (cols > unit && each * parts(w->rows, cols) < wanted) cols /= 2;
     return cols;
 }
 
@@ -71,14 +73,15 @@ static void gate_up_part(const struct gate_up *p, int32_t g, int64_t first, int6
                          const void *next)
 {
     float gate[STRIP], up[STRIP];
-    for (int64_t r = 0; m > 1 && r < m; r++) ask_row(p->u + (first + r) * p->ldu + c0, n);
+    for (int64_t r = 0; !p->made && m > 1 && r < m; r++) ask_row(p->u + (first + r) * p->ldu + c0, n);
     gemm_part(gate, n, p->x, first, m, p->gate[g], c0, n, p->up ? gemm_row(p->up[g], c0) : next);
     if (p->up) gemm_part(up, n, p->x, first, m, p->up[g], c0, n, next);
     for (int64_t r = 0; r < m; r++) {
-        float *u = p->u + (first + r) * p->ldu + c0;
+        float *u = p->made ? gate + r * n : p->u + (first + r) * p->ldu + c0;
         const float *b = p->up ? up + r * n : NULL;
         if (p->act == ACT_SWIGLU_CLAMP) kern->act_clamp(p->act_limit, u, gate + r * n, b, n);
         else kern->act(p->act, u, gate + r * n, b, n);
+        if (p->made) codes_piece(p->made, first + r, c0, u, n);
     }
 }
 
@@ -102,14 +105,16 @@ static bool seek(struct cursor *at, struct groups g, int64_t number, int64_t col
     return true;
 }
 
-void gemm_gate_up(float *u, int64_t ldu, const struct gemm_rows *x, struct groups g, const struct weight *const *gate,
-                  const struct weight *const *up, enum activation act, float act_limit)
+void gemm_gate_up(float *u, int64_t ldu, const struct codes *made, const struct gemm_rows *x, struct groups g,
+                  const struct weight *const *gate, const struct weight *const *up, enum activation act,
+                  float act_limit)
 {
-    const struct gate_up p = { u, ldu, x, g, gate, up, act, act_limit };
+    const struct gate_up p = { u, ldu, made, x, g, gate, up, act, act_limit };
     const struct weight *w = first_weight(gate, g);
     if (!w) return;
     const double began = gemm_clock.on ? coe_now() : 0;
-    const int64_t cols = part_cols(w, g, busy(g)), across = parts(w->rows, cols);
+    const int64_t cols = part_cols(w, g, busy(g), made ? COE_MAX(made->block, PANEL) : PANEL),
+                  across = parts(w->rows, cols);
     int64_t next = 0;
 #pragma omp parallel if (worth_threads(w, g, 2))
     {
@@ -157,7 +162,7 @@ void gemm_down(float *y, int64_t ldy, const int32_t *token, const float *weight,
     const struct weight *w = first_weight(down, g);
     if (!w) return;
     const double began = gemm_clock.on ? coe_now() : 0;
-    const int64_t owned = part_cols(w, g, 1); /* columns of y: their thread walks all groups */
+    const int64_t owned = part_cols(w, g, 1, PANEL); /* columns of y: their thread walks all groups */
 #pragma omp parallel for schedule(dynamic) if (worth_threads(w, g, 1))
     for (int64_t c0 = 0; c0 < w->rows; c0 += owned)
         for (int32_t e = 0, then; e < g.n; e = then) {

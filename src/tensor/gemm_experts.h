@@ -21,10 +21,11 @@ void gemm_part(float *y, int64_t ldy, const struct gemm_rows *x, int64_t first, 
 /* Where row `row` of w lies. */
 const char *gemm_row(const struct weight *w, int64_t row);
 
-/* u [off[n], gate.rows], ldu apart = act(x·gateᵀ, x·upᵀ); up may be NULL. Low-rank
- * parts of weights are not taken along. */
-void gemm_gate_up(float *u, int64_t ldu, const struct gemm_rows *x, struct groups g, const struct weight *const *gate,
-                  const struct weight *const *up, enum activation act, float act_limit);
+/* u [off[n], gate.rows], ldu apart = act(x·gateᵀ, x·upᵀ); up may be NULL. With `made` (laid out, its rows those of u)
+ * u is not written but quantised as it is made. Low-rank parts of weights are not taken along. */
+void gemm_gate_up(float *u, int64_t ldu, const struct codes *made, const struct gemm_rows *x, struct groups g,
+                  const struct weight *const *gate, const struct weight *const *up, enum activation act,
+                  float act_limit);
 
 /* y [T, down.rows], ldy apart: y[token[r]] = fma(weight[r], u row r · downᵀ + bias, y[token[r]]) for the rows of the
  * groups in ascending order, each element one chain; what y holds before is where the chains begin. bias [g.n] of F32,

@@ -6,7 +6,7 @@
 #include "tensor/gemm_experts.h"
 #include "tensor/quant/quant.h"
 
-enum { D = 256, F = 200, TOKENS = 120, GROUPS = 4, SLOTS = 230 };
+enum { D = 256, F = 288, TOKENS = 120, GROUPS = 4, SLOTS = 230 };
 
 /* Expert 2 has more rows than a strip, expert 1 none; F is no multiple of a panel or a strip. */
 static const int32_t of_prompt[GROUPS + 1] = { 0, 25, 25, 225, SLOTS };
@@ -19,6 +19,33 @@ static void fill(struct weight *w, enum dtype t, uint64_t seed)
     uint8_t *data = test_alloc((size_t)(F * D) * 4);
     dtype_encode_row(data, t, x, F * D, NULL);
     *w = (struct weight){ .name = "w", .type = t, .rows = F, .cols = D, .data = data };
+}
+
+/* Quantised as they are made they are the codes of what would have been made, in blocks of 32 and, of the first 256
+ * columns, of 256. */
+static void check_codes(const float *u, const struct gemm_rows *x, struct groups of, const struct weight *const *gate,
+                        const struct weight *const *up, enum activation act)
+{
+    for (int block = 32; block <= 256; block += 224) {
+        const int64_t cols = F / block * block, n = of.off[of.n];
+        struct weight w[2 * GROUPS];
+        const struct weight *g[GROUPS], *p[GROUPS];
+        struct codes want, made;
+        for (int i = 0; i < GROUPS; i++) {
+            g[i] = &w[2 * i], p[i] = &w[2 * i + 1];
+            w[2 * i] = *gate[i], w[2 * i].rows = cols;
+            if (up) w[2 * i + 1] = *up[i], w[2 * i + 1].rows = cols;
+        }
+        codes_make(&want, test_alloc(codes_bytes(n, cols, block)), u, F, n, cols, block);
+        void *memory = test_alloc(codes_bytes(n, cols, block));
+        memset(memory, 0x55, codes_bytes(n, cols, block));
+        codes_lay_out(&made, memory, n, cols, block);
+        gemm_gate_up(NULL, 0, &made, x, of, g, up ? p : NULL, act, 1.5f);
+        assert_memory_equal(made.q, want.q, n * cols);
+        assert_memory_equal(made.d, want.d, n * (cols / block) * 4);
+        assert_memory_equal(made.sum, want.sum, n * (cols / 16) * 2);
+        if (block == 256) assert_memory_equal(made.pair, want.pair, n * (cols / 32) * 2);
+    }
 }
 
 static void check(const int32_t *off, enum dtype t, bool with_up, enum activation act)
@@ -54,8 +81,9 @@ static void check(const int32_t *off, enum dtype t, bool with_up, enum activatio
     for (int threads = 1; threads <= 3; threads++) {
         coe_set_threads(threads);
         memset(u, 0xFF, (size_t)slots * F * 4);
-        gemm_gate_up(u, F, &rows, of, gate, with_up ? up : NULL, act, 1.5f);
+        gemm_gate_up(u, F, NULL, &rows, of, gate, with_up ? up : NULL, act, 1.5f);
         assert_same_bits(dtype_info[t].name, u, want, slots * F);
+        check_codes(want, &rows, of, gate, with_up ? up : NULL, act);
     }
 }
 

@@ -137,8 +137,38 @@ static bool can_fuse(const struct nn *c, const struct ffn_saved *s)
     return !c->tape && !s->w->gate_bias && !s->w->up_bias && !adapted(s->w->gate, s) && !adapted(s->w->up, s);
 }
 
-/* u [n_slots, F], the range's rows: what W2 multiplies. With h1 that and h3 are left, too. false when memory is out. */
-static bool hidden_rows_of(struct nn *c, struct ffn_saved *s, struct val *x, const int32_t *token, float *u)
+/* What W2 multiplies is wanted in one kind of codes only: blocks of so many; else 0. */
+static int32_t codes_only(const struct nn *c, const struct ffn_saved *s)
+{
+    const struct route *r = s->route;
+    int32_t only = 0;
+    for (int32_t e = s->range.first; e < s->range.first + s->range.n; e++) {
+        if (r->off[e] == r->off[e + 1]) continue;
+        const int32_t block = nn_code_block(c, s->w->down[e]->type);
+        if (block <= 1 || (only && block != only)) return 0;
+        only = block;
+    }
+    return only;
+}
+
+/* A place for what W2 multiplies, [n_slots, F]: its codes in blocks of `block`, or with 0 itself. */
+static struct val *hidden_place(struct nn *c, const struct ffn_saved *s, int32_t block)
+{
+    const int64_t n = s->route->n_slots, f = s->range.ffn;
+    const size_t bytes = block ? codes_bytes(n, f, block) : (size_t)(n * f) * sizeof(float);
+    void *memory = arena_push(c->arena, bytes);
+    struct codes *made = block ? arena_push(c->arena, sizeof *made) : NULL;
+    struct val *u = nn_wrap(c, block ? NULL : memory, n, f);
+    if (!memory || !u || (block && !made)) return NULL;
+    if (!block) return u;
+    codes_lay_out(made, memory, n, f, block);
+    u->codes[codes_kind(block)] = made;
+    return u;
+}
+
+/* Fills the range's rows of `hidden`. With h1 that and h3 are left, too. false when memory is out. */
+static bool hidden_rows_of(struct nn *c, struct ffn_saved *s, struct val *x, const int32_t *token, struct val *hidden,
+                           int32_t block)
 {
     const int64_t f = s->range.ffn;
     const int32_t e = s->range.first;
@@ -147,14 +177,15 @@ static bool hidden_rows_of(struct nn *c, struct ffn_saved *s, struct val *x, con
     if (!s->h1) {
         if (!nn_codes_for(c, x, g, gate) || (up && !nn_codes_for(c, x, g, up))) return false;
         const struct gemm_rows rows = { x->data, x->cols, x->codes, token };
-        gemm_gate_up(u, f, &rows, g, gate, up, s->spec->act, s->spec->act_limit);
+        gemm_gate_up(hidden->data, f, block ? hidden->codes[codes_kind(block)] : NULL, &rows, g, gate, up,
+                     s->spec->act, s->spec->act_limit);
         return true;
     }
     if (!nn_grouped(c, s->h1, f, x, token, g, gate)) return false;
     add_bias_rows(s->h1, f, s, s->w->gate_bias);
     if (up && !nn_grouped(c, s->h3, f, x, token, g, up)) return false;
     if (up) add_bias_rows(s->h3, f, s, s->w->up_bias);
-    activate_rows(s, u);
+    activate_rows(s, hidden->data);
     return true;
 }
 
@@ -223,15 +254,14 @@ static coe_status run(struct nn *c, struct expert_call *call, const struct exper
     if (!fused) s->h1 = arena_push(c->arena, hidden);
     if (!fused && call->w->up) s->h3 = arena_push(c->arena, hidden);
     struct arena_mark kept = arena_save(c->arena);
-    float *u = arena_push(c->arena, hidden);
-    struct val *x = weighed ? weighed_input(c, s) : call->x, *hidden_rows = nn_wrap(c, u, r->n_slots, f);
+    const bool combines = can_combine(c, s, call);
+    const int32_t block = fused && combines && !call->hidden ? codes_only(c, s) : 0;
+    struct val *x = weighed ? weighed_input(c, s) : call->x, *u = hidden_place(c, s, block);
     const int32_t *token = weighed ? NULL : r->row_token;
-    if ((!fused && (!s->h1 || (call->w->up && !s->h3))) || !u || !x || !hidden_rows) return COE_E_NOMEM;
-    if (!hidden_rows_of(c, s, x, token, u)) return COE_E_NOMEM;
-    show_hidden(s, call, u);
-    const bool done = can_combine(c, s, call) ? down_to_tokens(c, s, call, hidden_rows)
-                                              : down_by_rows(c, s, call, hidden_rows);
-    if (!done) return COE_E_NOMEM;
+    if ((!fused && (!s->h1 || (call->w->up && !s->h3))) || !u || !x) return COE_E_NOMEM;
+    if (!hidden_rows_of(c, s, x, token, u, block)) return COE_E_NOMEM;
+    show_hidden(s, call, u->data);
+    if (!(combines ? down_to_tokens(c, s, call, u) : down_by_rows(c, s, call, u))) return COE_E_NOMEM;
     arena_rewind(c->arena, c->tape ? kept : mark);
     return nn_record(c, ffn_back, s) ? COE_OK : COE_E_NOMEM;
 }
