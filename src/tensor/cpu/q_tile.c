@@ -33,6 +33,18 @@ struct shape {
     bool mins, wide;
 };
 
+/* What is asked for while a tile is multiplied: from `at` to `end`, a `step` with each run of codes. Asked for at once
+ * it would fill all places where the core waits for lines, and the products would stand behind it. */
+struct ahead {
+    const uint8_t *at, *end;
+    int64_t step;
+};
+LANES void ask_step(const struct ahead *a, int i)
+{
+    const uint8_t *from = a->at + i * a->step;
+    q_fetch(from, COE_MIN(from + a->step, a->end));
+}
+
 LANES q16 dot4(struct shape z, q16 s, q16 w, q16 x) { return z.wide ? q16_dot4_wide(s, w, x) : q16_dot4(s, w, x); }
 
 /* part[j][v] = the dot products of the s-th run of n4 times four k, less what the offset of the codes adds. */
@@ -56,13 +68,14 @@ LANES void dots(struct shape z, q16 part[MR][NV], const struct q_tile *t, const 
 
 /* acc [mr][PANEL_ROWS] from `first` on: blocks of 32 codes under one scale. */
 LANES void plain_blocks(struct shape z, float *acc, const struct q_tile *t, const struct tile_row *x, int first,
-                        int n_blocks)
+                        int n_blocks, const struct ahead *next)
 {
     v16 y[MR][NV];
     UNROLL(8) for (int j = 0; j < z.mr; j++)
         UNROLL(8) for (int v = 0; v < NV; v++) y[j][v] = v16_load(acc + j * PANEL_ROWS + first + v * 16);
     for (int b = 0; b < n_blocks; b++) {
         q16 part[MR][NV];
+        if (!first) ask_step(next, b);
         dots(z, part, t, x, first, b, 8);
         v16 d[NV], dmin[NV];
         UNROLL(8) for (int v = 0; v < NV; v++) d[v] = v16_load(t->d[b] + first + v * 16);
@@ -83,7 +96,7 @@ LANES void plain_blocks(struct shape z, float *acc, const struct q_tile *t, cons
 
 /* The same for blocks of 256 codes with a scale for every z.sub of them. */
 LANES void scaled_blocks(struct shape z, float *acc, const struct q_tile *t, const struct tile_row *x, int first,
-                        int n_blocks)
+                         int n_blocks, const struct ahead *next)
 {
     const int n_sub = 256 / (z.sub ? z.sub : 256);
     for (int b = 0; b < n_blocks; b++) {
@@ -91,6 +104,7 @@ LANES void scaled_blocks(struct shape z, float *acc, const struct q_tile *t, con
         UNROLL(8) for (int j = 0; j < z.mr; j++)
             UNROLL(8) for (int v = 0; v < NV; v++) isum[j][v] = q16_zero();
         for (int s = 0; s < n_sub; s++) {
+            if (!first) ask_step(next, n_sub * b + s);
             dots(z, part, t, x, first, n_sub * b + s, z.sub / 4);
             q16 scale[NV];
             UNROLL(8) for (int v = 0; v < NV; v++) scale[v] = q16_load(t->scale[b * n_sub + s] + first + v * 16);
@@ -117,14 +131,16 @@ LANES void scaled_blocks(struct shape z, float *acc, const struct q_tile *t, con
     }
 }
 
-typedef void tile_fn(float *acc, const struct q_tile *t, const struct tile_row *x, int n_blocks);
+typedef void tile_fn(float *acc, const struct q_tile *t, const struct tile_row *x, int n_blocks,
+                     const struct ahead *next);
 #define TILE(mr, name, sub_, mins_, wide_)                                                                             \
-    static void tile_##name##_##mr(float *acc, const struct q_tile *t, const struct tile_row *x, int n_blocks)         \
+    static void tile_##name##_##mr(float *acc, const struct q_tile *t, const struct tile_row *x, int n_blocks,         \
+                                   const struct ahead *next)                                                           \
     {                                                                                                                  \
         const struct shape z = { mr, sub_, mins_, wide_ };                                                             \
         for (int first = 0; first < PANEL_ROWS; first += 16 * NV)                                                      \
-            if (sub_) scaled_blocks(z, acc, t, x, first, n_blocks);                                                    \
-            else plain_blocks(z, acc, t, x, first, n_blocks);                                                          \
+            if (sub_) scaled_blocks(z, acc, t, x, first, n_blocks, next);                                              \
+            else plain_blocks(z, acc, t, x, first, n_blocks, next);                                                    \
     }
 #define TILES(mr)                                                                                                      \
     TILE(mr, plain, 0, false, false)                                                                                   \
@@ -207,14 +223,15 @@ static void strips(float *acc, const struct q_tile *tile, const struct panel_cal
                    const uint8_t *next, int64_t bytes)
 {
     const struct code_format format = code_format[c->w->type];
-    const int shape = shape_of(format);
+    const int shape = shape_of(format), runs = n_blocks * (format.sub ? 256 / format.sub : 1);
     for (int64_t i = 0; i < c->m;) {
         const int mr = strip(c->m - i, MR);
         struct tile_row rows[MR];
         for (int j = 0; j < mr; j++) set_row(&rows[j], c->x, x_index(c, i + j), k, n_blocks, format);
         /* the next tile's bytes come from memory while this one is multiplied */
-        q_fetch(next + bytes * i / c->m, next + bytes * (i + mr) / c->m);
-        tile_of[mr][shape](acc + i * PANEL_ROWS, tile, rows, n_blocks);
+        struct ahead ahead = { next + bytes * i / c->m, next + bytes * (i + mr) / c->m, 0 };
+        ahead.step = (ahead.end - ahead.at + runs - 1) / runs;
+        tile_of[mr][shape](acc + i * PANEL_ROWS, tile, rows, n_blocks, &ahead);
         i += mr;
     }
 }
