@@ -108,7 +108,7 @@ struct val *nn_columns(struct nn *c, struct val *x, int64_t group, const struct 
 /* y[t,:] = [a[t,:] | b[t,:]] */
 struct val *nn_join(struct nn *c, struct val *a, struct val *b);
 /* Tokens side by side (segments.c). place [rows], which stays until the backward pass, is segment · width + a place in
- * it:
+ * it, of one row only but in spread:
  * fold     y [segments, width·d]: row t of x at place[t], zeros where none is; -1: nowhere
  * unfold   y [n, d] = what stands at place[t] of x [segments, width·d]
  * spread   y [n, e] = the row of x [segments, e] that t's segment has */

@@ -31,7 +31,7 @@ static void film_back(struct nn *c, void *saved)
     const int64_t f = s->h->cols;
     float *dh = s->y->grad ? nn_grad(c, s->h) : NULL;
     if (!dh) return;
-#pragma omp parallel for schedule(static) if (s->h->rows * f > NN_ALONE_BELOW)
+#pragma omp parallel for schedule(dynamic) if (s->h->rows * f > NN_ALONE_BELOW)
     for (int32_t e = 0; e < s->of.n; e++) {
         const float *gamma = s->gamma[e]->data;
         for (int64_t i = s->of.off[e]; i < s->of.off[e + 1]; i++) {
@@ -51,6 +51,7 @@ static struct val *modulated(struct nn *c, struct val *h, const struct expert_ro
     struct film_saved *s = y ? arena_push(c->arena, sizeof *s) : NULL;
     if (!s) return NULL;
     *s = (struct film_saved){ h, y, rows->of, experts_weights(rows, GAMMA), experts_weights(rows, BETA) };
+#pragma omp parallel for schedule(dynamic) if (h->rows * h->cols > NN_ALONE_BELOW)
     for (int32_t e = 0; e < s->of.n; e++)
         for (int64_t i = s->of.off[e]; i < s->of.off[e + 1]; i++) {
             kern->mul(y->data + i * h->cols, h->data + i * h->cols, s->gamma[e]->data, h->cols);

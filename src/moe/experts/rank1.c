@@ -36,17 +36,33 @@ static void ranks_back(struct nn *c, void *saved)
     const struct ranks *s = saved;
     const int64_t d = s->x->cols;
     if (!s->y->grad) return;
-    float *dx = nn_grad(c, s->x);
+    bool fresh;
+    float *dx = nn_grad_raw(c, s->x, &fresh);
     if (!dx) return;
-#pragma omp parallel for schedule(static) if (s->x->rows * d > NN_ALONE_BELOW)
+#pragma omp parallel for schedule(dynamic) if (s->x->rows * d > NN_ALONE_BELOW)
     for (int32_t e = 0; e < s->of.n; e++)
         for (int32_t i = s->of.off[e]; i < s->of.off[e + 1]; i++) {
             const float *dy = s->y->grad + i * d;
             const float dh = s->scale * kern->dot(dy, (const float *)s->b->data + e * d, d);
-            kern->fma_row(dx + i * d, dh, (const float *)s->a->data + e * d, d);
+            if (fresh)
+                kern->scale(dx + i * d, (const float *)s->a->data + e * d, dh, d);
+            else
+                kern->fma_row(dx + i * d, dh, (const float *)s->a->data + e * d, d);
             if (s->a->grad) kern->fma_row(s->a->grad + e * d, dh, s->x->data + i * d, d);
             if (s->b->grad) kern->fma_row(s->b->grad + e * d, s->h[i], dy, d);
         }
+}
+
+/* Expert e on its rows */
+static void apply(struct ranks *s, int32_t e, float *wide)
+{
+    const int32_t from = s->of.off[e], end = s->of.off[e + 1];
+    const int64_t d = s->x->cols;
+    if (from == end) return;
+    const float *a = row_of(s->a, e, wide);
+    for (int32_t i = from; i < end; i++) s->h[i] = s->scale * kern->dot(s->x->data + i * d, a, d);
+    const float *b = row_of(s->b, e, wide);
+    for (int32_t i = from; i < end; i++) kern->scale(s->y->data + i * d, b, s->h[i], d);
 }
 
 static struct val *body(struct nn *c, const struct expert_rows *rows)
@@ -55,7 +71,7 @@ static struct val *body(struct nn *c, const struct expert_rows *rows)
     const int64_t d = x ? x->cols : 0;
     struct ranks *s = y ? arena_push(c->arena, sizeof *s) : NULL;
     float *h = s ? arena_push(c->arena, (size_t)x->rows * sizeof *h) : NULL;
-    float *wide = h ? arena_push(c->arena, (size_t)d * sizeof *wide) : NULL;
+    float *wide = h ? arena_push(c->arena, (size_t)rows->of.n * (size_t)d * sizeof *wide) : NULL;
     if (!wide) return NULL;
     *s = (struct ranks){ x,
                          y,
@@ -64,14 +80,8 @@ static struct val *body(struct nn *c, const struct expert_rows *rows)
                          experts_weight(rows, DOWN),
                          experts_weight(rows, UP),
                          rows->of };
-    for (int32_t e = 0; e < rows->of.n; e++) {
-        if (rows->of.off[e] == rows->of.off[e + 1]) continue;
-        const float *a = row_of(s->a, e, wide);
-        for (int32_t i = rows->of.off[e]; i < rows->of.off[e + 1]; i++)
-            h[i] = s->scale * kern->dot(x->data + i * d, a, d);
-        const float *b = row_of(s->b, e, wide);
-        for (int32_t i = rows->of.off[e]; i < rows->of.off[e + 1]; i++) kern->scale(y->data + i * d, b, h[i], d);
-    }
+#pragma omp parallel for schedule(dynamic) if (x->rows * d > NN_ALONE_BELOW)
+    for (int32_t e = 0; e < rows->of.n; e++) apply(s, e, wide + e * d);
     return nn_record(c, ranks_back, s) ? y : NULL;
 }
 

@@ -60,7 +60,7 @@ static void pick_back(struct nn *c, void *saved)
     const struct picked *s = saved;
     if (!s->y->grad) return;
     float *dx = nn_grad(c, s->x);
-    const int64_t d = s->x->cols, strip = 256, n = s->y->rows;
+    const int64_t d = s->x->cols, strip = d < 1024 ? 64 : 256, n = s->y->rows;
     if (!dx) return;
 #pragma omp parallel for schedule(static) if (n * d > NN_ALONE_BELOW)
     for (int64_t j = 0; j < d; j += strip)
@@ -74,8 +74,8 @@ struct val *experts_pick(struct nn *c, struct val *x, const int32_t *row, int64_
     struct picked *s = y ? arena_push(c->arena, sizeof *s) : NULL;
     if (!s) return NULL;
     *s = (struct picked){ x, y, row };
-    for (int64_t i = 0; i < n; i++)
-        memcpy(y->data + i * x->cols, x->data + row[i] * x->cols, (size_t)x->cols * sizeof(float));
+    COE_SPREAD(n * x->cols > NN_ALONE_BELOW, for (int64_t i = 0; i < n; i++),
+               memcpy(y->data + i * x->cols, x->data + row[i] * x->cols, (size_t)x->cols * sizeof(float)));
     return nn_record(c, pick_back, s) ? y : NULL;
 }
 
@@ -98,14 +98,18 @@ static void weigh_back(struct nn *c, void *saved)
     const struct route *r = s->route;
     const int64_t d = s->y->cols;
     if (!s->y->grad) return;
-    float *drows = nn_grad(c, s->rows);
+    bool fresh;
+    float *drows = nn_grad_raw(c, s->rows, &fresh);
     if (!drows) return;
 #pragma omp parallel for schedule(static)
     for (int32_t i = 0; i < (int32_t)s->rows->rows; i++) {
         const int32_t slot = r->row_slot[s->from + i];
         const float *dy = s->y->grad + r->row_token[s->from + i] * d;
         r->weight_grad[slot] += kern->dot(dy, s->rows->data + i * d, d);
-        kern->fma_row(drows + i * d, r->weight[slot], dy, d);
+        if (fresh)
+            kern->scale(drows + i * d, dy, r->weight[slot], d);
+        else
+            kern->fma_row(drows + i * d, r->weight[slot], dy, d);
     }
 }
 

@@ -73,32 +73,18 @@ static const struct weight *const *rounded_all(struct nn *c, const struct expert
     return out;
 }
 
-struct through {
-    struct val *x, *y;
-};
-
-static void through_back(struct nn *c, void *saved)
+/* x to eight bits a row, in place: whatever made it keeps no output for its backward pass, and a gradient passes
+ * unchanged. */
+static struct val *eight_bits(struct val *x)
 {
-    const struct through *s = saved;
-    float *dx = s->y->grad ? nn_grad(c, s->x) : NULL;
-    if (dx) kern->add(dx, s->y->grad, s->x->rows * s->x->cols);
-}
-
-/* Eight bits a row */
-static struct val *eight_bits(struct nn *c, struct val *x)
-{
-    struct val *y = x ? nn_val(c, x->rows, x->cols) : NULL;
-    struct through *s = y ? arena_push(c->arena, sizeof *s) : NULL;
-    if (!s) return NULL;
-    *s = (struct through){ x, y };
+    if (!x) return NULL;
     COE_SPREAD(x->rows > 16, for (int64_t i = 0; i < x->rows; i++), {
-        const float *in = x->data + i * x->cols;
-        float *out = y->data + i * x->cols;
-        const float largest = largest_of(in, x->cols);
+        float *row = x->data + i * x->cols;
+        const float largest = largest_of(row, x->cols);
         const float up = largest > 0 ? 127.0f / largest : 0, down = largest / 127.0f;
-        for (int64_t j = 0; j < x->cols; j++) out[j] = round_small(in[j] * up) * down;
+        for (int64_t j = 0; j < x->cols; j++) row[j] = round_small(row[j] * up) * down;
     });
-    return nn_record(c, through_back, s) ? y : NULL;
+    return x;
 }
 
 static struct val *body(struct nn *c, const struct expert_rows *rows)
@@ -106,11 +92,11 @@ static struct val *body(struct nn *c, const struct expert_rows *rows)
     const struct moe_weights *w = rows->call->w;
     const struct weight *const *gate = rounded_all(c, rows, w->gate), *const *up = rounded_all(c, rows, w->up),
                                *const *down = rounded_all(c, rows, w->down);
-    struct val *x = gate && up && down ? eight_bits(c, experts_inputs(c, rows)) : NULL;
+    struct val *x = gate && up && down ? eight_bits(experts_inputs(c, rows)) : NULL;
     struct val *h = experts_linear(c, x, rows->of, gate);
     struct val *u = nn_act(c, rows->call->spec->act, h, h ? experts_linear(c, x, rows->of, up) : NULL);
     if (u) experts_show_hidden(rows, u);
-    return experts_linear(c, eight_bits(c, u), rows->of, down);
+    return experts_linear(c, eight_bits(u), rows->of, down);
 }
 
 static coe_status run(struct nn *c, struct expert_call *call, const struct expert_range *g)
