@@ -168,7 +168,11 @@ struct val *nn_softcap(struct nn *c, struct val *x, float cap)
     struct val *y = nn_val(c, x->rows, x->cols);
     if (!y) return NULL;
     const int64_t n = size_of(y);
-    EACH_STRIP(i, j, m, n, for (int64_t e = j; e < j + m; e++) y->data[e] = cap * fm_tanh(x->data[e] / cap));
+    EACH_STRIP(i, j, m, n, {
+        for (int64_t e = j; e < j + m; e++) y->data[e] = x->data[e] / cap;
+        kern->tanh(y->data + j, y->data + j, m);
+        kern->scale(y->data + j, y->data + j, cap, m);
+    });
     return save(c, softcap_back, (struct binary_saved){ .a = x, .y = y, .s = cap }) ? y : NULL;
 }
 

@@ -44,10 +44,9 @@ struct val *nn_gru(struct nn *c, struct val *a, struct val *b, struct val *h)
         const float *x = a->data + t * 3 * n, *z = b->data + t * 3 * n, *old = h->data + t * n;
         kern->sum(g, x, z, 2 * n);
         kern->sigmoid(g, g, 2 * n);
-        for (int64_t i = 0; i < n; i++) {
-            m[i] = kern->tanh1(x[2 * n + i] + g[i] * z[2 * n + i]);
-            y->data[t * n + i] = (1 - g[n + i]) * m[i] + g[n + i] * old[i];
-        }
+        for (int64_t i = 0; i < n; i++) m[i] = x[2 * n + i] + g[i] * z[2 * n + i];
+        kern->tanh(m, m, n);
+        for (int64_t i = 0; i < n; i++) y->data[t * n + i] = (1 - g[n + i]) * m[i] + g[n + i] * old[i];
     }
     if (!c->tape) {
         arena_rewind(c->arena, mark);

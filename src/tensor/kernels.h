@@ -146,6 +146,7 @@ struct kernels {
     void (*fma_row)(float *y, float w, const float *x, int64_t n);           /* y = fma(w, x, y) */
     void (*exp)(float *y, const float *x, float minus, int64_t n);           /* y = exp(x - minus); y may be x */
     void (*sigmoid)(float *y, const float *x, int64_t n);                    /* y may be x */
+    void (*tanh)(float *y, const float *x, int64_t n);                       /* y may be x */
     float (*exp1)(float x), (*log1)(float x), (*tanh1)(float x), (*sigmoid1)(float x); /* behind fm_exp & co. */
     void (*act)(enum activation a, float *u, const float *gate, const float *up, int64_t n);
     /* ACT_SWIGLU_CLAMP with another limit than 7 */

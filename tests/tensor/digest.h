@@ -349,6 +349,7 @@ static inline int digest_kernels(const struct kernels *k, struct digest_data *d,
     DIGEST("fma_row", DIGEST_Y(k->fma_row(y, 0.7f, x, n)));
     DIGEST("exp", DIGEST_Y(k->exp(y, x, 0.3f, n)));
     DIGEST("sigmoid", DIGEST_Y(k->sigmoid(y, x, n)));
+    DIGEST("tanh", DIGEST_Y(k->tanh(y, x, n)));
     DIGEST("exp1 log1 tanh1 sigmoid1", digest_scalars(k, d));
     DIGEST("act", digest_act(k, d));
     DIGEST("act_back", digest_act_back(k, d));

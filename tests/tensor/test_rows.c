@@ -54,6 +54,7 @@ static void elementwise_kernels_agree_at_all_levels(void **state)
     SAME_AT_ALL_LEVELS("fma_row", k->fma_row(o[0] + 1, 0.7f, a, n));
     SAME_AT_ALL_LEVELS("exp", k->exp(o[0] + 1, a, 0.25f, n));
     SAME_AT_ALL_LEVELS("sigmoid", k->sigmoid(o[0] + 1, a, n));
+    SAME_AT_ALL_LEVELS("tanh", k->tanh(o[0] + 1, a, n));
     SAME_AT_ALL_LEVELS("rope", k->rope(o[0] + 1, in[1], b, n / 4, false, false));
     SAME_AT_ALL_LEVELS("rope interleaved", k->rope(o[0] + 1, in[1], b, n / 4, true, true));
 }

@@ -7,7 +7,6 @@
  *
  * A token's modulations are mixed in h's space and A is applied once to the mixture: its cost does not depend on k. Its
  * experts' outputs one by one exist only when somebody watches. */
-#include <math.h>
 #include <string.h>
 
 #include "moe/experts/rows.h"
@@ -29,19 +28,23 @@ static void film_back(struct nn *c, void *saved)
 {
     const struct film_saved *s = saved;
     const int64_t f = s->h->cols;
-    float *dh = s->y->grad ? nn_grad(c, s->h) : NULL;
-    if (!dh) return;
+    bool fresh = false;
+    float *dh = s->y->grad ? nn_grad_raw(c, s->h, &fresh) : NULL;
+    const struct arena_mark mark = arena_save(c->arena);
+    float *room = dh ? arena_push(c->arena, (size_t)(s->of.n * f) * sizeof *room) : NULL;
+    if (!room) return;
 #pragma omp parallel for schedule(dynamic) if (s->h->rows * f > NN_ALONE_BELOW)
     for (int32_t e = 0; e < s->of.n; e++) {
-        const float *gamma = s->gamma[e]->data;
+        float *product = room + e * f;
         for (int64_t i = s->of.off[e]; i < s->of.off[e + 1]; i++) {
             const float *dy = s->y->grad + i * f, *h = s->h->data + i * f;
-            for (int64_t j = 0; j < f; j++) dh[i * f + j] = fmaf(dy[j], gamma[j], dh[i * f + j]);
-            for (int64_t j = 0; s->gamma[e]->grad && j < f; j++)
-                s->gamma[e]->grad[j] = fmaf(dy[j], h[j], s->gamma[e]->grad[j]);
+            kern->mul(fresh ? dh + i * f : product, dy, s->gamma[e]->data, f);
+            if (!fresh) kern->add(dh + i * f, product, f);
+            if (s->gamma[e]->grad) kern->mul(product, dy, h, f), kern->add(s->gamma[e]->grad, product, f);
             if (s->beta[e]->grad) kern->add(s->beta[e]->grad, dy, f);
         }
     }
+    arena_rewind(c->arena, mark);
 }
 
 /* y = γ_e ⊙ h + β_e */

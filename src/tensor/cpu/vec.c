@@ -75,6 +75,10 @@ static void sigmoid_row(float *y, const float *x, int64_t n)
 {
     LOOP16 PUT(y, v16_sigmoid(AT(x)));
 }
+static void tanh_row(float *y, const float *x, int64_t n)
+{
+    LOOP16 PUT(y, v16_tanh(AT(x)));
+}
 
 static float exp_one(float x) { return v16_first(v16_exp(v16_set1(x))); }
 static float log_one(float x) { return v16_first(v16_log(v16_set1(x))); }
@@ -157,6 +161,7 @@ void LEVEL_FN(fill_vec)(struct kernels *k)
     k->fma_row = fma_row;
     k->exp = exp_row;
     k->sigmoid = sigmoid_row;
+    k->tanh = tanh_row;
     k->exp1 = exp_one;
     k->log1 = log_one;
     k->tanh1 = tanh_one;
