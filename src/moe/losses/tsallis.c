@@ -8,11 +8,18 @@
 
 static bool shannon(double q) { return fabs(q - 1) < 1e-9; }
 
-/* p^q or -p log p, and its derivative times p; 0 at p = 0 */
-static double term(double p, double q) { return p <= 0 ? 0 : shannon(q) ? -p * log(p) : -pow(p, q) / (q - 1); }
-static double slope(double p, double q)
+/* -p^q / (q - 1) or -p log p → *value, and its derivative times p → *slope; 0 at p = 0 */
+static void term(double p, double q, double *value, double *slope)
 {
-    return p <= 0 ? 0 : shannon(q) ? -p * (log(p) + 1) : -q * pow(p, q) / (q - 1);
+    *value = *slope = 0;
+    if (p <= 0) return;
+    if (shannon(q)) {
+        const double l = log(p);
+        *value = -p * l, *slope = -p * (l + 1);
+    } else {
+        const double power = pow(p, q);
+        *value = -power / (q - 1), *slope = -q * power / (q - 1);
+    }
 }
 
 static double maximum(double q, int32_t n) { return n < 2 ? 1 : shannon(q) ? log(n) : (1 - pow(n, 1 - q)) / (q - 1); }
@@ -26,17 +33,23 @@ static coe_status one(const struct loss_call *c, struct route_record *r, double 
     for (int64_t t = 0; t < tokens; t++) counted += token_counts(c, t);
     float *dz = c->scale != 0 && counted ? loss_dz(c->c, r) : NULL;
     if (!counted) return COE_OK;
-    if (c->scale != 0 && !dz) return COE_E_NOMEM;
+    const struct arena_mark mark = arena_save(c->c->arena);
+    double *slope = arena_push(c->c->arena, (size_t)n * sizeof *slope);
+    if (!slope || (c->scale != 0 && !dz)) return COE_E_NOMEM;
     for (int64_t t = 0; t < tokens; t++) {
         const float *p = r->p + t * n;
         double mean = 0;
         if (!token_counts(c, t)) continue;
         if (!shannon(q)) sum += 1 / (q - 1);
-        for (int32_t e = 0; e < n; e++) sum += term((double)p[e], q), mean += slope((double)p[e], q);
+        for (int32_t e = 0; e < n; e++) {
+            double entropy;
+            term((double)p[e], q, &entropy, &slope[e]);
+            sum += entropy, mean += slope[e];
+        }
         for (int32_t e = 0; dz && e < n; e++)
-            dz[t * n + e] +=
-                (float)(c->coef * c->scale / norm / (double)counted * (slope((double)p[e], q) - (double)p[e] * mean));
+            dz[t * n + e] += (float)(c->coef * c->scale / norm / (double)counted * (slope[e] - (double)p[e] * mean));
     }
+    arena_rewind(c->c->arena, mark);
     *value += sum / norm / (double)counted;
     return COE_OK;
 }
