@@ -21,11 +21,13 @@
 #define ROW_PRODUCT LEVEL_FN(q_row)
 #endif
 
-/* A row of x and what the sum of each of its runs of codes under one scale begins with. */
+/* A row of x and what the sum of each of its runs of codes under one scale begins with; of runs of sixteen those with
+ * even numbers, then the others. */
 struct tile_row {
     struct x_row x;
     _Alignas(64) int32_t start[TILE_K / 16];
 };
+LANES int start_at(int sub, int run) { return sub == 16 ? run % 2 * 16 + run / 2 : run; }
 
 /* What is constant where tile_block is inlined. */
 struct shape {
@@ -53,7 +55,7 @@ LANES void dots(struct shape z, q16 part[MR][NV], const struct q_tile *t, const 
 {
     const int k4 = s * n4;
     UNROLL(8) for (int j = 0; j < z.mr; j++) {
-        const q16 start = z.mins ? q16_zero() : q16_four(x[j].start + s);
+        const q16 start = z.mins ? q16_zero() : q16_four(x[j].start + start_at(z.sub, s));
         UNROLL(8) for (int v = 0; v < NV; v++) part[j][v] = start;
     }
     UNROLL(8) for (int k = 0; k < n4; k++) {
@@ -183,22 +185,21 @@ static int shape_of(struct code_format f)
 /* Row r of x from k on. */
 static struct x_row row_from(const struct codes *x, int64_t r, int64_t k)
 {
-    const int64_t at = r * x->k + k;
-    return (struct x_row){ x->q + at, x->d + at / x->block, x->sum + at / 16, x->pair ? x->pair + at / 32 : NULL };
+    const int64_t at = r * x->k + k, block = x->block == 32 ? at / 32 : at / 256;
+    return (struct x_row){ x->q + at, x->d + block, x->sum + at / 16, x->pair ? x->pair + at / 32 : NULL };
 }
 
-/* The same and the starts of its sums. Codes of types with mins have no offset: theirs begin at 0. */
-static void set_row(struct tile_row *to, const struct codes *x, int64_t r, int64_t k, int n_blocks,
-                    struct code_format f)
+/* The same and the starts of TILE_K of its k (behind the end of a row something else is read, and nobody asks for it).
+ * Codes of types with mins have no offset: theirs begin at 0. */
+LANES void set_row(struct tile_row *to, const struct codes *x, int64_t r, int64_t k, struct code_format f)
 {
-    const int offset = f.offset == 128 ? WIDE_OFFSET : f.offset, n = n_blocks * x->block / 16;
     to->x = row_from(x, r, k);
-    const int16_t *sum = to->x.sum;
     if (f.mins) return;
-    if (f.sub == 16)
-        for (int s = 0; s < n; s++) to->start[s] = -offset * sum[s];
-    else
-        for (int s = 0; s < n / 2; s++) to->start[s] = -offset * (sum[2 * s] + sum[2 * s + 1]);
+    const int offset = f.offset == 128 ? WIDE_OFFSET : f.offset;
+    const int32_t low = (uint16_t)-offset, high = (int32_t)((uint32_t)low << 16);
+    const q16 twos = q16_load(to->x.sum);
+    q16_store(to->start, q16_dot2(q16_zero(), q16_set1(f.sub == 16 ? low : low | high), twos));
+    if (f.sub == 16) q16_store(to->start + 16, q16_dot2(q16_zero(), q16_set1(high), twos));
 }
 
 #define X_ROWS 192   /* rows of x that meet a tile before the next is unpacked */
@@ -227,7 +228,7 @@ static void strips(float *acc, const struct q_tile *tile, const struct panel_cal
     for (int64_t i = 0; i < c->m;) {
         const int mr = strip(c->m - i, MR);
         struct tile_row rows[MR];
-        for (int j = 0; j < mr; j++) set_row(&rows[j], c->x, x_index(c, i + j), k, n_blocks, format);
+        for (int j = 0; j < mr; j++) set_row(&rows[j], c->x, x_index(c, i + j), k, format);
         /* the next tile's bytes come from memory while this one is multiplied */
         struct ahead ahead = { next + bytes * i / c->m, next + bytes * (i + mr) / c->m, 0 };
         ahead.step = (ahead.end - ahead.at + runs - 1) / runs;

@@ -10,7 +10,8 @@ static size_t padded(size_t bytes) { return (bytes + ALIGN - 1) / ALIGN * ALIGN;
 size_t codes_bytes(int64_t n, int64_t k, int32_t block)
 {
     if (block == 1) return padded((size_t)(n * k) * sizeof(uint16_t));
-    return padded((size_t)(n * k)) + padded((size_t)(n * (k / block)) * sizeof(float)) +
+    /* products read a line behind the last sums */
+    return ALIGN + padded((size_t)(n * k)) + padded((size_t)(n * (k / block)) * sizeof(float)) +
            padded((size_t)(n * (k / 16)) * sizeof(int16_t)) +
            (block == 256 ? padded((size_t)(n * (k / 32)) * sizeof(int16_t)) : 0);
 }
