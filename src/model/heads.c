@@ -120,7 +120,9 @@ static void spread_back(struct nn *c, void *saved)
     const struct spread *s = saved;
     const int64_t n = s->o->cols;
     float *dout = s->y->grad ? nn_grad(c, s->o) : NULL;
-    for (int32_t e = 0; dout && e < s->r->n_experts; e++)
+    if (!dout) return;
+#pragma omp parallel for schedule(dynamic) if (s->o->rows * n > NN_ALONE_BELOW)
+    for (int32_t e = 0; e < s->r->n_experts; e++)
         for (int32_t row = s->r->off[e]; row < s->r->off[e + 1]; row++) {
             const float *dy = s->y->grad + s->r->row_token[row] * s->y->cols + e * n;
             const int32_t slot = s->r->row_slot[row];
@@ -137,12 +139,41 @@ static struct val *spread(struct nn *c, struct val *o, const struct route *r)
     if (!y) return NULL;
     const int64_t n = o->cols;
     memset(y->data, 0, (size_t)(y->rows * y->cols) * sizeof(float));
+#pragma omp parallel for schedule(dynamic) if (o->rows * n > NN_ALONE_BELOW)
     for (int32_t e = 0; e < r->n_experts; e++)
         for (int32_t row = r->off[e]; row < r->off[e + 1]; row++)
             kern->scale(y->data + r->row_token[row] * y->cols + e * n, o->data + row * n, r->weight[r->row_slot[row]],
                         n);
     *s = (struct spread){ o, y, r };
     return nn_record(c, spread_back, s) ? y : NULL;
+}
+
+/* cos, sin [n, half] at s->position. Heads count their own tokens, so in a long batch positions come again: then each
+ * is computed once. */
+static bool fill_tables(struct pass *p, int32_t l, const struct subsets *s, int64_t n, float *cos, float *sin)
+{
+    const int32_t half = p->m->spec.layer[l].attn.rope.n_rot / 2;
+    const float *inv_freq = p->m->inv_freq[l], factor = p->m->rope_factor[l];
+    struct arena *arena = p->c->arena;
+    int64_t count = 0;
+    for (int64_t i = 0; i < n; i++) count = COE_MAX(count, s->position[i] + 1);
+    if (count > n / 2) {
+        rope_fill(inv_freq, factor, half, s->position, n, cos, sin);
+        return true;
+    }
+    const struct arena_mark mark = arena_save(arena);
+    const size_t row = (size_t)half * sizeof(float);
+    int64_t *each = arena_push(arena, (size_t)count * sizeof *each);
+    float *once_cos = arena_push(arena, (size_t)count * row), *once_sin = arena_push(arena, (size_t)count * row);
+    if (!each || !once_cos || !once_sin) return false;
+    for (int64_t i = 0; i < count; i++) each[i] = i;
+    rope_fill(inv_freq, factor, half, each, count, once_cos, once_sin);
+    for (int64_t i = 0; i < n; i++) {
+        memcpy(cos + i * half, once_cos + s->position[i] * half, row);
+        memcpy(sin + i * half, once_sin + s->position[i] * half, row);
+    }
+    arena_rewind(arena, mark);
+    return true;
 }
 
 static bool tables(struct pass *p, int32_t l, const struct subsets *s, int64_t n, float **cos, float **sin)
@@ -154,8 +185,7 @@ static bool tables(struct pass *p, int32_t l, const struct subsets *s, int64_t n
     *cos = arena_push(p->c->arena, (size_t)(n * half) * sizeof **cos);
     *sin = arena_push(p->c->arena, (size_t)(n * half) * sizeof **sin);
     if (!*cos || !*sin) return false;
-    rope_fill(p->m->inv_freq[l], p->m->rope_factor[l], half, s->position, n, *cos, *sin);
-    return true;
+    return fill_tables(p, l, s, n, *cos, *sin);
 }
 
 struct val *pass_heads(struct pass *p, int32_t l, struct val *x, struct kv_layer *kv)

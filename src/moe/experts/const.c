@@ -42,6 +42,7 @@ static struct val *body(struct nn *c, const struct expert_rows *rows)
     float *a = s ? arena_push(c->arena, (size_t)x->rows * 2 * sizeof *a) : NULL;
     if (!a) return NULL;
     *s = (struct mixed){ x, z, y, a, experts_weights(rows, VECTOR), rows->of };
+#pragma omp parallel for schedule(dynamic) if (x->rows * x->cols > NN_ALONE_BELOW)
     for (int32_t e = 0; e < rows->of.n; e++)
         for (int32_t i = rows->of.off[e]; i < rows->of.off[e + 1]; i++) {
             a[2 * i] = kern->sigmoid1(z->data[2 * i] - z->data[2 * i + 1]);
