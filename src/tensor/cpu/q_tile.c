@@ -49,6 +49,31 @@ LANES void ask_step(const struct ahead *a, int i)
 
 LANES q16 dot4(struct shape z, q16 s, q16 w, q16 x) { return z.wide ? q16_dot4_wide(s, w, x) : q16_dot4(s, w, x); }
 
+#if defined(PAIRS)
+/* Codes of types with mins, and those of blocks of 32 but for the wide ones, are at most 31: eight products of them and
+ * x fit an int16, so that four steps are added before they are made 32 bits wide. */
+#define FIT 4
+LANES bool fits(struct shape z) { return !z.wide && (z.mins || !z.sub); }
+
+LANES void dots_of_small(struct shape z, q16 part[MR][NV], const struct q_tile *t, const struct tile_row *x, int first,
+                         int k4, int n4)
+{
+    for (int k = k4; k < k4 + n4; k += FIT)
+        UNROLL(8) for (int v = 0; v < NV; v++) {
+            q16 pair[MR];
+            UNROLL(8) for (int i = 0; i < FIT; i++) {
+                const q16 w = q16_load(t->code[k + i][first + v * 16]);
+                UNROLL(8) for (int j = 0; j < z.mr; j++) {
+                    const q16 p = q16_pairs(w, q16_four(x[j].x.q + 4 * (k + i)));
+                    pair[j] = i ? q16_add16(pair[j], p) : p;
+                    q16_pin(&pair[j]); /* a tree of sums would need more registers than there are */
+                }
+            }
+            UNROLL(8) for (int j = 0; j < z.mr; j++) part[j][v] = q16_add_pairs(part[j][v], pair[j]);
+        }
+}
+#endif
+
 /* part[j][v] = the dot products of the s-th run of n4 times four k, less what the offset of the codes adds. */
 LANES void dots(struct shape z, q16 part[MR][NV], const struct q_tile *t, const struct tile_row *x, int first, int s,
                 int n4)
@@ -58,6 +83,12 @@ LANES void dots(struct shape z, q16 part[MR][NV], const struct q_tile *t, const 
         const q16 start = z.mins ? q16_zero() : q16_four(x[j].start + start_at(z.sub, s));
         UNROLL(8) for (int v = 0; v < NV; v++) part[j][v] = start;
     }
+#if defined(PAIRS)
+    if (fits(z)) {
+        dots_of_small(z, part, t, x, first, k4, n4);
+        return;
+    }
+#endif
     UNROLL(8) for (int k = 0; k < n4; k++) {
         q16 w[NV];
         UNROLL(8) for (int v = 0; v < NV; v++) w[v] = q16_load(t->code[k4 + k][first + v * 16]);

@@ -10,6 +10,9 @@
  *   q16_wide(v)               bytes with sign into the form of q16_dot4_wide; WIDE_OFFSET is what that adds to them
  *   q16_dot4_wide(s,w,x)      the same as q16_dot4 with w in that form
  *   q16_dot2(s,a,b)           s + two products of int16 per lane
+ * and where q16_dot4 is several instructions (PAIRS is defined)
+ *   q16_pairs(w,x)            two sums of two of the four products, as int16; q16_add16 adds such
+ *   q16_add_pairs(s,p)        s + both;  q16_pin(&p) lets the compiler not reorder what made p
  *   q16_table(t,i)            byte i (0 … 15) of the 16 bytes at t, for each byte of i
  *   q16_columns(out,p,stride) four bytes of each of the sixteen rows at p, p + stride …: out[u] bytes 4u … 4u+3
  *   q16_float(a)              to float, nearest even */

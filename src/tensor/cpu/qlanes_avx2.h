@@ -75,6 +75,16 @@ LANES q16 q16_dot4(q16 s, q16 w, q16 x)
 {
     return EACH_Q(dot4_half(s.lo, w.lo, x.lo), dot4_half(s.hi, w.hi, x.hi));
 }
+#define PAIRS
+Q16_BOTH(q16_pairs, _mm256_maddubs_epi16)
+Q16_BOTH(q16_add16, _mm256_add_epi16)
+LANES q16 q16_add_pairs(q16 s, q16 p)
+{
+    const __m256i one = _mm256_set1_epi16(1);
+    return EACH_Q(_mm256_add_epi32(s.lo, _mm256_madd_epi16(p.lo, one)),
+                  _mm256_add_epi32(s.hi, _mm256_madd_epi16(p.hi, one)));
+}
+LANES void q16_pin(q16 *p) { __asm__("" : "+x"(p->lo), "+x"(p->hi)); }
 LANES q16 q16_wide(q16 v) { return v; }
 /* |w| and x with the sign of w: 128 * 127 * 2 still fits an int16. */
 LANES q16 q16_dot4_wide(q16 s, q16 w, q16 x)

@@ -55,6 +55,14 @@ LANES q16 q16_dot4(q16 s, q16 w, q16 x)
 {
     return _mm512_add_epi32(s, _mm512_madd_epi16(_mm512_maddubs_epi16(w, x), _mm512_set1_epi16(1)));
 }
+#define PAIRS
+LANES q16 q16_pairs(q16 w, q16 x) { return _mm512_maddubs_epi16(w, x); }
+LANES q16 q16_add16(q16 a, q16 b) { return _mm512_add_epi16(a, b); }
+LANES q16 q16_add_pairs(q16 s, q16 p)
+{
+    return _mm512_add_epi32(s, _mm512_madd_epi16(p, _mm512_set1_epi16(1)));
+}
+LANES void q16_pin(q16 *p) { __asm__("" : "+v"(*p)); }
 LANES q16 q16_wide(q16 v) { return v; }
 /* |w| and x with the sign of w: 128 * 127 * 2 still fits an int16. */
 LANES q16 q16_dot4_wide(q16 s, q16 w, q16 x)
