@@ -8,7 +8,7 @@
 #define MR 6
 #define NV 2
 #else
-#define MR 2
+#define MR 3
 #define NV 1
 #endif
 /* Rows of x so few that each goes by itself, without a tile. */
@@ -191,8 +191,10 @@ typedef void tile_fn(float *acc, const struct q_tile *t, const struct tile_row *
     }
 TILES(1)
 TILES(2)
-#if MR == 6
+#if MR >= 3
 TILES(3)
+#endif
+#if MR == 6
 TILES(4)
 TILES(5)
 TILES(6)
@@ -200,8 +202,11 @@ TILES(6)
 enum { PLAIN, PLAIN_WIDE, PLAIN_MINS, SUB32, SUB32_WIDE, SUB32_MINS, SUB16, SUB16_MINS };
 static tile_fn *const tile_of[MR + 1][8] = {
     [1] = ENTRY(1), [2] = ENTRY(2),
+#if MR >= 3
+    [3] = ENTRY(3),
+#endif
 #if MR == 6
-    [3] = ENTRY(3), [4] = ENTRY(4), [5] = ENTRY(5), [6] = ENTRY(6),
+    [4] = ENTRY(4), [5] = ENTRY(5), [6] = ENTRY(6),
 #endif
 };
 
