@@ -148,7 +148,7 @@ struct kernels {
     void (*sigmoid)(float *y, const float *x, int64_t n);                    /* y may be x */
     void (*tanh)(float *y, const float *x, int64_t n);                       /* y may be x */
     float (*exp1)(float x), (*log1)(float x), (*tanh1)(float x), (*sigmoid1)(float x); /* behind fm_exp & co. */
-    void (*act)(enum activation a, float *u, const float *gate, const float *up, int64_t n);
+    void (*act)(enum activation a, float *u, const float *gate, const float *up, int64_t n); /* u may be gate */
     /* ACT_SWIGLU_CLAMP with another limit than 7 */
     void (*act_clamp)(float limit, float *u, const float *gate, const float *up, int64_t n);
     void (*act_clamp_back)(float limit, float *dgate, float *dup, float *u_again, const float *gate, const float *up,

@@ -137,18 +137,21 @@ static bool can_fuse(const struct nn *c, const struct ffn_saved *s)
     return !c->tape && !s->w->gate_bias && !s->w->up_bias && !adapted(s->w->gate, s) && !adapted(s->w->up, s);
 }
 
-/* What W2 multiplies is wanted in one kind of codes only: blocks of so many; else 0. */
+/* What W2 multiplies is wanted in one kind of codes only: blocks of so many; else 0. Also 0 where whole blocks would be
+ * too few parts for all threads. */
 static int32_t codes_only(const struct nn *c, const struct ffn_saved *s)
 {
     const struct route *r = s->route;
     int32_t only = 0;
+    int64_t parts = 0;
     for (int32_t e = s->range.first; e < s->range.first + s->range.n; e++) {
         if (r->off[e] == r->off[e + 1]) continue;
         const int32_t block = nn_code_block(c, s->w->down[e]->type);
         if (block <= 1 || (only && block != only)) return 0;
         only = block;
+        parts += s->range.ffn / block;
     }
-    return only;
+    return parts < 2 * coe_threads() ? 0 : only;
 }
 
 /* A place for what W2 multiplies, [n_slots, F]: its codes in blocks of `block`, or with 0 itself. */
