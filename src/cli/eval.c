@@ -268,7 +268,13 @@ static coe_status run_harm(struct cli *c)
 
 static coe_status run(struct cli *c)
 {
+    static const struct {
+        const char *option, *of;
+    } only[] = { { "against", "routes" }, { "write", "harm" } };
     coe_interrupt_install();
+    for (size_t i = 0; i < COE_COUNT(only); i++)
+        if (cli_given(c, only[i].option) && strcmp(cli_arg(c, 0), only[i].of))
+            return coe_fail(COE_E_USAGE, "--%s belongs to `coe eval %s`", only[i].option, only[i].of);
     if (!strcmp(cli_arg(c, 0), "ppl")) return run_ppl(c);
     if (!strcmp(cli_arg(c, 0), "harm")) return run_harm(c);
     if (!strcmp(cli_arg(c, 0), "oracle")) return eval_oracle(c);
