@@ -33,6 +33,7 @@ LANES int start_at(int sub, int run) { return sub == 16 ? run % 2 * 16 + run / 2
 struct shape {
     int mr, sub;
     bool mins, wide;
+    int fit; /* steps of four products whose sum with x, in halves, an int16 holds; 0: not for sure */
 };
 
 /* What is asked for while a tile is multiplied: from `at` to `end`, a `step` with each run of codes. Asked for at once
@@ -50,18 +51,14 @@ LANES void ask_step(const struct ahead *a, int i)
 LANES q16 dot4(struct shape z, q16 s, q16 w, q16 x) { return z.wide ? q16_dot4_wide(s, w, x) : q16_dot4(s, w, x); }
 
 #if defined(PAIRS)
-/* Codes of types with mins, and those of blocks of 32 but for the wide ones, are at most 31: eight products of them and
- * x fit an int16, so that four steps are added before they are made 32 bits wide. */
-#define FIT 4
-LANES bool fits(struct shape z) { return !z.wide && (z.mins || !z.sub); }
-
+/* Where codes are small, steps are added before they are made 32 bits wide. */
 LANES void dots_of_small(struct shape z, q16 part[MR][NV], const struct q_tile *t, const struct tile_row *x, int first,
                          int k4, int n4)
 {
-    for (int k = k4; k < k4 + n4; k += FIT)
+    for (int k = k4; k < k4 + n4; k += z.fit)
         UNROLL(8) for (int v = 0; v < NV; v++) {
             q16 pair[MR];
-            UNROLL(8) for (int i = 0; i < FIT; i++) {
+            UNROLL(8) for (int i = 0; i < z.fit; i++) {
                 const q16 w = q16_load(t->code[k + i][first + v * 16]);
                 UNROLL(8) for (int j = 0; j < z.mr; j++) {
                     const q16 p = q16_pairs(w, q16_four(x[j].x.q + 4 * (k + i)));
@@ -84,7 +81,7 @@ LANES void dots(struct shape z, q16 part[MR][NV], const struct q_tile *t, const 
         UNROLL(8) for (int v = 0; v < NV; v++) part[j][v] = start;
     }
 #if defined(PAIRS)
-    if (fits(z)) {
+    if (z.fit) {
         dots_of_small(z, part, t, x, first, k4, n4);
         return;
     }
@@ -166,28 +163,31 @@ LANES void scaled_blocks(struct shape z, float *acc, const struct q_tile *t, con
 
 typedef void tile_fn(float *acc, const struct q_tile *t, const struct tile_row *x, int n_blocks,
                      const struct ahead *next);
-#define TILE(mr, name, sub_, mins_, wide_)                                                                             \
+#define TILE(mr, name, sub_, mins_, wide_, fit)                                                                        \
     static void tile_##name##_##mr(float *acc, const struct q_tile *t, const struct tile_row *x, int n_blocks,         \
                                    const struct ahead *next)                                                           \
     {                                                                                                                  \
-        const struct shape z = { mr, sub_, mins_, wide_ };                                                             \
+        const struct shape z = { mr, sub_, mins_, wide_, fit };                                                        \
         for (int first = 0; first < PANEL_ROWS; first += 16 * NV)                                                      \
             if (sub_) scaled_blocks(z, acc, t, x, first, n_blocks, next);                                              \
             else plain_blocks(z, acc, t, x, first, n_blocks, next);                                                    \
     }
+/* The last: codes with their offset are at most 31 in blocks of 32 and in types with mins (2 · 31 · 127 · 4 < 2^15), at
+ * most 63 in sub-blocks of sixteen but for those with an offset of 64. */
 #define TILES(mr)                                                                                                      \
-    TILE(mr, plain, 0, false, false)                                                                                   \
-    TILE(mr, plain_wide, 0, false, true)                                                                               \
-    TILE(mr, plain_mins, 0, true, false)                                                                               \
-    TILE(mr, sub32, 32, false, false)                                                                                  \
-    TILE(mr, sub32_wide, 32, false, true)                                                                              \
-    TILE(mr, sub32_mins, 32, true, false)                                                                              \
-    TILE(mr, sub16, 16, false, false)                                                                                  \
-    TILE(mr, sub16_mins, 16, true, false)
+    TILE(mr, plain, 0, false, false, 4)                                                                                \
+    TILE(mr, plain_wide, 0, false, true, 0)                                                                            \
+    TILE(mr, plain_mins, 0, true, false, 4)                                                                            \
+    TILE(mr, sub32, 32, false, false, 0)                                                                               \
+    TILE(mr, sub32_wide, 32, false, true, 0)                                                                           \
+    TILE(mr, sub32_mins, 32, true, false, 4)                                                                           \
+    TILE(mr, sub16, 16, false, false, 2)                                                                               \
+    TILE(mr, sub16_high, 16, false, false, 0)                                                                          \
+    TILE(mr, sub16_mins, 16, true, false, 4)
 #define ENTRY(mr)                                                                                                      \
     {                                                                                                                  \
         tile_plain_##mr, tile_plain_wide_##mr, tile_plain_mins_##mr, tile_sub32_##mr, tile_sub32_wide_##mr,            \
-            tile_sub32_mins_##mr, tile_sub16_##mr, tile_sub16_mins_##mr                                                \
+            tile_sub32_mins_##mr, tile_sub16_##mr, tile_sub16_high_##mr, tile_sub16_mins_##mr                          \
     }
 TILES(1)
 TILES(2)
@@ -199,8 +199,8 @@ TILES(4)
 TILES(5)
 TILES(6)
 #endif
-enum { PLAIN, PLAIN_WIDE, PLAIN_MINS, SUB32, SUB32_WIDE, SUB32_MINS, SUB16, SUB16_MINS };
-static tile_fn *const tile_of[MR + 1][8] = {
+enum { PLAIN, PLAIN_WIDE, PLAIN_MINS, SUB32, SUB32_WIDE, SUB32_MINS, SUB16, SUB16_HIGH, SUB16_MINS };
+static tile_fn *const tile_of[MR + 1][9] = {
     [1] = ENTRY(1), [2] = ENTRY(2),
 #if MR >= 3
     [3] = ENTRY(3),
@@ -213,7 +213,7 @@ static tile_fn *const tile_of[MR + 1][8] = {
 static int shape_of(struct code_format f)
 {
     const bool wide = f.offset == 128;
-    if (f.sub == 16) return f.mins ? SUB16_MINS : SUB16;
+    if (f.sub == 16) return f.mins ? SUB16_MINS : f.offset == 64 ? SUB16_HIGH : SUB16;
     if (f.sub == 32) return f.mins ? SUB32_MINS : wide ? SUB32_WIDE : SUB32;
     return f.mins ? PLAIN_MINS : wide ? PLAIN_WIDE : PLAIN;
 }
