@@ -270,16 +270,22 @@ static coe_status run(struct cli *c)
 {
     static const struct {
         const char *option, *of;
-    } only[] = { { "against", "routes" }, { "write", "harm" } };
+    } only[] = { { "against", "routes" },
+                 { "write", "harm" },
+                 { "stride", "ppl, harm" },
+                 { "batch", "ppl, harm" },
+                 { "window", "ppl, harm, routes" } };
+    const char *kind = cli_arg(c, 0);
     coe_interrupt_install();
     for (size_t i = 0; i < COE_COUNT(only); i++)
-        if (cli_given(c, only[i].option) && strcmp(cli_arg(c, 0), only[i].of))
-            return coe_fail(COE_E_USAGE, "--%s belongs to `coe eval %s`", only[i].option, only[i].of);
-    if (!strcmp(cli_arg(c, 0), "ppl")) return run_ppl(c);
-    if (!strcmp(cli_arg(c, 0), "harm")) return run_harm(c);
-    if (!strcmp(cli_arg(c, 0), "oracle")) return eval_oracle(c);
-    if (!strcmp(cli_arg(c, 0), "routes")) return eval_routes(c, window_opts(c));
-    return coe_fail(COE_E_USAGE, "there is no `coe eval %s`; there are: ppl, harm, oracle, routes", cli_arg(c, 0));
+        if (cli_given(c, only[i].option) && !strstr(only[i].of, kind))
+            return coe_fail(COE_E_USAGE, "--%s is nothing to `coe eval %s`, only to: %s", only[i].option, kind,
+                            only[i].of);
+    if (!strcmp(kind, "ppl")) return run_ppl(c);
+    if (!strcmp(kind, "harm")) return run_harm(c);
+    if (!strcmp(kind, "oracle")) return eval_oracle(c);
+    if (!strcmp(kind, "routes")) return eval_routes(c, window_opts(c));
+    return coe_fail(COE_E_USAGE, "there is no `coe eval %s`; there are: ppl, harm, oracle, routes", kind);
 }
 
 static const struct cli_opt opts[] = {

@@ -430,7 +430,11 @@ static void drop_quantization(struct conversion *c)
 /* The list of tensors, from c->config. */
 static coe_status list(struct conversion *c)
 {
-    COE_TRY(spec_read(&c->spec, &c->arena, c->config, c->m->path));
+    char where[600];
+    snprintf(where, sizeof where, c->o->router ? "%.400s with --router '%.150s'" : "%.500s", c->m->path, c->o->router);
+    const coe_status s = spec_read(&c->spec, &c->arena, c->config, where);
+    /* the model's own config was read before: what is wrong now came with the command */
+    if (s) return c->o->router && s == COE_E_INPUT ? COE_E_USAGE : s;
     COE_TRY(sort_params(c));
     /* a chain adds at most a router, its two biases, its own weights, and the chain's weight */
     const size_t each = 3 + PART_WEIGHTS, chain = (size_t)COE_MAX(c->o->chain, 0);

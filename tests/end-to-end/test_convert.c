@@ -120,6 +120,9 @@ static void a_rule_that_is_written_into_a_model_computes_what_it_computes_live(v
     struct ran r = run_coe(COE_E_USAGE, NULL, COE_ARGS("convert", model, out, "--router", "gru(width=8)"));
     assert_non_null(strstr(r.err, "gru"));
     ran_free(&r);
+    r = run_coe(COE_E_USAGE, NULL, COE_ARGS("convert", model, out, "--router", "linear(temperature=0)"));
+    assert_non_null(strstr(r.err, "with --router 'linear(temperature=0)'"));
+    ran_free(&r);
 }
 
 static void a_wider_type_loses_nothing_and_coming_back_neither(void **state)

@@ -167,8 +167,9 @@ static void routes_move_under_a_plan_and_not_without_one(void **state)
     assert_non_null(strstr(r.out, "layer 1 pass 1"));
     ran_free(&r);
     fails(2, "--against", COE_ARGS("eval", "routes", model, text));
-    fails(2, "belongs to `coe eval routes`", COE_ARGS("eval", "ppl", model, text, "--against", model));
-    fails(2, "belongs to `coe eval harm`", COE_ARGS("eval", "ppl", model, text, "--plan", plan, "--write"));
+    fails(2, "only to: routes", COE_ARGS("eval", "ppl", model, text, "--against", model));
+    fails(2, "only to: ppl, harm", COE_ARGS("eval", "routes", model, text, "--against", model, "--stride", "8"));
+    fails(2, "only to: harm", COE_ARGS("eval", "ppl", model, text, "--plan", plan, "--write"));
 }
 
 static void a_plan_of_another_model_is_refused_everywhere(void **state)
