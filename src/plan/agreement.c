@@ -5,9 +5,7 @@
 #include <string.h>
 
 #include "base/log.h"
-
-#define BATCH_TOKENS 1024
-#define MAX_WINDOWS 1024
+#include "trace/windows.h"
 
 /* The experts of a decision: those of token t at off[t] … off[t+1]-1, by falling weight. */
 struct decision {
@@ -22,9 +20,7 @@ struct job {
     VEC(struct decision) first;
     size_t at; /* the decision that the second model takes next */
     coe_status status;
-    int64_t batch_tokens;
-    int32_t *ids, n_windows, off[MAX_WINDOWS + 1];
-    int64_t pos0[MAX_WINDOWS];
+    struct windows w;
 };
 
 static struct agreement_row row_of(const struct route_record *r)
@@ -87,21 +83,21 @@ static void compare(void *user, const struct route_record *r)
 
 static coe_status run(struct job *j, const struct coe_model *m, void (*see)(void *, const struct route_record *))
 {
-    const struct attn_batch batch = { j->n_windows, j->off, j->pos0, NULL };
+    const struct attn_batch batch = windows_batch(&j->w);
     const struct moe_observer observer = { .user = j, .route = see };
     struct forward f = {
         .batch = &batch, .observer = &observer, .no_logits = true, .mla = j->o->mla, .kv_type = j->o->kv
     };
     struct nn c = { .arena = &j->work, .math = j->o->math };
     const struct arena_mark mark = arena_save(&j->work);
-    const struct val *h = model_forward(m, &c, j->ids, j->off[j->n_windows], &f);
+    const struct val *h = model_forward(m, &c, j->w.ids, windows_tokens(&j->w), &f);
     arena_rewind(&j->work, mark);
     return h ? j->status : coe_last_status();
 }
 
 static coe_status flush(struct job *j)
 {
-    if (!j->n_windows) return COE_OK;
+    if (!j->w.n) return COE_OK;
     if (coe_interrupted()) return coe_fail(COE_E_FAILED, "interrupted");
     const struct arena_mark mark = arena_save(&j->kept);
     j->first.n = j->at = 0;
@@ -112,16 +108,14 @@ static coe_status flush(struct job *j)
         return coe_fail(COE_E_USAGE, "%s decides %zu times for a token, %s %zu times", j->a->path, j->first.n,
                         j->b->path, j->at);
     arena_rewind(&j->kept, mark);
-    j->n_windows = 0;
+    j->w.n = 0;
     return COE_OK;
 }
 
 static coe_status add_window(struct job *j, const int32_t *ids, int64_t n)
 {
-    if (j->n_windows == MAX_WINDOWS || j->off[j->n_windows] + n > j->batch_tokens) COE_TRY(flush(j));
-    memcpy(j->ids + j->off[j->n_windows], ids, (size_t)n * sizeof *ids);
-    j->off[j->n_windows + 1] = j->off[j->n_windows] + (int32_t)n;
-    j->n_windows++;
+    if (!windows_fit(&j->w, n)) COE_TRY(flush(j));
+    windows_add(&j->w, ids, n);
     return COE_OK;
 }
 
@@ -129,9 +123,8 @@ coe_status agreement_text(struct agreement *g, const struct coe_model *a, const 
                           const struct measured_text *t, const struct measure_opts *o)
 {
     const int64_t total = t->off[t->n_docs];
-    struct job j = { .g = g, .a = a, .b = b, .o = o, .batch_tokens = COE_MAX(o->window, (int64_t)BATCH_TOKENS) };
-    j.ids = mem_alloc("agreement", (size_t)j.batch_tokens * sizeof *j.ids);
-    coe_status s = j.ids ? COE_OK : COE_E_NOMEM;
+    struct job j = { .g = g, .a = a, .b = b, .o = o };
+    coe_status s = windows_make(&j.w, COE_MAX(o->window, (int64_t)WINDOWS_TOKENS));
     struct progress progress = progress_start("comparing", (double)total);
     for (int64_t d = 0; d < t->n_docs; d++)
         for (int64_t i = t->off[d]; i < t->off[d + 1] && !s; i += o->window) {
@@ -142,7 +135,7 @@ coe_status agreement_text(struct agreement *g, const struct coe_model *a, const 
     if (!s) s = flush(&j);
     progress_end(&progress);
     VEC_FREE(&j.first);
-    mem_free(j.ids);
+    windows_free(&j.w);
     arena_free(&j.kept);
     arena_free(&j.work);
     return s;

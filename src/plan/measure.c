@@ -7,9 +7,8 @@
 
 #include "base/log.h"
 #include "text/textin.h"
+#include "trace/windows.h"
 
-#define BATCH_TOKENS 1024
-#define MAX_WINDOWS 1024
 #define LOGIT_FLOATS ((int64_t)1 << 22) /* of one variant held at once */
 
 /* ---- text ---- */
@@ -106,11 +105,10 @@ struct job {
     struct measure *out;
     struct measure_opts o;
     struct arena arena;
-    int64_t batch_tokens, row_chunk;
-    int32_t *ids, *target; /* [batch_tokens]; target -1: not predicted in this window */
-    float *hidden;         /* [n_variants, batch_tokens, d] */
-    int32_t n_windows, off[MAX_WINDOWS + 1];
-    int64_t pos0[MAX_WINDOWS];
+    int64_t row_chunk;
+    struct windows w;
+    int32_t *target; /* [w.cap] of the windows' tokens; -1: not predicted in this window */
+    float *hidden;   /* [n_variants, w.cap, d] */
     struct progress progress;
     int64_t progress_tokens; /* predicted so far */
 };
@@ -152,7 +150,7 @@ static struct val *row_logits(struct job *j, struct nn *c, int32_t variant, cons
     const int64_t d = j->m->spec.d_model;
     struct val *h = nn_val(c, n, d);
     for (int64_t i = 0; h && i < n; i++)
-        memcpy(h->data + i * d, j->hidden + ((int64_t)variant * j->batch_tokens + row[i]) * d,
+        memcpy(h->data + i * d, j->hidden + ((int64_t)variant * j->w.cap + row[i]) * d,
                (size_t)d * sizeof(float));
     const double start = coe_now();
     struct val *y = h ? model_logits(j->m, c, h) : NULL;
@@ -220,24 +218,24 @@ static coe_status score_rows(struct job *j, const int32_t *row, int64_t n)
 
 static coe_status run_variant(struct job *j, int32_t v, int64_t n)
 {
-    const struct attn_batch batch = { j->n_windows, j->off, j->pos0, NULL };
+    const struct attn_batch batch = windows_batch(&j->w);
     struct forward f = { .batch = &batch, .no_logits = true, .mla = j->o.mla, .kv_type = j->o.kv };
     struct nn c = { .arena = &j->arena, .math = j->o.math };
     const struct arena_mark mark = arena_save(&j->arena);
     const double start = coe_now();
     j->m->hook = j->hook[v];
-    const struct val *h = model_forward(j->m, &c, j->ids, n, &f);
+    const struct val *h = model_forward(j->m, &c, j->w.ids, n, &f);
     if (!h) return coe_last_status();
     j->out[v].seconds += coe_now() - start;
     j->out[v].processed += n;
-    memcpy(j->hidden + (int64_t)v * j->batch_tokens * h->cols, h->data, (size_t)(n * h->cols) * sizeof(float));
+    memcpy(j->hidden + (int64_t)v * j->w.cap * h->cols, h->data, (size_t)(n * h->cols) * sizeof(float));
     arena_rewind(&j->arena, mark);
     return COE_OK;
 }
 
 static coe_status flush(struct job *j)
 {
-    const int64_t n = j->off[j->n_windows];
+    const int64_t n = windows_tokens(&j->w);
     if (!n) return COE_OK;
     if (coe_interrupted()) return coe_fail(COE_E_FAILED, "interrupted");
     const struct arena_mark mark = arena_save(&j->arena);
@@ -252,7 +250,7 @@ static coe_status flush(struct job *j)
         arena_rewind(&j->arena, rows);
     }
     arena_rewind(&j->arena, mark);
-    j->n_windows = 0;
+    j->w.n = 0;
     j->progress_tokens += n_rows;
     progress_set(&j->progress, (double)j->progress_tokens, "%lld tokens", (long long)j->progress_tokens);
     return COE_OK;
@@ -261,13 +259,9 @@ static coe_status flush(struct job *j)
 /* ids[0..n) are fed, ids[1..n] are their targets, of which those below `from` were predicted before. */
 static coe_status add_window(struct job *j, const int32_t *ids, int64_t n, int64_t from)
 {
-    const int32_t most = j->o.batch ? COE_MIN(j->o.batch, MAX_WINDOWS) : MAX_WINDOWS;
-    if (j->n_windows == most || j->off[j->n_windows] + n > j->batch_tokens) COE_TRY(flush(j));
-    const int32_t at = j->off[j->n_windows];
-    memcpy(j->ids + at, ids, (size_t)n * sizeof *ids);
+    if (!windows_fit(&j->w, n) || (j->o.batch && j->w.n == j->o.batch)) COE_TRY(flush(j));
+    const int32_t at = windows_add(&j->w, ids, n);
     for (int64_t i = 0; i < n; i++) j->target[at + i] = i < from ? -1 : ids[i + 1];
-    j->pos0[j->n_windows] = 0;
-    j->off[++j->n_windows] = at + (int32_t)n;
     return COE_OK;
 }
 
@@ -286,13 +280,13 @@ static coe_status prepare(struct job *j)
 {
     const struct spec *s = &j->m->spec;
     COE_TRY(measure_opts_fill(&j->o, j->m));
-    j->batch_tokens = COE_MAX(j->o.window * COE_MAX(j->o.batch, 1), j->o.batch ? 0 : (int64_t)BATCH_TOKENS);
+    const int64_t tokens = COE_MAX(j->o.window * COE_MAX(j->o.batch, 1), j->o.batch ? 0 : (int64_t)WINDOWS_TOKENS);
     j->row_chunk = COE_MAX(COE_MIN(LOGIT_FLOATS / s->vocab, (int64_t)256), (int64_t)8);
-    const size_t n = (size_t)j->batch_tokens;
-    j->ids = mem_alloc("evaluation", n * sizeof *j->ids);
+    const size_t n = (size_t)tokens;
+    COE_TRY(windows_make(&j->w, tokens));
     j->target = mem_alloc("evaluation", n * sizeof *j->target);
     j->hidden = mem_alloc("evaluation", n * (size_t)j->n_variants * (size_t)s->d_model * sizeof *j->hidden);
-    return j->ids && j->target && j->hidden ? COE_OK : COE_E_NOMEM;
+    return j->target && j->hidden ? COE_OK : COE_E_NOMEM;
 }
 
 coe_status measure_text(struct measure *out, struct coe_model *m, struct route_hook *const *hook, int32_t n_variants,
@@ -310,7 +304,7 @@ coe_status measure_text(struct measure *out, struct coe_model *m, struct route_h
     m->hook = before;
     mem_free(j.hidden);
     mem_free(j.target);
-    mem_free(j.ids);
+    windows_free(&j.w);
     arena_free(&j.arena);
     return s;
 }

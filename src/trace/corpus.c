@@ -1,6 +1,7 @@
 /* corpus.c — text files through the model: documents are tokenized with what the tokenizer adds (BOS), cut into
  * windows, and windows are gathered into forward passes. */
 #include "trace/trace.h"
+#include "trace/windows.h"
 
 #include <string.h>
 
@@ -8,47 +9,39 @@
 #include "base/log.h"
 #include "text/textin.h"
 
-#define BATCH_TOKENS 1024
-#define MAX_WINDOWS 1024
-
 struct job {
     struct trace *t;
     const struct coe_model *m;
     struct trace_recorder recorder;
     struct arena arena;
-    int64_t batch_tokens, left; /* left: tokens the label may still take; -1: no limit */
-    int32_t *ids;               /* [batch_tokens] */
-    int32_t n_windows, off[MAX_WINDOWS + 1];
-    int64_t pos0[MAX_WINDOWS];
+    int64_t left; /* tokens the label may still take; -1: no limit */
+    struct windows w;
     struct progress progress;
 };
 
 static coe_status flush(struct job *j)
 {
-    const int64_t n = j->off[j->n_windows];
+    const int64_t n = windows_tokens(&j->w);
     if (!n) return COE_OK;
     if (coe_interrupted()) return coe_fail(COE_E_FAILED, "interrupted; nothing was written");
-    const struct attn_batch batch = { j->n_windows, j->off, j->pos0, NULL };
+    const struct attn_batch batch = windows_batch(&j->w);
     j->recorder.batch = &batch;
     const struct moe_observer observer = trace_observer(&j->recorder);
     struct forward f = { .batch = &batch, .observer = &observer, .no_logits = true, .kv_type = j->t->kv };
     struct nn nn = { .arena = &j->arena };
     const struct arena_mark mark = arena_save(&j->arena);
-    const struct val *h = model_forward(j->m, &nn, j->ids, n, &f);
+    const struct val *h = model_forward(j->m, &nn, j->w.ids, n, &f);
     arena_rewind(&j->arena, mark);
     if (!h) return coe_last_status();
     trace_batch_done(&j->recorder, n);
-    j->n_windows = 0;
+    j->w.n = 0;
     return COE_OK;
 }
 
 static coe_status add_window(struct job *j, const int32_t *ids, int64_t n)
 {
-    if (j->n_windows == MAX_WINDOWS || j->off[j->n_windows] + n > j->batch_tokens) COE_TRY(flush(j));
-    memcpy(j->ids + j->off[j->n_windows], ids, (size_t)n * sizeof *ids);
-    j->pos0[j->n_windows] = 0;
-    j->off[j->n_windows + 1] = j->off[j->n_windows] + (int32_t)n;
-    j->n_windows++;
+    if (!windows_fit(&j->w, n)) COE_TRY(flush(j));
+    windows_add(&j->w, ids, n);
     return COE_OK;
 }
 
@@ -119,9 +112,7 @@ static coe_status prepare(struct job *j, const char *label, const struct trace_o
     if (j->recorder.domain < 0) return COE_E_NOMEM;
     j->recorder.n_tokens = j->t->domains.at[j->recorder.domain].tokens;
     j->left = o->max_tokens > 0 ? COE_MAX(o->max_tokens - j->recorder.n_tokens, 0) : -1;
-    j->batch_tokens = COE_MAX(o->batch_tokens > 0 ? o->batch_tokens : BATCH_TOKENS, j->t->window);
-    j->ids = mem_alloc("trace batch", (size_t)j->batch_tokens * sizeof *j->ids);
-    return j->ids ? COE_OK : COE_E_NOMEM;
+    return windows_make(&j->w, COE_MAX(o->batch_tokens > 0 ? o->batch_tokens : WINDOWS_TOKENS, j->t->window));
 }
 
 coe_status trace_text(struct trace *t, const struct coe_model *m, const char *label, const char *path,
@@ -143,7 +134,7 @@ coe_status trace_text(struct trace *t, const struct coe_model *m, const char *la
     if (!VEC_PUSH(&domain->files, file)) s = COE_E_NOMEM;
 out:
     text_docs_close(docs);
-    mem_free(j.ids);
+    windows_free(&j.w);
     arena_free(&j.arena);
     return s;
 }
